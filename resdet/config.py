@@ -1,0 +1,335 @@
+"""The whole configuration as one typed tree; its defaults are the papers' 1x recipe on COCO 2017.
+
+A config file is YAML data and never runs code. Files are merged left to right over the defaults, then
+`key=value` overrides; an unknown key is an error with a suggestion. Only `build.py`, `loader.py` and the
+floors above them read these classes: modules take parts and numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from resdet.errors import UserError, did_you_mean
+
+
+@dataclass
+class BackboneConfig:
+    name: str = "resnet50"  # a key of models.backbones.BACKBONES, or timm/<model>
+    weights: str | None = None  # torchvision weights by name (IMAGENET1K_V1), or a .pth / .safetensors file
+    norm: str = "frozen_bn"  # frozen_bn | bn | sync_bn | gn; families without normalisation (vgg16) have none
+    frozen_stages: int = 2  # 0: train all; 1: freeze the stem; 2: and the first stage; ... (Detectron's FREEZE_AT)
+
+
+@dataclass
+class NeckConfig:
+    name: str = "fpn"
+    channels: int = 256
+    norm: str | None = None  # null | bn | sync_bn | gn
+
+
+@dataclass
+class AnchorConfig:
+    sizes: list[float] = field(default_factory=lambda: [32.0, 64.0, 128.0, 256.0, 512.0])  # one a level, pixels
+    ratios: list[float] = field(default_factory=lambda: [0.5, 1.0, 2.0])  # height over width
+    rounded: bool = False  # corners rounded to whole pixels, as torchvision does
+
+
+@dataclass
+class RPNConfig:
+    batch_size_per_image: int = 256
+    positive_fraction: float = 0.5
+    foreground_iou: float = 0.7
+    background_iou: float = 0.3
+    pre_nms_train: int = 2000  # candidates a level before NMS
+    pre_nms_test: int = 1000
+    proposals_train: int = 2000  # proposals an image after NMS
+    proposals_test: int = 1000
+    nms_iou: float = 0.7
+    smooth_l1_beta: float = 0.0  # 0 is plain L1
+
+
+@dataclass
+class BoxHeadConfig:
+    batch_size_per_image: int = 512
+    positive_fraction: float = 0.25
+    foreground_iou: float = 0.5
+    resolution: int = 7
+    sampling_ratio: int = 2  # samples a bin side; 0: adaptive, as many as the bin is pixels wide
+    aligned: bool = True  # half-pixel correction of RoIAlign (Detectron2); torchvision's detectors use False
+    fc_dim: int = 1024
+    smooth_l1_beta: float = 0.0
+    score_threshold: float = 0.05
+    nms_iou: float = 0.5
+    detections: int = 100  # kept an image
+
+
+@dataclass
+class ModelConfig:
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    neck: NeckConfig = field(default_factory=NeckConfig)
+    anchors: AnchorConfig = field(default_factory=AnchorConfig)
+    rpn: RPNConfig = field(default_factory=RPNConfig)
+    box_head: BoxHeadConfig = field(default_factory=BoxHeadConfig)
+    num_classes: int | None = None  # follows from the data unless given
+    weights: str | None = None  # a resdet checkpoint to start from
+    pixel_mean: list[float] = field(default_factory=lambda: [123.675, 116.28, 103.53])  # RGB, 0..255
+    pixel_std: list[float] = field(default_factory=lambda: [58.395, 57.12, 57.375])
+
+
+@dataclass
+class SplitConfig:
+    name: str = "coco2017"  # a known set (shapes, coco2017, coco2014), whose files follow from data.root
+    annotations: str | None = None  # or any COCO json ...
+    images: str | None = None  # ... and the folder its file names are relative to
+
+
+@dataclass
+class AugmentConfig:
+    short_side: list[int] = field(default_factory=lambda: [800])  # training draws one of these, in pixels
+    test_short_side: int = 800
+    max_side: int = 1333
+    flip: float = 0.5  # probability of a horizontal flip
+    photometric: float = 0.0  # probability of a change of brightness, contrast, saturation and hue
+
+
+@dataclass
+class ShapesConfig:
+    """The generated data set (`data.train.name=shapes`)."""
+
+    train_images: int = 800
+    val_images: int = 200
+    size: int = 160  # pixels, square
+    max_objects: int = 6
+    seed: int = 0
+
+
+@dataclass
+class DataConfig:
+    root: str = "datasets"
+    train: SplitConfig = field(default_factory=SplitConfig)
+    val: SplitConfig = field(default_factory=SplitConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    shapes: ShapesConfig = field(default_factory=ShapesConfig)
+    workers: int = 2
+    on_bad_image: str = "error"  # error | skip: what to do with an image file that cannot be read
+    max_bad_fraction: float = 0.01  # with skip: more bad images than this is an error all the same
+
+
+@dataclass
+class TrainConfig:
+    steps: int = 90000
+    batch_size: int = 16  # over all processes
+    seed: int = 0
+    device: str = "auto"  # auto | cpu | cuda
+    amp: str = "auto"  # auto | off | bf16; auto is bf16 on a GPU, off on a CPU
+    compile: bool = False
+    channels_last: bool = True
+    grad_clip: float | None = 35.0  # largest L2 norm of all gradients together; null for none
+    log_every: int = 20
+    checkpoint_every: int = 5000
+    keep_checkpoints: int = 2
+
+
+@dataclass
+class OptimConfig:
+    name: str = "sgd"  # sgd | adamw
+    lr: float = 0.02  # for `reference_batch` images a step; scaled in proportion to train.batch_size
+    reference_batch: int = 16
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    norm_weight_decay: float = 0.0  # for normalisation layers and biases of them
+    schedule: str = "step"  # step | cosine | constant
+    milestones: list[float] = field(default_factory=lambda: [2 / 3, 8 / 9])  # fractions of train.steps
+    gamma: float = 0.1
+    warmup_steps: int = 1000
+    warmup_factor: float = 0.001
+
+
+@dataclass
+class EvalConfig:
+    every: int = 0  # steps; 0: at the end only
+    batch_size: int = 2
+    backend: str = "auto"  # auto | pycocotools | hotcoco
+
+
+@dataclass
+class Config:
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    eval: EvalConfig = field(default_factory=EvalConfig)
+
+
+def load_config(*paths: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """The defaults, then each file over what came before, then `key=value` overrides.
+
+    Raises UserError with the file, the key and a suggestion for anything that does not fit.
+    """
+    tree = OmegaConf.structured(Config)
+    for path in paths:
+        tree = _merged(tree, read_yaml(Path(path)), source=str(path))
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals or not key:
+            raise UserError(f"{override!r} is not an override; write key=value, for example train.steps=100")
+        tree = _merged(tree, _nested(key.split("."), _parse_yaml(text, source=override)), source=override)
+    config: Config = OmegaConf.to_object(tree)  # pyright: ignore[reportAssignmentType]
+    check(config)
+    return config
+
+
+def config_from_yaml(text: str, source: str) -> Config:
+    """The configuration that `to_yaml` wrote, read back from a run or a checkpoint."""
+    tree = _merged(OmegaConf.structured(Config), _mapping(_parse_yaml(text, source), source), source)
+    config: Config = OmegaConf.to_object(tree)  # pyright: ignore[reportAssignmentType]
+    check(config)
+    return config
+
+
+def to_yaml(config: Config) -> str:
+    return OmegaConf.to_yaml(OmegaConf.structured(config))
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML mapping, as plain data: no tags, no anchors, at most a megabyte."""
+    try:
+        if path.stat().st_size > 1_000_000:
+            raise UserError(f"{path}: larger than a megabyte; that is not a config file")
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; give a config file such as configs/quickstart.yaml") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: not a text file; give a YAML config") from None
+    return _mapping(_parse_yaml(text, str(path)), str(path))
+
+
+class _DataLoader(yaml.SafeLoader):
+    """Plain data only: aliases are refused too, for ten nested ones can expand to a billion nodes."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            event = self.peek_event()
+            raise yaml.composer.ComposerError(None, None, "aliases are not allowed", event.start_mark)
+        return super().compose_node(parent, index)
+
+
+def _parse_yaml(text: str, source: str) -> Any:
+    try:
+        return yaml.load(text, Loader=_DataLoader)  # noqa: S506  # a SafeLoader, stricter still
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        reason = " ".join(str(getattr(error, "problem", None) or error).split())
+        mark = getattr(error, "problem_mark", None)
+        line = f" in line {mark.line + 1}" if mark else ""
+        raise UserError(f"{source}: not readable as YAML{line}: {reason}") from None
+
+
+def _mapping(data: Any, source: str) -> dict[str, Any]:
+    if data is None:
+        return {}
+    if not isinstance(data, dict):
+        raise UserError(f"{source}: a config is a mapping of keys to values, this is a {type(data).__name__}")
+    return data
+
+
+def _nested(keys: Sequence[str], value: Any) -> dict[str, Any]:
+    for key in reversed(keys):
+        value = {key: value}
+    return value
+
+
+def _merged(tree: Any, data: dict[str, Any], source: str) -> Any:
+    _check_keys(tree, data, (), source)
+    try:
+        return OmegaConf.merge(tree, data)
+    except OmegaConfBaseException as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{source}: {error.full_key or 'config'}: {reason}") from None
+
+
+def _check_keys(tree: Any, data: dict[str, Any], path: tuple[str, ...], source: str) -> None:
+    for key, value in data.items():
+        here = ".".join((*path, str(key)))
+        if key not in tree:
+            raise UserError(f"{source}: unknown key {here!r}{did_you_mean(str(key), [str(k) for k in tree])}")
+        if OmegaConf.is_dict(tree[key]):
+            if not isinstance(value, dict):
+                raise UserError(f"{source}: {here} is a group of keys ({', '.join(map(str, tree[key]))})")
+            _check_keys(tree[key], value, (*path, str(key)), source)
+
+
+CHOICES = {
+    "model.backbone.norm": ("frozen_bn", "bn", "sync_bn", "gn"),
+    "model.neck.name": ("fpn",),
+    "train.device": ("auto", "cpu", "cuda"),
+    "train.amp": ("auto", "off", "bf16"),
+    "optim.name": ("sgd", "adamw"),
+    "optim.schedule": ("step", "cosine", "constant"),
+    "eval.backend": ("auto", "pycocotools", "hotcoco"),
+    "data.on_bad_image": ("error", "skip"),
+}
+AT_LEAST_ONE = (
+    "train.steps", "train.batch_size", "train.log_every", "train.checkpoint_every", "train.keep_checkpoints",
+    "eval.batch_size", "optim.reference_batch", "model.neck.channels", "model.box_head.resolution",
+    "model.box_head.batch_size_per_image", "model.rpn.batch_size_per_image", "model.box_head.detections",
+    "model.rpn.pre_nms_train", "model.rpn.pre_nms_test", "model.rpn.proposals_train", "model.rpn.proposals_test",
+    "data.augment.max_side", "data.augment.test_short_side", "data.shapes.train_images", "data.shapes.val_images",
+    "data.shapes.max_objects",
+)  # fmt: skip
+FRACTIONS = (
+    "model.rpn.positive_fraction", "model.rpn.foreground_iou", "model.rpn.background_iou", "model.rpn.nms_iou",
+    "model.box_head.positive_fraction", "model.box_head.foreground_iou", "model.box_head.score_threshold",
+    "model.box_head.nms_iou", "data.augment.flip", "data.augment.photometric", "data.max_bad_fraction",
+)  # fmt: skip
+NOT_NEGATIVE = (
+    "optim.lr", "optim.weight_decay", "optim.warmup_steps", "train.seed", "eval.every", "data.workers",
+    "model.backbone.frozen_stages", "model.box_head.sampling_ratio",
+)  # fmt: skip
+
+
+def check(config: Config) -> None:
+    """Refuses values no run could mean, before anything is built."""
+    for key, choices in CHOICES.items():
+        value = _at(config, key)
+        if value not in choices:
+            raise UserError(f"{key}={value} is not known{did_you_mean(str(value), choices)}")
+    for key in AT_LEAST_ONE:
+        if _at(config, key) < 1:
+            raise UserError(f"{key}={_at(config, key)} must be at least 1")
+    for key in FRACTIONS:
+        if not 0 <= _at(config, key) <= 1:
+            raise UserError(f"{key}={_at(config, key)} must lie between 0 and 1")
+    for key in NOT_NEGATIVE:
+        if not _at(config, key) >= 0:
+            raise UserError(f"{key}={_at(config, key)} must not be negative")
+    for key, value in _leaves(config):
+        if isinstance(value, float) and not abs(value) < float("inf"):
+            raise UserError(f"{key}={value} must be a finite number")
+    if config.data.shapes.size < 64:
+        raise UserError(f"data.shapes.size={config.data.shapes.size} must be at least 64 pixels")
+    if not config.data.augment.short_side or min(config.data.augment.short_side) < 1:
+        raise UserError(f"data.augment.short_side={config.data.augment.short_side} must list sizes of at least 1 pixel")
+    if config.model.num_classes is not None and config.model.num_classes < 1:
+        raise UserError(f"model.num_classes={config.model.num_classes} must be at least 1, or null to follow the data")
+
+
+def _at(config: Any, key: str) -> Any:
+    for name in key.split("."):
+        config = getattr(config, name)
+    return config
+
+
+def _leaves(config: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in vars(config).items():
+        here = f"{path}.{name}" if path else name
+        if hasattr(value, "__dataclass_fields__"):
+            yield from _leaves(value, here)
+        else:
+            yield here, value
