@@ -60,7 +60,7 @@ class Targets(_Dense):
     labels: Int64[Tensor, "N G"]
     crowd: Bool[Tensor, "N G"]
     valid: Bool[Tensor, "N G"]
-    seeds: Int64[Tensor, "N"]
+    seeds: Int64[Tensor, " N"]
 
 
 @dataclass(frozen=True)
