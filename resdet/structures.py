@@ -26,25 +26,26 @@ from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor
 
 
+@dataclass(frozen=True)
 class _Dense:
     """Moves every tensor of a noun at once."""
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Self:
         moved = {
             field.name: value.to(device, non_blocking=non_blocking)
-            for field in fields(self)  # pyright: ignore[reportArgumentType]  # every subclass is a dataclass
+            for field in fields(self)
             if isinstance(value := getattr(self, field.name), Tensor | _Dense)
         }
-        return replace(self, **moved)  # pyright: ignore[reportType]
+        return replace(self, **moved)
 
     def pin_memory(self) -> Self:
         """Page-locked copies, for an asynchronous copy to a GPU (called by the DataLoader)."""
         pinned = {
             field.name: value.pin_memory()
-            for field in fields(self)  # pyright: ignore[reportArgumentType]
+            for field in fields(self)
             if isinstance(value := getattr(self, field.name), Tensor | _Dense)
         }
-        return replace(self, **pinned)  # pyright: ignore[reportType]
+        return replace(self, **pinned)
 
 
 @dataclass(frozen=True)

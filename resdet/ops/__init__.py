@@ -1,0 +1,1 @@
+"""Arithmetic without weights: everything here can be checked with a pencil."""

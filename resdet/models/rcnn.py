@@ -1,0 +1,69 @@
+"""The R-CNN family: a backbone, a neck, a first and a second stage (Ren et al. 2015, figure 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from resdet.models.roi_heads import RoIHeads
+from resdet.models.rpn import RPN, ProposalLimits
+from resdet.structures import Batch, Detections
+
+
+class RCNN(nn.Module):
+    """`model(batch)` gives the training losses by name, `model.predict(batch)` gives detections.
+
+    Both run the same dense graph for any number of images; which one is called does not depend on
+    `model.training`, which only decides how normalisation layers and dropout behave.
+    """
+
+    pixel_mean: Tensor
+    pixel_std: Tensor
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        neck: nn.Module,
+        rpn: RPN,
+        roi_heads: RoIHeads,
+        *,
+        pixel_mean: Sequence[float],
+        pixel_std: Sequence[float],
+        train_limits: ProposalLimits,
+        test_limits: ProposalLimits,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.neck = neck
+        self.rpn = rpn
+        self.roi_heads = roi_heads
+        self.train_limits = train_limits
+        self.test_limits = test_limits
+        self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("pixel_std", torch.tensor(pixel_std).view(3, 1, 1), persistent=False)
+
+    def forward(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
+        """The training losses, by name. The batch must have targets."""
+        assert batch.targets is not None, "losses need targets: a batch without them can only be predicted"
+        features = self.neck(self.backbone(self.normalized(batch)))
+        rpn = self.rpn(features)
+        proposals = self.rpn.proposals(rpn, batch.sizes, self.train_limits)
+        return self.rpn.losses(rpn, batch.targets) | self.roi_heads.losses(features, proposals, batch.targets)
+
+    @torch.no_grad()
+    def predict(self, batch: Batch) -> Detections:
+        """Detections in pixels of the padded input."""
+        features = self.neck(self.backbone(self.normalized(batch)))
+        proposals = self.rpn.proposals(self.rpn(features), batch.sizes, self.test_limits)
+        return self.roi_heads.predict(features, proposals, batch.sizes)
+
+    def normalized(self, batch: Batch) -> Float[Tensor, "N 3 H W"]:
+        """Zero mean and unit deviation inside each image, and exactly zero in the padding."""
+        images = (batch.images.float() - self.pixel_mean) / self.pixel_std
+        height, width = images.shape[-2:]
+        below = torch.arange(height, device=images.device)[None, :, None] < batch.sizes[:, 0, None, None]
+        left = torch.arange(width, device=images.device)[None, None, :] < batch.sizes[:, 1, None, None]
+        return images * (below & left)[:, None]

@@ -1,0 +1,166 @@
+"""Region Proposal Network (Ren et al. 2015, section 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from resdet.ops.anchors import cell_anchors, grid_anchors
+from resdet.ops.box_coder import BoxCoder
+from resdet.ops.boxes import clip_boxes, is_nonempty
+from resdet.ops.matching import Matcher
+from resdet.ops.nms import batched_nms
+from resdet.ops.sampling import BalancedSampler
+from resdet.structures import Proposals, Targets
+
+
+@dataclass(frozen=True)
+class ProposalLimits:
+    """Candidates a level before NMS, proposals an image after."""
+
+    pre_nms: int
+    proposals: int
+
+
+@dataclass(frozen=True)
+class RPNOutput:
+    """Objectness logits and box deltas of every anchor, level after level; `level_sizes` anchors each."""
+
+    logits: Float[Tensor, "N A"]
+    deltas: Float[Tensor, "N A 4"]
+    anchors: Float[Tensor, "A 4"]
+    level_sizes: tuple[int, ...]
+
+
+class AnchorGenerator(nn.Module):
+    """Cell anchors of each level, laid over feature maps of any size."""
+
+    def __init__(
+        self, sizes: Sequence[Sequence[float]], ratios: Sequence[float], strides: Sequence[int], *, rounded: bool
+    ) -> None:
+        super().__init__()
+        if len(sizes) != len(strides):
+            raise ValueError(f"{len(sizes)} levels of anchor sizes for {len(strides)} feature levels")
+        self.strides = tuple(strides)
+        self.per_cell = len(sizes[0]) * len(ratios)
+        for level, level_sizes in enumerate(sizes):
+            self.register_buffer(f"cell{level}", cell_anchors(level_sizes, ratios, rounded=rounded), persistent=False)
+
+    def forward(self, features: Sequence[Float[Tensor, "N C _h _w"]]) -> list[Float[Tensor, "_a 4"]]:
+        return [
+            grid_anchors(self.get_buffer(f"cell{level}"), feature.shape[2], feature.shape[3], stride)
+            for level, (feature, stride) in enumerate(zip(features, self.strides, strict=True))
+        ]
+
+
+class RPNHead(nn.Module):
+    """A 3x3 convolution, then 1x1 convolutions for objectness and deltas; shared by all levels."""
+
+    def __init__(self, channels: int, anchors_per_cell: int) -> None:
+        super().__init__()
+        self.conv = nn.Sequential(nn.Sequential(nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU(inplace=True)))
+        self.cls_logits = nn.Conv2d(channels, anchors_per_cell, 1)
+        self.bbox_pred = nn.Conv2d(channels, anchors_per_cell * 4, 1)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.normal_(module.weight, std=0.01)
+                nn.init.zeros_(module.bias)  # pyright: ignore[reportArgumentType]
+
+    def forward(self, feature: Float[Tensor, "N C h w"]) -> tuple[Float[Tensor, "N A"], Float[Tensor, "N A 4"]]:
+        hidden = self.conv(feature)
+        logits = self.cls_logits(hidden).permute(0, 2, 3, 1).flatten(1)
+        deltas = self.bbox_pred(hidden).permute(0, 2, 3, 1).reshape(len(feature), -1, 4)
+        return logits, deltas
+
+
+class RPN(nn.Module):
+    """Scores and refines anchors; proposals are the best of them after NMS.
+
+    Args:
+        head: gives logits and deltas for one level.
+        anchor_generator: gives the anchors of all levels.
+        matcher, sampler: choose the anchors that teach.
+        nms_iou: proposals of one level overlap less than this.
+        smooth_l1_beta: where the box loss turns from quadratic to linear, in units of a delta.
+    """
+
+    def __init__(
+        self,
+        head: RPNHead,
+        anchor_generator: AnchorGenerator,
+        *,
+        matcher: Matcher,
+        sampler: BalancedSampler,
+        nms_iou: float,
+        smooth_l1_beta: float,
+    ) -> None:
+        super().__init__()
+        self.head = head
+        self.anchor_generator = anchor_generator
+        self.matcher = matcher
+        self.sampler = sampler
+        self.box_coder = BoxCoder((1.0, 1.0, 1.0, 1.0))
+        self.nms_iou = nms_iou
+        self.smooth_l1_beta = smooth_l1_beta
+
+    def forward(self, features: Sequence[Float[Tensor, "N C _h _w"]]) -> RPNOutput:
+        logits, deltas = zip(*(self.head(feature) for feature in features), strict=True)
+        return RPNOutput(
+            logits=torch.cat(logits, dim=1).float(),
+            deltas=torch.cat(deltas, dim=1).float(),
+            anchors=torch.cat(self.anchor_generator(features)),
+            level_sizes=tuple(level.shape[1] for level in logits),
+        )
+
+    @torch.no_grad()
+    def proposals(self, output: RPNOutput, sizes: Int64[Tensor, "N 2"], limits: ProposalLimits) -> Proposals:
+        """The best `limits.proposals` boxes of each image over all levels, clipped to the image."""
+        best, levels = [], []
+        start = 0
+        for level, count in enumerate(output.level_sizes):
+            kept = min(limits.pre_nms, count)
+            best.append(output.logits[:, start : start + count].topk(kept).indices + start)
+            levels.append(best[-1].new_full((kept,), level))
+            start += count
+        index = torch.cat(best, dim=1)
+        scores = output.logits.gather(1, index)
+        deltas = output.deltas.gather(1, index[..., None].expand(-1, -1, 4))
+        boxes = clip_boxes(self.box_coder.decode(deltas, output.anchors[index]), sizes)
+        keep, valid = batched_nms(
+            boxes,
+            scores,
+            torch.cat(levels).expand(len(boxes), -1),
+            is_nonempty(boxes) & scores.isfinite() & boxes.isfinite().all(-1),
+            iou_threshold=self.nms_iou,
+            keep=limits.proposals,
+        )
+        return Proposals(
+            boxes=boxes.gather(1, keep[..., None].expand(-1, -1, 4)) * valid[..., None],
+            scores=scores.gather(1, keep) * valid,
+            valid=valid,
+        )
+
+    def losses(self, output: RPNOutput, targets: Targets) -> dict[str, Float[Tensor, ""]]:
+        """`loss_objectness` and `loss_rpn_box_reg` over the sampled anchors of the batch (equation 1)."""
+        anchors = output.anchors[None]
+        matches = self.matcher(anchors, targets.boxes, targets.crowd, targets.valid)
+        samples = self.sampler(matches.positive, matches.negative, targets.seeds)
+        count = samples.valid.sum().clamp(min=1)
+
+        logits = output.logits.gather(1, samples.index)
+        objectness = F.binary_cross_entropy_with_logits(logits, samples.positive.float(), reduction="none")
+
+        matched = matches.index.gather(1, samples.index)
+        boxes = targets.boxes.gather(1, matched[..., None].expand(-1, -1, 4))
+        wanted = self.box_coder.encode(boxes, output.anchors[samples.index])
+        deltas = output.deltas.gather(1, samples.index[..., None].expand(-1, -1, 4))
+        regression = F.smooth_l1_loss(deltas, wanted, beta=self.smooth_l1_beta, reduction="none").sum(-1)
+        return {
+            "loss_objectness": (objectness * samples.valid).sum() / count,
+            "loss_rpn_box_reg": (regression * samples.positive).sum() / count,
+        }

@@ -1,0 +1,67 @@
+"""Non-maximum suppression with a result of fixed size, so that it fits into one graph."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+from torchvision.ops import nms as torchvision_nms
+
+
+def batched_nms(
+    boxes: Float[Tensor, "N M 4"],
+    scores: Float[Tensor, "N M"],
+    groups: Int64[Tensor, "N M"],
+    valid: Bool[Tensor, "N M"],
+    *,
+    iou_threshold: float,
+    keep: int,
+) -> tuple[Int64[Tensor, "N keep"], Bool[Tensor, "N keep"]]:
+    """Greedy NMS within each image and group (a pyramid level or a class).
+
+    Returns the positions of the `keep` best survivors of each image, best first, and which of them are real;
+    the rest point at position 0.
+    """
+    index = _padded_nms(boxes.detach(), scores.detach(), groups, valid, iou_threshold, keep)
+    return index.clamp(min=0), index >= 0
+
+
+@torch.library.custom_op(
+    "resdet::padded_nms",
+    mutates_args=(),
+    schema="(Tensor boxes, Tensor scores, Tensor groups, Tensor valid, float iou_threshold, int keep) -> Tensor",
+)
+def _padded_nms(
+    boxes: Tensor, scores: Tensor, groups: Tensor, valid: Tensor, iou_threshold: float, keep: int
+) -> Tensor:
+    """Positions of survivors, best first, filled up with -1: (N, keep)."""
+    result = groups.new_full((boxes.shape[0], keep), -1)
+    suppress = _nms_by_group if boxes.device.type == "cpu" else _nms_by_offset
+    for image in range(boxes.shape[0]):
+        candidates = valid[image].nonzero().squeeze(1)
+        chosen = suppress(boxes[image, candidates], scores[image, candidates], groups[image, candidates], iou_threshold)
+        survivors = candidates[chosen[:keep]]
+        result[image, : len(survivors)] = survivors
+    return result
+
+
+@_padded_nms.register_fake
+def _(boxes: Tensor, scores: Tensor, groups: Tensor, valid: Tensor, iou_threshold: float, keep: int) -> Tensor:
+    return groups.new_empty((boxes.shape[0], keep))
+
+
+def _nms_by_group(boxes: Tensor, scores: Tensor, groups: Tensor, iou_threshold: float) -> Tensor:
+    """Group after group: on a CPU the work grows with the square of the number of boxes compared."""
+    order = groups.argsort(stable=True)
+    counts = groups.bincount().tolist()
+    kept = [part[torchvision_nms(boxes[part], scores[part], iou_threshold)] for part in order.split(counts)]
+    survivors = torch.cat(kept).sort().values if kept else order
+    return survivors[scores[survivors].argsort(descending=True, stable=True)]
+
+
+def _nms_by_offset(boxes: Tensor, scores: Tensor, groups: Tensor, iou_threshold: float) -> Tensor:
+    """All groups in one call, moved apart so that they cannot overlap; float64 keeps the coordinates exact."""
+    if boxes.shape[0] == 0:
+        return groups
+    apart = boxes.double() + (groups * (boxes.max() - boxes.min() + 1).double())[:, None]
+    return torchvision_nms(apart, scores.double(), iou_threshold)

@@ -1,0 +1,91 @@
+"""RoIAlign over all levels of a pyramid at once (He et al. 2017, section 3; Lin et al. 2017, equation 1).
+
+Each output bin is the mean of a few bilinear samples, hence a weighted sum of a fixed number of feature-map
+cells. All cells of all levels and images form one table, and `embedding_bag` does the weighted sums: one dense,
+differentiable step without a loop over images or levels, several times faster on a CPU than a kernel per level.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from resdet.ops.boxes import box_area
+
+CANONICAL_SIZE = 224  # a box of this size (pixels) belongs to CANONICAL_LEVEL: ImageNet's, on the C4 of a ResNet
+CANONICAL_LEVEL = 4
+
+
+def assign_levels(boxes: Float[Tensor, "*S 4"], finest: int, coarsest: int) -> Int64[Tensor, "*S"]:
+    """k = floor(4 + log2(sqrt(w h) / 224)), kept within the levels at hand (Lin et al. 2017, equation 1)."""
+    scale = box_area(boxes).sqrt() / CANONICAL_SIZE
+    level = (CANONICAL_LEVEL + scale.clamp(min=1e-6).log2() + 1e-6).floor()
+    return level.clamp(finest, coarsest).long()
+
+
+def roi_align(
+    features: Sequence[Float[Tensor, "N C _h _w"]],
+    strides: Sequence[int],
+    boxes: Float[Tensor, "N R 4"],
+    levels: Int64[Tensor, "N R"],
+    *,
+    resolution: int,
+    sampling_ratio: int = 2,
+    aligned: bool = True,
+) -> Float[Tensor, "N*R C {resolution} {resolution}"]:
+    """The feature of each box, sampled on a regular grid.
+
+    Args:
+        features: one map a level.
+        strides: pixels a cell, for each level.
+        boxes: in pixels of the padded input.
+        levels: position in `features` that each box is taken from.
+        resolution: bins a side.
+        sampling_ratio: samples a bin side.
+        aligned: half-pixel correction (Detectron2). Without it boxes are at least one cell wide, as in the paper.
+    """
+    images, channels = features[0].shape[:2]
+    table = torch.cat([level.permute(0, 2, 3, 1).reshape(-1, channels) for level in features])
+    heights = levels.new_tensor([level.shape[2] for level in features])
+    widths = levels.new_tensor([level.shape[3] for level in features])
+    cells = heights * widths
+    starts = (cells.cumsum(0) - cells) * images  # where each level begins in the table
+
+    height, width = heights[levels], widths[levels]
+    image = torch.arange(images, device=boxes.device)[:, None]
+    start = starts[levels] + image * height * width
+    scaled = boxes.float() / boxes.new_tensor(strides)[levels][..., None] - (0.5 if aligned else 0.0)
+    extent = scaled[..., 2:] - scaled[..., :2]
+    if not aligned:
+        extent = extent.clamp(min=1.0)
+    y, y_weight = _samples(scaled[..., 1], extent[..., 1], height, resolution, sampling_ratio)
+    x, x_weight = _samples(scaled[..., 0], extent[..., 0], width, resolution, sampling_ratio)
+
+    # rows (N, R, bins, 1, taps, 1) by columns (N, R, 1, bins, 1, taps)
+    index = (start[..., None, None] + y * width[..., None, None])[:, :, :, None, :, None] + x[:, :, None, :, None, :]
+    weight = y_weight[:, :, :, None, :, None] * x_weight[:, :, None, :, None, :]
+    pooled = F.embedding_bag(
+        index.flatten(4).flatten(0, 3), table, per_sample_weights=weight.flatten(4).flatten(0, 3).to(table), mode="sum"
+    )
+    return pooled.view(-1, resolution, resolution, channels).permute(0, 3, 1, 2)
+
+
+def _samples(
+    start: Float[Tensor, "N R"], extent: Float[Tensor, "N R"], cells: Int64[Tensor, "N R"], bins: int, samples: int
+) -> tuple[Int64[Tensor, "N R {bins} taps"], Float[Tensor, "N R {bins} taps"]]:
+    """Cells and weights whose weighted sum is the mean of each bin's linear samples along one axis."""
+    offset = (torch.arange(bins * samples, device=start.device, dtype=start.dtype) + 0.5) / (bins * samples)
+    position = start[..., None] + offset * extent[..., None]
+    last = cells[..., None] - 1
+    inside = (position >= -1) & (position <= last + 1)  # farther out a sample is zero
+    position = torch.minimum(position.clamp(min=0), last.to(position.dtype))
+    lower = position.floor().long()
+    upper = torch.minimum(lower + 1, last)
+    fraction = position - lower
+    weight = torch.stack([1 - fraction, fraction], dim=-1) * inside[..., None] / samples
+    shape = (*start.shape, bins, 2 * samples)
+    return torch.stack([lower, upper], dim=-1).reshape(shape), weight.reshape(shape)
