@@ -7,7 +7,8 @@ floors above them read these classes: modules take parts and numbers.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -276,23 +277,29 @@ CHOICES = {
     "eval.backend": ("auto", "pycocotools", "hotcoco"),
     "data.on_bad_image": ("error", "skip"),
 }
-AT_LEAST_ONE = (
-    "train.steps", "train.batch_size", "train.log_every", "train.checkpoint_every", "train.keep_checkpoints",
-    "eval.batch_size", "optim.reference_batch", "model.neck.channels", "model.box_head.resolution",
-    "model.box_head.batch_size_per_image", "model.rpn.batch_size_per_image", "model.box_head.detections",
-    "model.rpn.pre_nms_train", "model.rpn.pre_nms_test", "model.rpn.proposals_train", "model.rpn.proposals_test",
-    "data.augment.max_side", "data.augment.test_short_side", "data.shapes.train_images", "data.shapes.val_images",
-    "data.shapes.max_objects",
-)  # fmt: skip
-FRACTIONS = (
-    "model.rpn.positive_fraction", "model.rpn.foreground_iou", "model.rpn.background_iou", "model.rpn.nms_iou",
-    "model.box_head.positive_fraction", "model.box_head.foreground_iou", "model.box_head.score_threshold",
-    "model.box_head.nms_iou", "data.augment.flip", "data.augment.photometric", "data.max_bad_fraction",
-)  # fmt: skip
-NOT_NEGATIVE = (
-    "optim.lr", "optim.weight_decay", "optim.warmup_steps", "train.seed", "eval.every", "data.workers",
-    "model.backbone.frozen_stages", "model.box_head.sampling_ratio",
-)  # fmt: skip
+
+BOUNDS = {
+    (1, math.inf): (
+        "train.steps train.batch_size train.log_every train.checkpoint_every train.keep_checkpoints eval.batch_size "
+        "optim.reference_batch model.neck.channels model.rpn.batch_size_per_image model.rpn.pre_nms_train "
+        "model.rpn.pre_nms_test model.rpn.proposals_train model.rpn.proposals_test model.box_head.resolution "
+        "model.box_head.batch_size_per_image model.box_head.detections model.box_head.fc_dim data.augment.short_side "
+        "data.augment.max_side data.augment.test_short_side data.shapes.train_images data.shapes.val_images "
+        "data.shapes.max_objects model.num_classes model.anchors.sizes"
+    ),
+    (0, 1): (
+        "model.rpn.positive_fraction model.rpn.foreground_iou model.rpn.background_iou model.rpn.nms_iou "
+        "model.box_head.positive_fraction model.box_head.foreground_iou model.box_head.score_threshold "
+        "model.box_head.nms_iou data.augment.flip data.augment.photometric data.max_bad_fraction optim.milestones "
+        "optim.momentum optim.gamma optim.warmup_factor"
+    ),
+    (0, math.inf): (
+        "optim.lr optim.weight_decay optim.norm_weight_decay optim.warmup_steps train.seed train.grad_clip eval.every "
+        "data.workers model.backbone.frozen_stages model.box_head.sampling_ratio model.rpn.smooth_l1_beta "
+        "model.box_head.smooth_l1_beta"
+    ),
+    (64, math.inf): "data.shapes.size",
+}
 
 
 def check(config: Config) -> None:
@@ -301,36 +308,23 @@ def check(config: Config) -> None:
         value = _at(config, key)
         if value not in choices:
             raise UserError(f"{key}={value} is not known{did_you_mean(str(value), choices)}")
-    for key in AT_LEAST_ONE:
-        if _at(config, key) < 1:
-            raise UserError(f"{key}={_at(config, key)} must be at least 1")
-    for key in FRACTIONS:
-        if not 0 <= _at(config, key) <= 1:
-            raise UserError(f"{key}={_at(config, key)} must lie between 0 and 1")
-    for key in NOT_NEGATIVE:
-        if not _at(config, key) >= 0:
-            raise UserError(f"{key}={_at(config, key)} must not be negative")
-    for key, value in _leaves(config):
-        if isinstance(value, float) and not abs(value) < float("inf"):
-            raise UserError(f"{key}={value} must be a finite number")
-    if config.data.shapes.size < 64:
-        raise UserError(f"data.shapes.size={config.data.shapes.size} must be at least 64 pixels")
-    if not config.data.augment.short_side or min(config.data.augment.short_side) < 1:
-        raise UserError(f"data.augment.short_side={config.data.augment.short_side} must list sizes of at least 1 pixel")
-    if config.model.num_classes is not None and config.model.num_classes < 1:
-        raise UserError(f"model.num_classes={config.model.num_classes} must be at least 1, or null to follow the data")
+    for (low, high), keys in BOUNDS.items():
+        for key in keys.split():
+            _check_bounds(key, _at(config, key), low, high)
+    for key in ("data.augment.short_side", "model.anchors.sizes", "model.anchors.ratios"):
+        if not _at(config, key):
+            raise UserError(f"{key} is empty; give at least one value")
+
+
+def _check_bounds(key: str, value: Any, low: float, high: float) -> None:
+    """Holds for a number, for each number of a list, and for an absent value."""
+    for number in value if isinstance(value, list) else [value]:
+        if number is not None and not (low <= number <= high and math.isfinite(number)):
+            upper = "" if high == math.inf else f" and at most {high}"
+            raise UserError(f"{key}={value} must be a number of at least {low}{upper}")
 
 
 def _at(config: Any, key: str) -> Any:
     for name in key.split("."):
         config = getattr(config, name)
     return config
-
-
-def _leaves(config: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in vars(config).items():
-        here = f"{path}.{name}" if path else name
-        if hasattr(value, "__dataclass_fields__"):
-            yield from _leaves(value, here)
-        else:
-            yield here, value

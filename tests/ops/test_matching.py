@@ -10,12 +10,7 @@ from resdet.ops.matching import Matcher, Matches
 
 def match(matcher: Matcher, candidates: list[list[float]], boxes: list[list[float]], crowd: list[bool]) -> Matches:
     shared, truth = torch.tensor([candidates]).float(), torch.tensor([boxes]).float()
-    return matcher(
-        torch.tensor([candidates], dtype=torch.float32),
-        truth,
-        torch.tensor([crowd]),
-        torch.ones(1, len(boxes), dtype=torch.bool),
-    )
+    return matcher(shared, truth, torch.tensor([crowd]), torch.ones(1, len(boxes), dtype=torch.bool))
 
 
 def test_thresholds_split_candidates_into_positive_ignored_and_negative() -> None:
