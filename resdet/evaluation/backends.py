@@ -1,0 +1,153 @@
+"""The two evaluators, fed with the same validated copies: pycocotools, the reference, and hotcoco, the fast one."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import importlib.util
+import io
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float64, Int64
+
+from resdet.errors import UserError, did_you_mean
+from resdet.evaluation.masks import Rle
+
+CHOICES = ("auto", "pycocotools", "hotcoco")
+
+
+@dataclass(frozen=True)
+class Regions:
+    """n boxes or masks; images and categories are counted from 1."""
+
+    image: Int64[np.ndarray, " n"]
+    category: Int64[np.ndarray, " n"]
+    boxes: Float64[np.ndarray, "n 4"]  # x, y, width, height
+    areas: Float64[np.ndarray, " n"]
+    masks: list[Rle] | None
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What an evaluator compares. Detections are in the order that decides between equal scores."""
+
+    sizes: Int64[np.ndarray, "I 2"]  # (height, width)
+    num_categories: int
+    truth: Regions
+    crowd: Bool[np.ndarray, " n"]
+    detections: Regions
+    scores: Float64[np.ndarray, " d"]
+    max_detections: tuple[int, ...]
+
+    @property
+    def iou_type(self) -> str:
+        return "bbox" if self.truth.masks is None else "segm"
+
+    def images(self) -> list[dict[str, Any]]:
+        return [{"id": i, "height": h, "width": w} for i, (h, w) in enumerate(self.sizes.tolist(), start=1)]
+
+    def categories(self) -> list[dict[str, Any]]:
+        return [{"id": k, "name": str(k)} for k in range(1, self.num_categories + 1)]
+
+
+@dataclass(frozen=True)
+class Curves:
+    """What an evaluator returns, -1 where there is no ground truth to find.
+
+    T IoU thresholds .5, .55, ... .95; R recalls 0, .01, ... 1; K categories; S sizes all, small, medium, large;
+    M the numbers of detections an image and category that count.
+    """
+
+    precision: Float64[np.ndarray, "T R K S M"]
+    recall: Float64[np.ndarray, "T K S M"]
+
+
+def chosen_backend(choice: str) -> str:
+    """`auto` is hotcoco where it is installed, else pycocotools. Raises UserError for an unknown or absent backend."""
+    if choice not in CHOICES:
+        raise UserError(f"evaluation backend {choice} is not known{did_you_mean(choice, CHOICES)}")
+    installed = importlib.util.find_spec("hotcoco") is not None
+    if choice == "hotcoco" and not installed:
+        raise UserError("evaluation backend hotcoco is not installed; pip install 'resdet[fast]', or use pycocotools")
+    if choice == "auto":
+        return "hotcoco" if installed else "pycocotools"
+    return choice
+
+
+def backend_name(choice: str) -> str:
+    """The backend that `choice` stands for here, with its version: "hotcoco 1.3.0"."""
+    name = chosen_backend(choice)
+    return f"{name} {importlib.metadata.version(name)}"
+
+
+def compare(problem: Problem, backend: str) -> Curves:
+    """Precision and recall by the backend named (auto | pycocotools | hotcoco)."""
+    return _hotcoco(problem) if chosen_backend(backend) == "hotcoco" else _pycocotools(problem)
+
+
+def _pycocotools(problem: Problem) -> Curves:
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    def indexed(annotations: list[dict[str, Any]]) -> COCO:
+        coco = COCO()
+        coco.dataset = {
+            "images": problem.images(),
+            "categories": problem.categories(),
+            "annotations": annotations,
+        }
+        coco.createIndex()
+        return coco
+
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
+        truth = indexed(_annotations(problem.truth, "iscrowd", problem.crowd.astype(np.int64)))
+        detections = indexed(_annotations(problem.detections, "score", problem.scores, iscrowd=0))
+        evaluation = COCOeval(truth, detections, problem.iou_type)
+        evaluation.params.maxDets = list(problem.max_detections)
+        evaluation.evaluate()
+        evaluation.accumulate()
+    return Curves(evaluation.eval["precision"], evaluation.eval["recall"])
+
+
+def _annotations(regions: Regions, field: str, values: np.ndarray, **constant: int) -> list[dict[str, Any]]:
+    columns = (regions.image, regions.category, regions.boxes, regions.areas, values)
+    rows = zip(*(column.tolist() for column in columns), strict=True)
+    annotations: list[dict[str, Any]] = [
+        {"id": i, "image_id": image, "category_id": category, "bbox": box, "area": area, field: value, **constant}
+        for i, (image, category, box, area, value) in enumerate(rows, start=1)  # id 0 would count as "no match"
+    ]
+    for annotation, mask in zip(annotations, regions.masks or (), strict=regions.masks is not None):
+        annotation["segmentation"] = mask
+    return annotations
+
+
+def _hotcoco(problem: Problem) -> Curves:
+    import hotcoco
+
+    regions = problem.truth
+    truth = hotcoco.COCO.from_arrays(
+        problem.images(),
+        problem.categories(),
+        regions.image,
+        regions.category,
+        regions.boxes,
+        ids=np.arange(1, len(regions) + 1),
+        area=regions.areas,
+        iscrowd=problem.crowd.astype(np.int64),
+        segmentation=regions.masks,  # pyright: ignore[reportArgumentType]
+    )
+    found = problem.detections
+    table = np.column_stack([found.image, found.boxes, problem.scores, found.category])
+    detections = truth.load_res(table, segmentation=found.masks)  # pyright: ignore[reportArgumentType]
+    detections.update_anns(ids=np.arange(1, len(found) + 1), area=found.areas)
+    evaluation = hotcoco.COCOeval(truth, detections, problem.iou_type)
+    evaluation.params.max_dets = list(problem.max_detections)
+    evaluation.evaluate()
+    evaluation.accumulate()
+    curves = evaluation.eval
+    return Curves(curves["precision"], curves["recall"])

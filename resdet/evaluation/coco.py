@@ -1,0 +1,205 @@
+"""COCO's figures: average precision and recall of boxes or masks, over all classes, by class and by size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Bool, Float64, Int64
+
+from resdet.errors import UserError
+from resdet.evaluation.backends import Curves, Problem, Regions, backend_name, compare
+from resdet.evaluation.ground_truth import GroundTruth, find_ids, ground_truth_from_dict, read_ground_truth
+from resdet.evaluation.masks import Rle, checked_masks, ground_truth_mask, mask_areas
+from resdet.evaluation.results import CocoResults, check_results, read_results
+
+__all__ = [
+    "CocoResults",
+    "GroundTruth",
+    "backend_name",
+    "evaluate_coco",
+    "ground_truth_from_dict",
+    "read_ground_truth",
+    "read_results",
+]
+
+IOU_TYPES = ("bbox", "segm")
+SIZES = {"s": 1, "m": 2, "l": 3}  # below 32x32 pixels, below 96x96, above; 0 is all
+AP50, AP75 = 0, 5  # positions among the IoU thresholds .5, .55, ... .95
+
+
+def evaluate_coco(
+    ground_truth: GroundTruth,
+    results: CocoResults,
+    *,
+    iou_type: str = "bbox",
+    backend: str = "auto",
+    image_ids: Sequence[int] | None = None,
+    max_detections: Sequence[int] = (1, 10, 100),
+) -> dict[str, float | None]:
+    """The 12 figures `bbox/AP` ... `bbox/ARl` and `bbox/AP/<class>`, `bbox/AR/<class>`, in [0, 1] (or `segm/...`).
+
+    None stands where there is no ground truth of the kind (crowd regions are none). `image_ids` scores a part of
+    the images. `max_detections` are the numbers of best detections an image and class that count: one AR each,
+    and the last for every other figure.
+
+    The figures do not depend on the order of `results`: of detections of one image, class and score, the larger
+    comes first. Masks are sized by their own area; pycocotools takes the box's where a result has both.
+
+    Raises UserError, naming the entry, for detections that are not finite or do not belong to the ground truth.
+    """
+    problem = coco_problem(ground_truth, results, iou_type=iou_type, image_ids=image_ids, limits=max_detections)
+    return _figures(compare(problem, backend), iou_type, problem.max_detections, ground_truth.class_names)
+
+
+def coco_problem(
+    ground_truth: GroundTruth,
+    results: CocoResults,
+    *,
+    iou_type: str,
+    image_ids: Sequence[int] | None,
+    limits: Sequence[int],
+) -> Problem:
+    """Validated copies for an evaluator, with images and categories counted from 1."""
+    if iou_type not in IOU_TYPES:
+        raise UserError(f"iou type {iou_type!r} is not known; use bbox or segm")
+    if not limits or min(limits) < 1:
+        raise UserError(f"numbers of detections {list(limits)} must be 1 or more")
+    check_results(results, ground_truth)
+    part = _part(ground_truth, image_ids)
+    number = np.cumsum(part)  # of each image among those scored, counted from 1
+    truth_index = np.flatnonzero(part[ground_truth.image])
+    image, _ = find_ids(results.image_ids, ground_truth.image_ids)
+    label, _ = find_ids(results.category_ids, ground_truth.category_ids)
+    found_index = np.flatnonzero(part[image])
+    if iou_type == "segm":
+        truth_index, truth_masks = _truth_masks(ground_truth, truth_index)
+        found_masks = _found_masks(ground_truth, results, image, found_index)
+        boxes, areas = np.zeros((len(found_index), 4)), mask_areas(found_masks).astype(np.float64)
+    else:
+        truth_masks = found_masks = None
+        boxes = _boxes(results)[found_index]
+        areas = boxes[:, 2] * boxes[:, 3]
+    scores = results.scores[found_index]
+    found = Regions(number[image[found_index]], label[found_index] + 1, boxes, areas, found_masks)
+    order = _order(found, scores)
+    return Problem(
+        sizes=ground_truth.sizes[part],
+        num_categories=len(ground_truth.category_ids),
+        truth=Regions(
+            number[ground_truth.image[truth_index]],
+            ground_truth.label[truth_index] + 1,
+            ground_truth.boxes[truth_index],
+            ground_truth.areas[truth_index],
+            truth_masks,
+        ),
+        crowd=ground_truth.crowd[truth_index],
+        detections=_taken(found, order),
+        scores=scores[order],
+        max_detections=tuple(sorted(set(limits))),
+    )
+
+
+def _part(ground_truth: GroundTruth, image_ids: Sequence[int] | None) -> Bool[np.ndarray, " I"]:
+    if image_ids is None:
+        return np.ones(len(ground_truth.image_ids), dtype=bool)
+    wanted = np.array(image_ids, dtype=np.int64)
+    positions, known = find_ids(wanted, ground_truth.image_ids)
+    if not known.all():
+        raise UserError(f"{ground_truth.source}: has no image {wanted[~known][0]}, which is to be scored")
+    part = np.zeros(len(ground_truth.image_ids), dtype=bool)
+    part[positions] = True
+    return part
+
+
+def _boxes(results: CocoResults) -> Float64[np.ndarray, "n 4"]:
+    if results.boxes is None:
+        raise UserError(f"{results.source}: the results have no bbox; score their masks with --iou-type segm")
+    return results.boxes
+
+
+def _truth_masks(
+    ground_truth: GroundTruth, index: Int64[np.ndarray, " n"]
+) -> tuple[Int64[np.ndarray, " m"], list[Rle]]:
+    """Masks of those annotations that have one to draw."""
+    masks = []
+    for i in index.tolist():
+        if not ground_truth.segmentations[i]:
+            raise UserError(f"{ground_truth.where(i)}: has no segmentation, which --iou-type segm needs")
+        height, width = _size(ground_truth, int(ground_truth.image[i]))
+        masks.append(ground_truth_mask(ground_truth.segmentations[i], height, width, ground_truth.where(i)))
+    drawn = [mask is not None for mask in masks]
+    return index[drawn], [mask for mask in masks if mask is not None]
+
+
+def _found_masks(
+    ground_truth: GroundTruth, results: CocoResults, image: Int64[np.ndarray, " n"], index: Int64[np.ndarray, " m"]
+) -> list[Rle]:
+    if results.segmentations is None:
+        raise UserError(f"{results.source}: the results have no segmentation; score their boxes with --iou-type bbox")
+    chosen = index.tolist()
+    segmentations = [results.segmentations[i] for i in chosen]
+    sizes = [_size(ground_truth, int(image[i])) for i in chosen]
+    return checked_masks(segmentations, sizes, lambda i: results.where(chosen[i]))
+
+
+def _size(ground_truth: GroundTruth, image: int) -> tuple[int, int]:
+    height, width = ground_truth.sizes[image].tolist()
+    if height < 1 or width < 1:
+        image_id = ground_truth.image_ids[image]
+        raise UserError(f"{ground_truth.source}: image {image_id} has no height and width, which masks need")
+    return height, width
+
+
+def _order(found: Regions, scores: Float64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
+    """By image, class and falling score; equal scores by area, the larger first, then by corner or mask.
+
+    pycocotools leaves equal scores in the order of the file, and so AP depends on it.
+    """
+    keys = (-scores, found.category, found.image)
+    order = np.lexsort(keys)
+    equal = np.ones(max(len(order) - 1, 0), dtype=bool)
+    for key in keys:
+        equal &= np.diff(key[order]) == 0
+    if not equal.any():
+        return order
+    tied = np.zeros(len(order), dtype=bool)
+    tied[:-1] |= equal
+    tied[1:] |= equal
+    group = np.concatenate([[0], np.cumsum(~equal)])[tied]
+    entries = order[tied]
+    content = [*found.boxes[entries].T[::-1], -found.areas[entries]]
+    if found.masks is not None:
+        counts = np.array([found.masks[i]["counts"] for i in entries.tolist()], dtype=object)
+        content.insert(0, np.unique(counts, return_inverse=True)[1])
+    order[tied] = entries[np.lexsort((*content, group))]
+    return order
+
+
+def _taken(regions: Regions, order: Int64[np.ndarray, " n"]) -> Regions:
+    masks = None if regions.masks is None else [regions.masks[i] for i in order.tolist()]
+    return Regions(
+        regions.image[order], regions.category[order], regions.boxes[order], regions.areas[order], masks
+    )  # fmt: skip
+
+
+def _figures(curves: Curves, prefix: str, limits: Sequence[int], class_names: Sequence[str]) -> dict[str, float | None]:
+    precision, recall = curves.precision, curves.recall
+    figures = {
+        f"{prefix}/AP": mean_defined(precision[:, :, :, 0, -1]),
+        f"{prefix}/AP50": mean_defined(precision[AP50, :, :, 0, -1]),
+        f"{prefix}/AP75": mean_defined(precision[AP75, :, :, 0, -1]),
+    }
+    figures |= {f"{prefix}/AP{s}": mean_defined(precision[:, :, :, i, -1]) for s, i in SIZES.items()}
+    figures |= {f"{prefix}/AR{limit}": mean_defined(recall[:, :, 0, m]) for m, limit in enumerate(limits)}
+    figures |= {f"{prefix}/AR{s}": mean_defined(recall[:, :, i, -1]) for s, i in SIZES.items()}
+    for k, name in enumerate(class_names):
+        figures[f"{prefix}/AP/{name}"] = mean_defined(precision[:, :, k, 0, -1])
+        figures[f"{prefix}/AR/{name}"] = mean_defined(recall[:, k, 0, -1])
+    return figures
+
+
+def mean_defined(values: np.ndarray) -> float | None:
+    """The mean of what is defined (-1 is not); None if nothing is."""
+    defined = values[values > -1]
+    return float(np.mean(defined)) if len(defined) else None
