@@ -1,0 +1,47 @@
+"""What every backbone promises, and freezing its first stages."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from resdet.models.backbones.norms import freeze_norms
+
+
+class Backbone(nn.Module, ABC):
+    """Turns images into feature maps, finest first: C2, C3, C4, C5 at strides 4, 8, 16, 32 (CIFAR nets: 1, 2, 4)."""
+
+    channels: tuple[int, ...]
+    strides: tuple[int, ...]
+    # What the images are normalised by, RGB in 0..255; these are ImageNet's.
+    pixel_mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
+    pixel_std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+
+    @abstractmethod
+    def forward(self, images: Float[Tensor, "N 3 H W"]) -> list[Float[Tensor, "N _ _ _"]]:
+        """One map a level: (N, channels[l], H / strides[l], W / strides[l]), odd sizes rounded as the family does."""
+
+    @abstractmethod
+    def stages(self) -> list[tuple[str, nn.Module]]:
+        """All parameters in groups, in the order of the forward pass, the stem first."""
+
+
+def freeze(backbone: Backbone, frozen_stages: int) -> None:
+    """Takes the first stages out of training: 1 the stem, 2 also the first stage, and so on (Detectron's FREEZE_AT).
+
+    Their batch norms become frozen ones, so that .train() does not move their statistics either.
+    """
+    for _, stage in backbone.stages()[:frozen_stages]:
+        _ = stage.requires_grad_(requires_grad=False)
+        freeze_norms(backbone, within=stage)
+
+
+def init_he(module: nn.Module) -> None:
+    """He et al. 2015 (1502.01852): gradients keep their variance through conv and ReLU (fan out); biases are zero."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d):
+            _ = nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+            if layer.bias is not None:
+                _ = nn.init.zeros_(layer.bias)

@@ -1,0 +1,96 @@
+"""Normalisation layers by name, and a convolution with its norm in one pass over memory."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, TypeGuard
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm  # the common base of BatchNorm2d and SyncBatchNorm
+
+
+class FrozenBatchNorm2d(nn.Module):
+    """Batch normalisation whose statistics and affine map are constants: a linear scale and offset (He et al. 2015).
+
+    All four are buffers under BatchNorm2d's names, so it reads BatchNorm2d's state dict; `.train()` does not move them.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, channels: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.eps = eps
+        self.register_buffer("weight", torch.ones(channels))
+        self.register_buffer("bias", torch.zeros(channels))
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_var", torch.ones(channels))
+        _ = self.register_load_state_dict_pre_hook(_drop_batch_count)
+
+    def forward(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N C H W"]:
+        return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+
+    def extra_repr(self) -> str:
+        return f"{len(self.weight)}, eps={self.eps}"
+
+
+def _drop_batch_count(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
+    """BatchNorm2d also counts the steps that moved its statistics; nothing moves a frozen one's."""
+    _ = state_dict.pop(prefix + "num_batches_tracked", None)
+
+
+def group_norm(channels: int) -> nn.GroupNorm:
+    """32 groups (Wu & He 2018), or the largest smaller power of two that leaves two channels or more in each."""
+    return nn.GroupNorm(max(1, math.gcd(64, channels) // 2), channels)
+
+
+NORMS: dict[str, Callable[[int], nn.Module]] = {
+    "frozen_bn": FrozenBatchNorm2d,
+    "bn": nn.BatchNorm2d,
+    "sync_bn": nn.SyncBatchNorm,
+    "gn": group_norm,
+    "none": lambda channels: nn.Identity(),  # the convolution has a bias instead
+}
+
+
+def conv_norm(x: Float[Tensor, "N _ _ _"], conv: nn.Conv2d, norm: nn.Module) -> Float[Tensor, "N _ _ _"]:
+    """norm(conv(x)).
+
+    A norm with constant statistics is a scale and an offset: folded into the weight and the bias, it costs no pass over
+    the activations, neither forward nor backward, and the gradients stay exact. The product is taken in the parameters'
+    precision; autocast rounds it afterwards. A norm that is being observed (a forward hook) runs by itself.
+    """
+    if not _is_constant(norm) or norm._forward_hooks:
+        return norm(conv(x))
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+    offset = norm.bias - norm.running_mean * scale
+    if conv.bias is not None:
+        offset = offset + conv.bias * scale
+    return conv._conv_forward(x, conv.weight * scale[:, None, None, None], offset)
+
+
+def _is_constant(norm: nn.Module) -> TypeGuard[FrozenBatchNorm2d | _BatchNorm]:
+    return isinstance(norm, FrozenBatchNorm2d) or (isinstance(norm, _BatchNorm) and not norm.training)
+
+
+def freeze_norms(root: nn.Module, *, within: nn.Module) -> None:
+    """Replaces each batch norm of `root` that lies in `within` by a FrozenBatchNorm2d with the same numbers."""
+    inside = set(within.modules())
+    for parent in list(root.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, _BatchNorm) and child in inside:
+                setattr(parent, name, _frozen(child))
+
+
+def _frozen(norm: _BatchNorm) -> FrozenBatchNorm2d:
+    frozen = FrozenBatchNorm2d(norm.num_features, norm.eps).to(norm.weight.device, norm.weight.dtype)
+    _ = frozen.load_state_dict(norm.state_dict())
+    return frozen
