@@ -7,7 +7,7 @@ import importlib.metadata
 import importlib.util
 import io
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
@@ -40,12 +40,13 @@ class Problem:
     num_categories: int
     truth: Regions
     crowd: Bool[np.ndarray, " n"]
+    difficult: Bool[np.ndarray, " n"]  # for VOC
     detections: Regions
     scores: Float64[np.ndarray, " d"]
     max_detections: tuple[int, ...]
 
     @property
-    def iou_type(self) -> str:
+    def iou_type(self) -> Literal["bbox", "segm"]:
         return "bbox" if self.truth.masks is None else "segm"
 
     def images(self) -> list[dict[str, Any]]:
@@ -95,7 +96,7 @@ def _pycocotools(problem: Problem) -> Curves:
     from pycocotools.cocoeval import COCOeval
 
     def indexed(annotations: list[dict[str, Any]]) -> COCO:
-        coco = COCO()
+        coco: Any = COCO()
         coco.dataset = {
             "images": problem.images(),
             "categories": problem.categories(),
@@ -107,7 +108,7 @@ def _pycocotools(problem: Problem) -> Curves:
     with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
         truth = indexed(_annotations(problem.truth, "iscrowd", problem.crowd.astype(np.int64)))
         detections = indexed(_annotations(problem.detections, "score", problem.scores, iscrowd=0))
-        evaluation = COCOeval(truth, detections, problem.iou_type)
+        evaluation: Any = COCOeval(truth, detections, problem.iou_type)
         evaluation.params.maxDets = list(problem.max_detections)
         evaluation.evaluate()
         evaluation.accumulate()
@@ -145,7 +146,7 @@ def _hotcoco(problem: Problem) -> Curves:
     table = np.column_stack([found.image, found.boxes, problem.scores, found.category])
     detections = truth.load_res(table, segmentation=found.masks)  # pyright: ignore[reportArgumentType]
     detections.update_anns(ids=np.arange(1, len(found) + 1), area=found.areas)
-    evaluation = hotcoco.COCOeval(truth, detections, problem.iou_type)
+    evaluation: Any = hotcoco.COCOeval(truth, detections, problem.iou_type)
     evaluation.params.max_dets = list(problem.max_detections)
     evaluation.evaluate()
     evaluation.accumulate()

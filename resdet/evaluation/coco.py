@@ -25,6 +25,7 @@ __all__ = [
 
 IOU_TYPES = ("bbox", "segm")
 SIZES = {"s": 1, "m": 2, "l": 3}  # below 32x32 pixels, below 96x96, above; 0 is all
+MOST_PIXELS = 2**30  # run lengths are 32-bit numbers in the evaluators
 AP50, AP75 = 0, 5  # positions among the IoU thresholds .5, .55, ... .95
 
 
@@ -59,8 +60,9 @@ def coco_problem(
     iou_type: str,
     image_ids: Sequence[int] | None,
     limits: Sequence[int],
+    one_class: bool = False,
 ) -> Problem:
-    """Validated copies for an evaluator, with images and categories counted from 1."""
+    """Validated copies for an evaluator, with images and categories counted from 1; `one_class` makes all one."""
     if iou_type not in IOU_TYPES:
         raise UserError(f"iou type {iou_type!r} is not known; use bbox or segm")
     if not limits or min(limits) < 1:
@@ -81,19 +83,22 @@ def coco_problem(
         boxes = _boxes(results)[found_index]
         areas = boxes[:, 2] * boxes[:, 3]
     scores = results.scores[found_index]
-    found = Regions(number[image[found_index]], label[found_index] + 1, boxes, areas, found_masks)
+    classes = np.ones(len(ground_truth.category_ids), dtype=np.int64)
+    classes = classes if one_class else np.cumsum(classes)
+    found = Regions(number[image[found_index]], classes[label[found_index]], boxes, areas, found_masks)
     order = _order(found, scores)
     return Problem(
         sizes=ground_truth.sizes[part],
-        num_categories=len(ground_truth.category_ids),
+        num_categories=int(classes[-1]),
         truth=Regions(
             number[ground_truth.image[truth_index]],
-            ground_truth.label[truth_index] + 1,
+            classes[ground_truth.label[truth_index]],
             ground_truth.boxes[truth_index],
             ground_truth.areas[truth_index],
             truth_masks,
         ),
         crowd=ground_truth.crowd[truth_index],
+        difficult=ground_truth.difficult[truth_index],
         detections=_taken(found, order),
         scores=scores[order],
         max_detections=tuple(sorted(set(limits))),
@@ -145,9 +150,9 @@ def _found_masks(
 
 def _size(ground_truth: GroundTruth, image: int) -> tuple[int, int]:
     height, width = ground_truth.sizes[image].tolist()
-    if height < 1 or width < 1:
-        image_id = ground_truth.image_ids[image]
-        raise UserError(f"{ground_truth.source}: image {image_id} has no height and width, which masks need")
+    if not (height >= 1 and width >= 1 and height * width <= MOST_PIXELS):
+        where = f"{ground_truth.source}: image {ground_truth.image_ids[image]}"
+        raise UserError(f"{where}: height {height} and width {width} are no size of an image, which masks need")
     return height, width
 
 

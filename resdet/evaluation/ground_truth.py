@@ -77,6 +77,14 @@ class GroundTruth:
     segmentations: tuple[Any, ...]
     filled: dict[str, int]
 
+    def notes(self) -> list[str]:
+        """One line for each kind of value the file left out."""
+        reasons = {"area": "taken from the mask, else from the box", "iscrowd": "taken as 0"}
+        return [
+            f"{self.source}: {count} annotations have no {field}: {reasons[field]}"
+            for field, count in self.filled.items()
+        ]
+
     def where(self, index: int) -> str:
         """Names annotation `index` in a message."""
         image_id = self.image_ids[self.image[index]]
@@ -107,14 +115,12 @@ def _ground_truth(file: _File, source: str) -> GroundTruth:
     sizes = {image.id: (image.height or 0, image.width or 0) for image in file.images}
     size_array = int_array([sizes[int(i)] for i in image_ids], source).reshape(-1, 2)
     filled = Counter({"iscrowd": sum(a.iscrowd is None for a in annotations), "area": 0})
-    areas = np.array(
-        [np.nan if a.area is None else a.area for a in annotations] or np.zeros(0), dtype=np.float64
-    )  # fmt: skip
+    areas = np.array([0.0 if a.area is None else a.area for a in annotations], dtype=np.float64)
     for index in (i for i, a in enumerate(annotations) if a.area is None):
         height, width = size_array[image[index]].tolist()
         areas[index] = _area(annotations[index], boxes[index], height, width, where(index))
         filled["area"] += 1
-    refuse_first(~(np.isfinite(areas) & (areas >= 0)), areas, where, "area", "a finite number, 0 or more")
+    refuse_first(~((areas >= 0) & (areas <= LARGEST**2)), areas, where, "area", "a finite number of pixels, 0 or more")
     return GroundTruth(
         source=source,
         image_ids=image_ids,
@@ -200,8 +206,10 @@ def box_array(boxes: Sequence[Sequence[float]], where: Callable[[int], str]) -> 
 
 
 def check_boxes(boxes: Float64[np.ndarray, "n 4"], where: Callable[[int], str]) -> None:
-    refuse_first(~(np.abs(boxes) <= LARGEST).all(1), boxes, where, "bbox", "finite numbers of pixels")
-    refuse_first((boxes[:, 2:] < 0).any(1), boxes, where, "bbox", "[x, y, width, height] of no negative size")
+    finite = np.all(np.abs(boxes) <= LARGEST, axis=1)
+    refuse_first(np.logical_not(finite), boxes, where, "bbox", "finite numbers of pixels")
+    negative = np.minimum(boxes[:, 2], boxes[:, 3]) < 0
+    refuse_first(negative, boxes, where, "bbox", "[x, y, width, height] of no negative size")
 
 
 def refuse_first(

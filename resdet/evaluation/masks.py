@@ -12,10 +12,11 @@ from typing import Any, TypedDict
 
 import numpy as np
 from jaxtyping import Int64
-from pycocotools import mask as coco_mask
+from pycocotools import mask as pycocotools_mask
 
 from resdet.errors import UserError
 
+coco_mask: Any = pycocotools_mask  # its annotations refuse polygons
 MASKS_AT_ONCE = 10_000  # bounds the memory of the check
 
 
@@ -83,7 +84,7 @@ def _counts(segmentation: Any, height: int, width: int, where: Callable[[int], s
     if not isinstance(segmentation, dict) or "size" not in segmentation or "counts" not in segmentation:
         raise UserError(f"{where(index)}: segmentation is not a run-length encoding with size and counts")
     size, counts = segmentation["size"], segmentation["counts"]
-    if list(size) != [height, width]:
+    if size not in ([height, width], (height, width)):
         raise UserError(
             f"{where(index)}: the mask's size is {size} but its image has (height, width) {[height, width]}; "
             "paste masks into the original image before writing them"

@@ -184,7 +184,8 @@ def check_results(results: CocoResults, ground_truth: GroundTruth) -> None:
     if not known_image.any():
         raise UserError(
             f"{results.source}: has no image id in common with {ground_truth.source} (results for image "
-            f"{results.image_ids[0]} ..., ground truth for {ground_truth.image_ids[0]} ...): they belong to other data sets"
+            f"{results.image_ids[0]} ..., ground truth for {ground_truth.image_ids[0]} ...); score it with the "
+            "annotations of its own data set"
         )
     images = f"an image id of {ground_truth.source}"
     refuse_first(~known_image, results.image_ids, results.where, "image_id", images)

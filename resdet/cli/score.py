@@ -1,0 +1,55 @@
+"""Score a COCO results file against ground truth.
+
+Prints the figures as tables; `--json` writes them as one flat object. Imports no torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+METRICS = ("coco", "voc07", "voc12", "recall")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the command line."""
+    parser.add_argument("ground_truth", metavar="GROUND_TRUTH", help="annotations, COCO json")
+    parser.add_argument("results", metavar="RESULTS", help="detections, COCO results json (predictions.json)")
+    parser.add_argument(
+        "--metric",
+        choices=METRICS,
+        default="coco",
+        help="coco: AP and AR; voc07: AP50 by 11 points; voc12: AP50 by area; recall: AR of class-agnostic boxes",
+    )
+    parser.add_argument("--iou-type", choices=("bbox", "segm"), default="bbox", help="compare boxes or masks")
+    parser.add_argument(
+        "--backend",
+        choices=("auto", "pycocotools", "hotcoco"),
+        default="auto",
+        help="evaluator; auto is hotcoco where it is installed (same figures, much faster)",
+    )
+    parser.add_argument("--json", metavar="FILE", help="also write the figures, as one flat object of names")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Scores, prints and writes; returns the exit code. Raises UserError for input that cannot be scored."""
+    from resdet.errors import UserError
+    from resdet.evaluation.coco import backend_name, evaluate_coco, read_ground_truth, read_results
+    from resdet.evaluation.proposals import evaluate_proposals
+    from resdet.evaluation.tables import print_figures, write_figures
+    from resdet.evaluation.voc import VOC_BACKEND, evaluate_voc
+
+    if args.metric.startswith("voc") and args.iou_type == "segm":
+        raise UserError(f"--metric {args.metric} compares boxes; leave out --iou-type segm")
+    backend = VOC_BACKEND if args.metric.startswith("voc") else backend_name(args.backend)
+    ground_truth = read_ground_truth(args.ground_truth)
+    results = read_results(args.results, ground_truth)
+    if args.metric == "coco":
+        figures = evaluate_coco(ground_truth, results, iou_type=args.iou_type, backend=args.backend)
+    elif args.metric == "recall":
+        figures = evaluate_proposals(ground_truth, results, iou_type=args.iou_type, backend=args.backend)
+    else:
+        figures = evaluate_voc(ground_truth, results, rule=args.metric)
+    if args.json:
+        write_figures(args.json, figures | {"backend": backend})
+    print_figures(figures, title=f"{args.results} ({args.metric}, by {backend})", notes=ground_truth.notes())
+    return 0
