@@ -1,0 +1,138 @@
+"""How long a training step and a prediction take, and how that compares with a peer in the same process."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from resdet.analysis.peers import TorchvisionPeer
+from resdet.config import Config
+from resdet.models.build import build_model
+from resdet.structures import Batch, Targets
+
+OBJECTS = 8  # an image
+NUM_CLASSES = 80
+
+
+def benchmark(
+    config: Config, *, size: tuple[int, int], batch_size: int, against: str | None, pairs: int
+) -> dict[str, float]:
+    """Median seconds of ours and of the peer, and the median of the paired ratios (peer over ours: above 1 is faster).
+
+    Both take turns on the same random images, so that what else the machine does hits both alike.
+
+    Args:
+        size: height and width of the images in pixels.
+        against: "torchvision", or None to time ours alone.
+        pairs: how often each runs, after one run to warm up.
+    """
+    device = torch.device("cuda" if _on_gpu(config) else "cpu")
+    _ = torch.manual_seed(config.train.seed)
+    batch = random_batch(size, batch_size).to(device)
+    model = build_model(config.model, NUM_CLASSES).to(device)
+    if config.train.channels_last:
+        model = model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  # a missing overload
+    autocast = torch.autocast(device.type, torch.bfloat16, enabled=_uses_bf16(config, device))
+
+    forward, predict = model, model.predict
+    if config.train.compile:
+        forward, predict = torch.compile(model), torch.compile(model.predict)
+    ours = [(_training_step(model, forward, autocast), (batch,)), (_prediction(model, predict, autocast), (batch,))]
+    peers: list[tuple[Callable[..., None], Any]] = []
+    if against is not None:
+        peer = TorchvisionPeer(config.model, NUM_CLASSES, size).to(device)
+        images, targets = peer.inputs(batch)
+        peers = [
+            (_training_step(peer, peer, autocast), (images, targets)),
+            (_prediction(peer, peer.predict, autocast), (images,)),
+        ]
+
+    results: dict[str, float] = {"batch": batch_size, "height": size[0], "width": size[1], "pairs": pairs}
+    for index, name in enumerate(("train", "predict")):
+        contestants = [ours[index], *peers[index : index + 1]]
+        seconds = _alternate(contestants, pairs, device)
+        results[f"{name}/seconds"] = statistics.median(seconds[0])
+        results[f"{name}/images_per_second"] = batch_size / results[f"{name}/seconds"]
+        if peers:
+            results[f"{name}/peer_seconds"] = statistics.median(seconds[1])
+            results[f"{name}/ratio"] = statistics.median(b / a for a, b in zip(*seconds, strict=True))
+    return results
+
+
+def random_batch(size: tuple[int, int], batch_size: int) -> Batch:
+    """Noise with a few boxes on it; padded to a multiple of 32."""
+    height, width = size
+    generator = torch.Generator().manual_seed(0)
+    padded = [-(-side // 32) * 32 for side in size]
+    corner = torch.rand(batch_size, OBJECTS, 2, generator=generator) * 0.6
+    corners = torch.cat([corner, corner + 0.05 + 0.3 * torch.rand(corner.shape, generator=generator)], dim=-1)
+    valid = torch.ones(batch_size, OBJECTS, dtype=torch.bool)
+    return Batch(
+        images=torch.randint(0, 256, (batch_size, 3, *padded), dtype=torch.uint8, generator=generator),
+        sizes=torch.tensor([size]).expand(batch_size, 2).contiguous(),
+        targets=Targets(
+            boxes=corners * torch.tensor([width, height, width, height]),
+            labels=torch.randint(0, NUM_CLASSES, valid.shape, generator=generator),
+            crowd=~valid,
+            valid=valid,
+            seeds=torch.arange(batch_size),
+        ),
+    )
+
+
+def _training_step(
+    model: nn.Module, forward: Callable[..., dict[str, Tensor]], autocast: torch.autocast
+) -> Callable[..., None]:
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1e-6, momentum=0.9)
+
+    def step(*inputs: Any) -> None:
+        model.train()
+        optimizer.zero_grad()
+        with autocast:
+            losses = forward(*inputs)
+        torch.stack(list(losses.values())).sum().backward()
+        optimizer.step()
+
+    return step
+
+
+def _prediction(model: nn.Module, predict: Callable[..., Any], autocast: torch.autocast) -> Callable[..., None]:
+    def run(*inputs: Any) -> None:
+        model.eval()
+        with torch.no_grad(), autocast:
+            predict(*inputs)
+
+    return run
+
+
+def _alternate(
+    contestants: Sequence[tuple[Callable[..., None], Any]], rounds: int, device: torch.device
+) -> list[list[float]]:
+    seconds: list[list[float]] = [[] for _ in contestants]
+    for turn in range(rounds + 1):
+        for times, (function, inputs) in zip(seconds, contestants, strict=True):
+            _synchronize(device)
+            start = time.perf_counter()
+            function(*inputs)
+            _synchronize(device)
+            if turn:  # the first warms up
+                times.append(time.perf_counter() - start)
+    return seconds
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _on_gpu(config: Config) -> bool:
+    return config.train.device == "cuda" or (config.train.device == "auto" and torch.cuda.is_available())
+
+
+def _uses_bf16(config: Config, device: torch.device) -> bool:
+    return config.train.amp == "bf16" or (config.train.amp == "auto" and device.type == "cuda")

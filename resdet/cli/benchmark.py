@@ -1,0 +1,57 @@
+"""Time a training step and a prediction, alone or against torchvision's detector of the same architecture.
+
+Both run alternately in one process on the same images; the ratio is the median over pairs of the peer's time
+over ours, so above 1 means that resdet is faster.
+
+examples:
+  tools/benchmark.py configs/faster_rcnn_r50_fpn_1x_coco.yaml --size 480x640 --batch 2 --against torchvision
+  tools/benchmark.py configs/quickstart.yaml train.compile=true --json times.json
+"""
+
+from __future__ import annotations
+
+import argparse
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("config", nargs="+", metavar="CONFIG", help="YAML files and key=value overrides")
+    parser.add_argument("--size", default="480x640", help="height x width of the images (default: %(default)s)")
+    parser.add_argument("--batch", type=int, default=2, help="images a step (default: %(default)s)")
+    parser.add_argument("--against", choices=["torchvision"], help="a peer to measure in the same run")
+    parser.add_argument("--pairs", type=int, default=7, help="measured runs of each (default: %(default)s)")
+    parser.add_argument("--json", metavar="FILE", help="also write the figures as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    import json
+    from pathlib import Path
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from resdet.analysis.benchmark import benchmark
+    from resdet.cli.arguments import parse_config
+    from resdet.errors import UserError
+
+    height, _, width = args.size.partition("x")
+    if not (height.isdigit() and width.isdigit() and int(height) and int(width)):
+        raise UserError(f"--size {args.size}: write height x width in pixels, for example 480x640")
+    if args.batch < 1 or args.pairs < 1:
+        raise UserError(f"--batch {args.batch} --pairs {args.pairs}: both must be at least 1")
+    results = benchmark(
+        parse_config(args.config),
+        size=(int(height), int(width)),
+        batch_size=args.batch,
+        against=args.against,
+        pairs=args.pairs,
+    )
+    table = Table(title=f"batch {args.batch}, {height} x {width} pixels, median of {args.pairs}")
+    for column in ("", "resdet", *([args.against, "times faster"] if args.against else [])):
+        table.add_column(column, justify="right")
+    for name, title in (("train", "training step"), ("predict", "prediction")):
+        peer = [f"{results[f'{name}/peer_seconds']:.3f} s", f"{results[f'{name}/ratio']:.2f}"] if args.against else []
+        table.add_row(title, f"{results[f'{name}/seconds']:.3f} s", *peer)
+    Console().print(table)
+    if args.json:
+        Path(args.json).write_text(json.dumps(results, indent=1) + "\n")
+    return 0

@@ -1,0 +1,63 @@
+"""Training and prediction are one graph each: no loop over images, no shape that depends on values."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+# In a process of its own, without the type-checking import hook: its wrappers are not part of the package.
+SETUP = """
+import dataclasses, torch
+from resdet.config import load_config
+from resdet.models.build import build_model
+from resdet.structures import Batch, Targets
+
+torch.manual_seed(0)
+config = load_config(overrides=["model.backbone.name={backbone}", "model.neck.channels=16", "model.box_head.fc_dim=32",
+    "model.rpn.pre_nms_train=100", "model.rpn.proposals_train=50", "model.rpn.pre_nms_test=100",
+    "model.rpn.proposals_test=50", "model.box_head.score_threshold=0.0", "model.backbone.frozen_stages=0"]).model
+model = build_model(config, num_classes=5)
+corner = torch.rand(3, 8, 2) * 60
+boxes = torch.cat([corner, corner + 20], dim=-1)
+valid = torch.arange(8) < torch.tensor([5, 1, 0])[:, None]
+targets = Targets(boxes, torch.randint(0, 5, (3, 8)), torch.zeros_like(valid), valid, torch.arange(3))
+batch = Batch(torch.randint(0, 256, (3, 3, 96, 128), dtype=torch.uint8), torch.tensor([[96, 128], [80, 90], [96, 70]]), targets)
+"""
+
+COMPARE = """
+compiled_losses = torch.compile(model, fullgraph=True, backend="{backend}")(batch)
+for name, loss in model(batch).items():
+    torch.testing.assert_close(compiled_losses[name], loss)
+sum(compiled_losses.values()).backward()
+compiled = torch.compile(model.eval().predict, fullgraph=True, backend="{backend}")(batch)
+torch.testing.assert_close(dataclasses.asdict(compiled), dataclasses.asdict(model.predict(batch)))
+assert compiled.valid.any()
+"""
+
+COUNT = """
+import torch._dynamo
+for function in (model, model.predict):
+    explained = torch._dynamo.explain(function)(batch)
+    assert (explained.graph_count, explained.graph_break_count) == (1, 0), explained
+"""
+
+
+def run(script: str) -> None:
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("backbone", ["nano", "resnet18", "vgg16"])
+def test_losses_and_prediction_are_one_graph_each(backbone: str) -> None:
+    run(SETUP.format(backbone=backbone) + COUNT)
+
+
+def test_fullgraph_gives_what_eager_gives() -> None:
+    run(SETUP.format(backbone="nano") + COMPARE.format(backend="aot_eager"))
+
+
+@pytest.mark.slow
+def test_fullgraph_through_the_compiler_gives_what_eager_gives() -> None:
+    run(SETUP.format(backbone="nano") + COMPARE.format(backend="inductor"))
