@@ -1,0 +1,19 @@
+"""Pretrained weights: read safely, with a contract of what their numbers mean, and loaded completely or not at all."""
+
+from __future__ import annotations
+
+from resdet.models.weights.backbone import load_backbone_weights
+from resdet.models.weights.contract import WeightContract, conflicts, to_rgb
+from resdet.models.weights.coverage import CoverageReport, load_checked
+from resdet.models.weights.read import WeightsFile, read_weights
+
+__all__ = [
+    "CoverageReport",
+    "WeightContract",
+    "WeightsFile",
+    "conflicts",
+    "load_backbone_weights",
+    "load_checked",
+    "read_weights",
+    "to_rgb",
+]
