@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -77,7 +77,7 @@ class CocoResults:
         else:
             self._segmentations.extend(segmentations)
 
-    def extend(self, others: Sequence[Self]) -> None:
+    def extend(self, others: Sequence[CocoResults]) -> None:
         """Adds the detections of other collectors, in their order."""
         for other in others:
             self.add_columns(other.image_ids, other.category_ids, other.scores, other.boxes, other.segmentations)
