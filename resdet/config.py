@@ -121,6 +121,7 @@ class DataConfig:
     shapes: ShapesConfig = field(default_factory=ShapesConfig)
     workers: int = 2
     on_bad_image: str = "error"  # error | skip: what to do with an image file that cannot be read
+    sixteen_bit: str = "error"  # error | scale: what to do with more than 8 bits a channel (scale: 0..65535 to 0..255)
     max_bad_fraction: float = 0.01  # with skip: more bad images than this is an error all the same
 
 
@@ -276,6 +277,7 @@ CHOICES = {
     "optim.schedule": ("step", "cosine", "constant"),
     "eval.backend": ("auto", "pycocotools", "hotcoco"),
     "data.on_bad_image": ("error", "skip"),
+    "data.sixteen_bit": ("error", "scale"),
 }
 
 BOUNDS = {

@@ -1,0 +1,95 @@
+"""Samples padded into a dense batch whose shape is fixed before anything is decoded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Self
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float32, Int64, UInt8
+
+from resdet.structures import Batch, Targets
+
+SIZE_MULTIPLE = 32  # pixels: the coarsest stride of a backbone, so that no level rounds
+SLOT_MULTIPLE = 8  # ground-truth slots: few different shapes mean few recompilations
+
+
+@dataclass(frozen=True)
+class ImageInfo:
+    """Where an image of a batch came from; `scale_*` is resized over original."""
+
+    image_id: int
+    file_name: str
+    height: int  # original, pixels
+    width: int
+    scale_y: float
+    scale_x: float
+
+
+@dataclass(frozen=True)
+class LoadedBatch:
+    """`skipped` holds a line for every image that could not be read and stands in the batch as a blank."""
+
+    batch: Batch
+    images: tuple[ImageInfo, ...]
+    skipped: tuple[str, ...] = ()
+
+    def pin_memory(self) -> Self:
+        return replace(self, batch=self.batch.pin_memory())
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image, ready for its batch."""
+
+    image: UInt8[np.ndarray, "h w 3"]
+    boxes: Float32[np.ndarray, "n 4"]
+    labels: Int64[np.ndarray, " n"]
+    crowd: Bool[np.ndarray, " n"]
+    seed: int
+    info: ImageInfo
+    problem: str | None = None  # why the image is a blank
+
+
+def round_up(value: int, multiple: int) -> int:
+    return -(-value // multiple) * multiple
+
+
+def padded_shape(sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    """The (height, width) that holds images of all these sizes."""
+    return (
+        round_up(max(height for height, _ in sizes), SIZE_MULTIPLE),
+        round_up(max(width for _, width in sizes), SIZE_MULTIPLE),
+    )
+
+
+def ground_truth_slots(objects: int) -> int:
+    """G for images with at most this many annotations."""
+    return max(round_up(objects, SLOT_MULTIPLE), SLOT_MULTIPLE)
+
+
+def collate(samples: Sequence[Sample], *, shape: tuple[int, int], slots: int) -> LoadedBatch:
+    """Images padded with zeros on the right and at the bottom to `shape`, annotations to `slots` an image."""
+    count = len(samples)
+    images = torch.zeros(count, 3, *shape, dtype=torch.uint8)
+    boxes = torch.zeros(count, slots, 4)
+    labels = torch.zeros(count, slots, dtype=torch.int64)
+    crowd = torch.zeros(count, slots, dtype=torch.bool)
+    valid = torch.zeros(count, slots, dtype=torch.bool)
+    for row, sample in enumerate(samples):
+        height, width = sample.image.shape[:2]
+        objects = len(sample.boxes)
+        images[row, :, :height, :width] = torch.from_numpy(sample.image).permute(2, 0, 1)
+        boxes[row, :objects] = torch.from_numpy(sample.boxes)
+        labels[row, :objects] = torch.from_numpy(sample.labels)
+        crowd[row, :objects] = torch.from_numpy(sample.crowd)
+        valid[row, :objects] = True
+    sizes = torch.tensor([sample.image.shape[:2] for sample in samples], dtype=torch.int64)
+    seeds = torch.tensor([sample.seed for sample in samples], dtype=torch.int64)
+    return LoadedBatch(
+        batch=Batch(images, sizes, Targets(boxes, labels, crowd, valid, seeds)),
+        images=tuple(sample.info for sample in samples),
+        skipped=tuple(sample.problem for sample in samples if sample.problem),
+    )

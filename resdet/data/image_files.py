@@ -1,0 +1,73 @@
+"""The names of image files: what an annotation file may ask for, and whether it is there."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from resdet.errors import UserError
+
+MAX_PIXELS = 64 * 2**20  # an 8192 x 8192 image; decoding takes three bytes each
+MAX_SIDE = 16384
+
+
+def check_file_name(name: str, where: str) -> None:
+    """Only a path below the images folder will do: annotation files come from strangers."""
+    parts = re.split(r"[/\\]", name)
+    if not name or "\0" in name:
+        problem = "is empty" if not name else "contains a NUL byte"
+    elif "://" in name:
+        problem = "is a URL; download the images first"
+    elif not parts[0] or re.match(r"[A-Za-z]:", name):
+        problem = "is an absolute path"
+    elif ".." in parts:
+        problem = "climbs out of the images folder with '..'"
+    else:
+        return
+    raise UserError(f"{where}: file_name {name[:200]!r} {problem}; write it relative to the images folder")
+
+
+def missing_files(folder: Path, names: Sequence[str], source: str) -> list[str]:
+    """The names that are no regular file below `folder`: one directory scan a folder, not one look-up a name.
+
+    Raises UserError where the folder cannot be read or a name is a link that leads out of it.
+    """
+    try:
+        root = folder.resolve(strict=True)
+        scanned = {"": _scan(root, root)}
+    except OSError as error:
+        raise UserError(f"{folder}: {error.strerror}; give the folder that the file names of {source} lie in") from None
+    missing = []
+    for name in names:
+        parent, _, base = name.rpartition("/")
+        if parent not in scanned:
+            scanned[parent] = _scan_below(root, parent)
+        stays_inside = scanned[parent].get(base)
+        if stays_inside is None:
+            missing.append(name)
+        elif not stays_inside:
+            raise UserError(
+                f"{source}: file_name {name[:200]!r} is a link that leaves {root}; "
+                "copy the file there, or name the folder that really holds the images"
+            )
+    return missing
+
+
+def _scan_below(root: Path, parent: str) -> dict[str, bool]:
+    try:
+        return _scan(root, (root / parent).resolve(strict=True))
+    except (OSError, ValueError):  # ValueError: a name that no file system can hold
+        return {}
+
+
+def _scan(root: Path, folder: Path) -> dict[str, bool]:
+    """Regular files, links to such included, and whether each stays below the root."""
+    inside = folder.is_relative_to(root)
+    with os.scandir(folder) as entries:
+        return {entry.name: inside and _stays(entry, root) for entry in entries if entry.is_file()}
+
+
+def _stays(entry: os.DirEntry[str], root: Path) -> bool:
+    return not entry.is_symlink() or Path(entry.path).resolve().is_relative_to(root)

@@ -1,0 +1,72 @@
+"""Which images make up the batch at a step: pure functions of the step, so that a resume needs nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Int64
+
+
+def sample_seed(seed: int, epoch: int, index: int) -> int:
+    """One number in [0, 2**32) from which everything random about a sample follows, in whichever process."""
+    return int.from_bytes(hashlib.blake2b(struct.pack("<QQQ", seed, epoch, index), digest_size=4).digest(), "little")
+
+
+@dataclass(frozen=True)
+class BatchOrder:
+    """The order of a training run's global batches.
+
+    Every epoch is a permutation of the images, cut into batches of one group each (landscape or portrait, so that
+    little is padded). What is left over in the groups makes mixed batches; the last one is filled up with images
+    from the epoch's beginning.
+    """
+
+    groups: Int64[np.ndarray, " N"]  # of each image
+    batch_size: int
+    seed: int
+
+    @property
+    def batches_per_epoch(self) -> int:
+        return -(-len(self.groups) // self.batch_size)
+
+    def epoch(self, epoch: int) -> Int64[np.ndarray, "batches batch_size"]:
+        rng = np.random.default_rng([self.seed, epoch])
+        order = rng.permutation(len(self.groups))
+        members = [order[self.groups[order] == group] for group in np.unique(self.groups)]
+        cuts = [len(member) - len(member) % self.batch_size for member in members]
+        whole = np.concatenate([member[:cut] for member, cut in zip(members, cuts, strict=True)])
+        rest = np.concatenate([member[cut:] for member, cut in zip(members, cuts, strict=True)])
+        wrapped = np.resize(order, -len(order) % self.batch_size)
+        batches = np.concatenate((whole, rest, wrapped)).reshape(-1, self.batch_size)
+        return batches[rng.permutation(len(batches))]
+
+    def batch_indices(self, step: int) -> Int64[np.ndarray, " batch_size"]:
+        """The images of the global batch at a step, counted from 0; `from_step` is the same, many times over."""
+        epoch, position = divmod(step, self.batches_per_epoch)
+        return self.epoch(epoch)[position]
+
+    def from_step(self, step: int) -> Iterator[tuple[int, Int64[np.ndarray, " batch_size"]]]:
+        """(epoch, images of the global batch), without end."""
+        epoch, position = divmod(step, self.batches_per_epoch)
+        while True:
+            for batch in self.epoch(epoch)[position:]:
+                yield epoch, batch
+            epoch, position = epoch + 1, 0
+
+
+def rank_slice(batch: Int64[np.ndarray, " n"], rank: int, world_size: int) -> Int64[np.ndarray, " m"]:
+    """A process' contiguous share of a global batch whose size `world_size` divides."""
+    share = len(batch) // world_size
+    return batch[rank * share : (rank + 1) * share]
+
+
+def evaluation_order(
+    heights: Int64[np.ndarray, " N"], widths: Int64[np.ndarray, " N"], batch_size: int
+) -> list[Int64[np.ndarray, " _"]]:
+    """Every image once, neighbours of one shape together; processes take every `world_size`-th batch."""
+    order = np.lexsort((np.arange(len(heights)), heights * widths, widths > heights, widths / heights))
+    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
