@@ -7,7 +7,8 @@ from abc import ABC, abstractmethod
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from resdet.models.backbones.norms import freeze_norms
+from resdet.errors import UserError
+from resdet.models.backbones import norms
 
 
 class Backbone(nn.Module, ABC):
@@ -27,15 +28,23 @@ class Backbone(nn.Module, ABC):
     def stages(self) -> list[tuple[str, nn.Module]]:
         """All parameters in groups, in the order of the forward pass, the stem first."""
 
+    def freeze_norms(self, within: nn.Module) -> None:
+        """Puts frozen batch norms with the same numbers in place of the batch norms of one of the stages."""
+        norms.freeze_norms(self, within=within)
+
 
 def freeze(backbone: Backbone, frozen_stages: int) -> None:
     """Takes the first stages out of training: 1 the stem, 2 also the first stage, and so on (Detectron's FREEZE_AT).
 
     Their batch norms become frozen ones, so that .train() does not move their statistics either.
     """
-    for _, stage in backbone.stages()[:frozen_stages]:
+    stages = backbone.stages()
+    if not 0 <= frozen_stages <= len(stages):
+        names = ", ".join(name for name, _ in stages)
+        raise UserError(f"frozen_stages={frozen_stages} must be 0 to {len(stages)}: this backbone has {names}")
+    for _, stage in stages[:frozen_stages]:
         _ = stage.requires_grad_(requires_grad=False)
-        freeze_norms(backbone, within=stage)
+        backbone.freeze_norms(within=stage)
 
 
 def init_he(module: nn.Module) -> None:

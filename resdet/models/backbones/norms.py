@@ -81,16 +81,17 @@ def _is_constant(norm: nn.Module) -> TypeGuard[FrozenBatchNorm2d | _BatchNorm]:
     return isinstance(norm, FrozenBatchNorm2d) or (isinstance(norm, _BatchNorm) and not norm.training)
 
 
-def freeze_norms(root: nn.Module, *, within: nn.Module) -> None:
-    """Replaces each batch norm of `root` that lies in `within` by a FrozenBatchNorm2d with the same numbers."""
+def freeze_norms(root: nn.Module, *, within: nn.Module, frozen: Callable[[nn.Module], nn.Module] | None = None) -> None:
+    """Replaces each batch norm of `root` that lies in `within` by what `frozen` makes of it: a FrozenBatchNorm2d."""
     inside = set(within.modules())
     for parent in list(root.modules()):
         for name, child in parent.named_children():
             if isinstance(child, _BatchNorm) and child in inside:
-                setattr(parent, name, _frozen(child))
+                setattr(parent, name, frozen(child) if frozen else frozen_batch_norm(child))
 
 
-def _frozen(norm: _BatchNorm) -> FrozenBatchNorm2d:
+def frozen_batch_norm(norm: _BatchNorm) -> FrozenBatchNorm2d:
+    """The same numbers, held constant."""
     frozen = FrozenBatchNorm2d(norm.num_features, norm.eps).to(norm.weight.device, norm.weight.dtype)
     _ = frozen.load_state_dict(norm.state_dict())
     return frozen

@@ -115,12 +115,16 @@ def stochastic_depth(residual: Float[Tensor, "N C H W"], drop: float) -> Float[T
     return residual * kept / (1 - drop)
 
 
-def start_as_shortcut(block: ResidualBlock) -> None:
-    """Sets the last norm of F to zero."""
-    weight = block.last_norm.weight
-    if not isinstance(weight, nn.Parameter):
-        raise UserError("zero_init needs a norm that is trained (bn, sync_bn or gn): a frozen zero would stay zero")
-    _ = nn.init.zeros_(weight)
+def start_as_shortcuts(net: nn.Module) -> None:
+    """Sets the last norm of every F to zero."""
+    blocks = [module for module in net.modules() if isinstance(module, ResidualBlock)]
+    weights = [getattr(block.last_norm, "weight", None) for block in blocks]
+    for weight in weights:
+        if not isinstance(weight, nn.Parameter):
+            raise UserError("zero_init is for norms that are trained (bn, sync_bn, gn); others would stay at zero")
+        _ = nn.init.zeros_(weight)
+    if not blocks:
+        raise UserError("zero_init starts a block as its shortcut, and a plain net has none; leave it out")
 
 
 class BasicBlock(ResidualBlock):
@@ -169,7 +173,7 @@ class PlainBlock(nn.Module):
     ) -> None:
         super().__init__()
         if drop:
-            raise ValueError("stochastic depth needs a shortcut to fall back on; a plain net has none")
+            raise UserError("stochastic_depth skips a block by its shortcut, and a plain net has none; set it to 0")
         self.conv1 = conv(in_channels, out_channels, 3, stride=stride, dilation=dilation, norm=norm, kind=kind)
         self.bn1 = NORMS[norm](out_channels)
         self.conv2 = conv(out_channels, out_channels, 3, dilation=dilation, norm=norm, kind=kind)
@@ -303,8 +307,8 @@ class ResNet(Backbone):
         for module in self.modules():
             if isinstance(module, DeformableConv2d):
                 module.start_as_conv()
-            if zero_init and isinstance(module, ResidualBlock):
-                start_as_shortcut(module)
+        if zero_init:
+            start_as_shortcuts(self)
 
     def forward(self, images: Float[Tensor, "N 3 H W"]) -> list[Float[Tensor, "N _ _ _"]]:
         x = self.maxpool(conv_norm(images, self.conv1, self.bn1).relu_())
@@ -317,3 +321,18 @@ class ResNet(Backbone):
     def stages(self) -> list[tuple[str, nn.Module]]:
         stem = nn.ModuleList([self.conv1, self.bn1])
         return [("stem", stem), *((name, getattr(self, name)) for name in self.stage_names)]
+
+    def pop_c5(self, *, stride: int = 2) -> nn.Sequential:
+        """Takes the last stage out of the backbone, to run on each RoI instead (C4 detectors).
+
+        A `stride` of 1 is for RoIs that are pooled at C5's resolution already (7x7 instead of 14x14).
+        """
+        name = self.stage_names[-1]
+        c5: nn.Sequential = getattr(self, name)
+        delattr(self, name)
+        self.stage_names = self.stage_names[:-1]
+        self.channels, self.strides = self.channels[:-1], self.strides[:-1]
+        for module in c5[0].modules():
+            if isinstance(module, nn.Conv2d) and module.stride == (2, 2):
+                module.stride = (stride, stride)
+        return c5
