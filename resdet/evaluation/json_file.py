@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 
 from resdet.errors import UserError
 
-T = TypeVar("T")
 
-
-def read_json(path: str | Path, kind: type[T], *, expected: str) -> T:
+def read_json(path: str | Path, kind: Any, *, expected: str) -> Any:
     """The file's content as `kind`. `expected` is what the file should be, in words, for the message.
 
     NaN and Infinity, which Python's json module writes although JSON has no such numbers, are let through:
@@ -34,7 +32,7 @@ def read_json(path: str | Path, kind: type[T], *, expected: str) -> T:
     return typed(data, kind, source=str(path), expected=expected, because=str(first_error))
 
 
-def typed(data: Any, kind: type[T], *, source: str, expected: str, because: str = "") -> T:
+def typed(data: Any, kind: Any, *, source: str, expected: str, because: str = "") -> Any:
     """Plain dicts and lists as `kind`, or a UserError that names the place."""
     try:
         return msgspec.convert(data, kind, strict=False)

@@ -96,10 +96,25 @@ def _counts(segmentation: Any, height: int, width: int, where: Callable[[int], s
     if isinstance(counts, list) and all(type(count) is int and count >= 0 for count in counts):
         if sum(counts) != height * width:
             raise UserError(f"{where(index)}: the mask's runs add up to {sum(counts)}, not to {height}x{width} pixels")
-        return coco_mask.frPyObjects({"size": [height, width], "counts": counts}, height, width)["counts"]
+        return _packed(counts, height, width)
     raise UserError(
         f"{where(index)}: the mask's counts {str(counts)[:40]!r} are neither run lengths nor their string form"
     )
+
+
+def _packed(runs: list[int], height: int, width: int) -> bytes:
+    return coco_mask.frPyObjects({"size": [height, width], "counts": runs}, height, width)["counts"]
+
+
+def _without_empty_runs(runs: list[int]) -> list[int]:
+    """The same pixels with every run but the first longer than 0."""
+    merged = runs[:1]
+    for position, run in enumerate(runs[1:], start=1):
+        if position % 2 != len(merged) % 2:  # what came between was empty
+            merged[-1] += run
+        elif run:
+            merged.append(run)
+    return merged
 
 
 def _check_runs(masks: list[Rle], where: Callable[[int], str]) -> None:
@@ -110,8 +125,8 @@ def _check_runs(masks: list[Rle], where: Callable[[int], str]) -> None:
     np.add.at(totals, owner, runs)
     _refuse_mask(totals != pixels, np.arange(len(masks)), masks, where, "the runs do not add up to its pixels")
     # An empty run inside makes pycocotools' union stop early: write such masks anew.
-    for index in np.unique(owner[(runs == 0) & (position > 0)]):
-        masks[index]["counts"] = coco_mask.encode(coco_mask.decode(masks[index]))["counts"]
+    for index in np.unique(owner[(runs == 0) & (position > 0)]).tolist():
+        masks[index]["counts"] = _packed(_without_empty_runs(runs[owner == index].tolist()), *masks[index]["size"])
 
 
 def _runs(
