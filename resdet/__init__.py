@@ -1,0 +1,38 @@
+"""resdet: train, evaluate and compare object detectors. The names below are the whole door.
+
+They are imported at first use, so that `import resdet` and the command line's `--help` need no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from resdet.config import load_config
+    from resdet.engine.checkpoint import load_model as load
+    from resdet.engine.evaluate import evaluate
+    from resdet.engine.train import train
+    from resdet.models.build import build_model
+
+__all__ = ["__version__", "build_model", "evaluate", "load", "load_config", "train"]
+__version__ = "0.1.0"
+
+_DOOR = {
+    "load_config": ("resdet.config", "load_config"),
+    "build_model": ("resdet.models.build", "build_model"),
+    "train": ("resdet.engine.train", "train"),
+    "evaluate": ("resdet.engine.evaluate", "evaluate"),
+    "load": ("resdet.engine.checkpoint", "load_model"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _DOOR:
+        raise AttributeError(f"module 'resdet' has no attribute {name!r}")
+    module, attribute = _DOOR[name]
+    return getattr(importlib.import_module(module), attribute)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

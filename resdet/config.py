@@ -179,19 +179,25 @@ def load_config(*paths: str | Path, overrides: Sequence[str] = ()) -> Config:
     tree = OmegaConf.structured(Config)
     for path in paths:
         tree = _merged(tree, read_yaml(Path(path)), source=str(path))
+    return _finished(_overridden(tree, overrides))
+
+
+def config_from_yaml(text: str, source: str, overrides: Sequence[str] = ()) -> Config:
+    """The configuration that `to_yaml` wrote, read back from a run or a checkpoint, then `key=value` overrides."""
+    tree = _merged(OmegaConf.structured(Config), _mapping(_parse_yaml(text, source), source), source)
+    return _finished(_overridden(tree, overrides))
+
+
+def _overridden(tree: Any, overrides: Sequence[str]) -> Any:
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals or not key:
             raise UserError(f"{override!r} is not an override; write key=value, for example train.steps=100")
         tree = _merged(tree, _nested(key.split("."), _parse_yaml(text, source=override)), source=override)
-    config: Config = OmegaConf.to_object(tree)  # pyright: ignore[reportAssignmentType]
-    check(config)
-    return config
+    return tree
 
 
-def config_from_yaml(text: str, source: str) -> Config:
-    """The configuration that `to_yaml` wrote, read back from a run or a checkpoint."""
-    tree = _merged(OmegaConf.structured(Config), _mapping(_parse_yaml(text, source), source), source)
+def _finished(tree: Any) -> Config:
     config: Config = OmegaConf.to_object(tree)  # pyright: ignore[reportAssignmentType]
     check(config)
     return config

@@ -1,0 +1,1 @@
+"""Training and evaluation: the visible loop, checkpoints, logs, several processes."""

@@ -1,0 +1,85 @@
+"""The `resdet` command: finds the subcommand, parses its arguments, turns errors into exit codes.
+
+Nothing here or at the top of a command's file imports torch, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+
+import resdet
+from resdet.errors import UserError, did_you_mean
+
+# Each file has a docstring (the first paragraph is the summary), add_arguments(parser) and run(args) -> exit code.
+COMMANDS = {
+    "train": "resdet.cli.train",
+    "evaluate": "resdet.cli.evaluate",
+    "score": "resdet.cli.score",
+    "benchmark": "resdet.cli.benchmark",
+}
+DONE, FAILED, MISTAKE, STOPPED = 0, 1, 2, 143
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command line; returns its exit code.
+
+    0 done, 2 a user's mistake (one line on stderr), 143 stopped by a signal; any other exception is an error of
+    resdet itself and passes with its traceback, which Python turns into 1.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(overview())
+        return DONE
+    if arguments[0] == "--version":
+        print(resdet.__version__)
+        return DONE
+    name, *rest = arguments
+    if name not in COMMANDS:
+        print(f"error: {name!r} is not a command{did_you_mean(name, COMMANDS)}", file=sys.stderr)
+        return MISTAKE
+    command = importlib.import_module(COMMANDS[name])
+    try:
+        return command.run(parser_of(name, command).parse_intermixed_args(rest))
+    except UserError as error:
+        print(f"error: {one_line(str(error))}", file=sys.stderr)
+        return MISTAKE
+    except KeyboardInterrupt as stop:
+        print(str(stop) or "interrupted", file=sys.stderr)
+        return STOPPED
+
+
+def parser_of(name: str, command: ModuleType) -> argparse.ArgumentParser:
+    """The parser of a command; its docstring is the help."""
+    summary, _, details = (command.__doc__ or "").strip().partition("\n\n")
+    parser = argparse.ArgumentParser(
+        prog=f"resdet {name}",
+        description=summary,
+        epilog=details,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    command.add_arguments(parser)
+    return parser
+
+
+def overview() -> str:
+    """The commands with their summaries."""
+    width = max(map(len, COMMANDS))
+    lines = [
+        f"  {name:{width}}  {(importlib.import_module(module).__doc__ or '').strip().splitlines()[0]}"
+        for name, module in COMMANDS.items()
+    ]
+    return "\n".join(["usage: resdet COMMAND ...  (resdet COMMAND --help says more)", "", *lines])
+
+
+def one_line(text: str) -> str:
+    """Printable characters only: names out of data files must not steer the terminal."""
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

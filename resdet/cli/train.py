@@ -1,0 +1,80 @@
+"""Train a detector and evaluate it.
+
+Configs are merged left to right over the defaults, then key=value overrides; configs/ has some to start from.
+
+  resdet train configs/quickstart.yaml --output runs/quickstart
+  resdet train configs/quickstart.yaml model.backbone.name=vgg16 --output runs/vgg16
+  resdet train configs/quickstart.yaml --output runs/quickstart --resume
+  resdet train configs/quickstart.yaml --dry-run
+  torchrun --nproc-per-node=2 tools/train.py configs/quickstart.yaml --output runs/two
+
+Ctrl-C, SIGTERM and SIGUSR1 save a checkpoint before leaving with exit code 143; a second one leaves at once.
+The output folder has config.yaml, metrics.jsonl, eval.json, log.txt, data_report.json, checkpoints/ and best (the
+name of the best checkpoint).
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the command line."""
+    parser.add_argument("inputs", nargs="*", metavar="CONFIG | key=value", help="YAML files, then overrides of keys")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="folder of the run; must be new, unless resumed")
+    parser.add_argument(
+        "--resume",
+        nargs="?",
+        const=True,
+        default=False,
+        metavar="CHECKPOINT",
+        help="continue the run in --output from its newest checkpoint, or from the one given; without CONFIG its own",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="a few steps and one evaluation batch; writes nothing")
+    parser.add_argument(
+        "--overfit", type=int, metavar="N", help="train and evaluate on the first N training images, as a check"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Trains; returns the exit code. Raises UserError for a user's mistake, Stopped after a signal."""
+    from resdet.config import load_config
+    from resdet.errors import UserError
+
+    if args.output is None and not args.dry_run:
+        raise UserError("--output DIR is missing: the folder for checkpoints, metrics and figures, such as runs/first")
+    if isinstance(args.resume, str) and args.resume.endswith((".yaml", ".yml")):
+        raise UserError(f"--resume took {args.resume} for a checkpoint; write the config before --resume")
+    files, overrides = split_inputs(args.inputs)
+    output = args.output or Path("dry-run")  # which writes nothing
+    if not files and args.resume and (output / "config.yaml").exists():
+        files = [str(output / "config.yaml")]
+    if not files:
+        raise UserError("no CONFIG given; try configs/quickstart.yaml")
+    config = load_config(*files, overrides=overrides)
+
+    from resdet.engine.distributed import is_lead
+    from resdet.engine.train import train
+
+    metrics = train(config, output, resume=args.resume, overfit=args.overfit, dry_run=args.dry_run)
+    if not args.dry_run and is_lead():
+        report(metrics, output)
+    return 0
+
+
+def split_inputs(inputs: list[str]) -> tuple[list[str], list[str]]:
+    """Config files and key=value overrides; a file may have `=` in its name."""
+    files = [text for text in inputs if "=" not in text or Path(text).exists()]
+    return files, [text for text in inputs if text not in files]
+
+
+def report(metrics: dict[str, float | None], output: Path) -> None:
+    """The figures as tables, and what to do next."""
+    from resdet.engine.log import printable
+    from resdet.evaluation.tables import print_figures
+
+    print_figures({printable(name): value for name, value in metrics.items()}, title=str(output))
+    print(f"\nfigures: {output}/eval.json   log: {output}/log.txt   checkpoints: {output}/checkpoints")
+    print("next:")
+    print(f"  resdet evaluate {output}")

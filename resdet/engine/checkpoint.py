@@ -1,0 +1,267 @@
+"""Checkpoints that are whole or absent, and models read back from them.
+
+A checkpoint is a folder: model.safetensors (weights, and in its header everything that evaluation and prediction
+need), state.pt (what a resumed run needs besides) and manifest.json (sizes and sha256, written last).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import pickle
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+import resdet
+from resdet.config import Config, config_from_yaml, to_yaml
+from resdet.engine.files import sync_folder, write_synced
+from resdet.errors import UserError
+from resdet.models.build import build_model
+
+MODEL, STATE, MANIFEST = "model.safetensors", "state.pt", "manifest.json"
+LARGEST_MANIFEST = 100_000  # bytes
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """A model.safetensors: weights and what is needed to use them."""
+
+    weights: dict[str, Tensor]
+    config: Config
+    class_names: tuple[str, ...]
+    category_ids: tuple[int, ...]  # of the data set, by label
+    step: int
+
+
+def model_metadata(config: Config, class_names: tuple[str, ...], category_ids: tuple[int, ...]) -> dict[str, str]:
+    """The header of a model file; the step is added when it is saved."""
+    return {
+        "format": "resdet 1",
+        "resdet_version": resdet.__version__,
+        "config": to_yaml(config),
+        "class_names": json.dumps(class_names),
+        "category_ids": json.dumps(category_ids),
+        "pixel_mean": json.dumps(config.model.pixel_mean),
+        "pixel_std": json.dumps(config.model.pixel_std),
+        "channel_order": "RGB",
+    }
+
+
+def checkpoint_path(run: Path, step: int) -> Path:
+    return run / "checkpoints" / f"step_{step:08d}"
+
+
+def save_checkpoint(
+    run: Path, *, step: int, weights: Mapping[str, Tensor], metadata: Mapping[str, str], state: Mapping[str, Any]
+) -> Path:
+    """Writes a checkpoint under a temporary name and renames it when all of it is on the disk.
+
+    Raises OSError when it cannot be written; earlier checkpoints are as they were.
+    """
+    target = checkpoint_path(run, step)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(run)
+    temporary = target.with_name(f".{target.name}.tmp")
+    temporary.mkdir()
+    try:
+        sync_folder(target.parent.parent)
+        contents = {MODEL: _model_bytes(weights, {**metadata, "step": str(step)}), STATE: _state_bytes(state)}
+        for name, data in contents.items():
+            write_synced(temporary / name, data)
+        files = {
+            name: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)} for name, data in contents.items()
+        }
+        write_synced(temporary / MANIFEST, json.dumps({"step": step, "files": files}, indent=1).encode())
+        sync_folder(temporary)
+        if target.exists():  # a damaged one, or the same step of an earlier attempt
+            _remove(target)
+        temporary.rename(target)
+        sync_folder(target.parent)
+    except OSError:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    return target
+
+
+def remove_leftovers(run: Path) -> None:
+    """Removes what a killed process left half written or half deleted."""
+    for leftover in (run / "checkpoints").glob(".*.tmp"):
+        shutil.rmtree(leftover)
+
+
+def prune_checkpoints(run: Path, *, step: int, keep: int) -> None:
+    """Keeps the newest `keep` up to `step`, and the best one."""
+    old = [path for path in checkpoints(run) if path.name <= checkpoint_path(run, step).name]
+    for path in old[:-keep]:
+        if path.name != best_name(run):
+            _remove(path)
+
+
+def checkpoints(run: Path) -> list[Path]:
+    """All of a run, oldest first, sound or not."""
+    return sorted(path for path in (run / "checkpoints").glob("step_*") if path.is_dir())
+
+
+def best_name(run: Path) -> str | None:
+    """The folder name of the checkpoint with the highest metric so far."""
+    try:
+        return (run / "best").read_text(encoding="utf-8").strip()
+    except FileNotFoundError:
+        return None
+
+
+def newest_checkpoint(run: Path) -> tuple[Path, list[str]]:
+    """The newest checkpoint that verifies, and a line for each one skipped.
+
+    Raises UserError when the run has none.
+    """
+    skipped = []
+    for path in reversed(checkpoints(run)):
+        fault = damage(path)
+        if fault is None:
+            return path, skipped
+        skipped.append(f"skipped {path}: {fault}")
+    reason = "; ".join(skipped) if skipped else "it has no checkpoints"
+    raise UserError(f"{run}: nothing to load: {reason}; give another run or checkpoint")
+
+
+def damage(checkpoint: Path) -> str | None:
+    """What is wrong with a checkpoint's files, None if they are those that were written."""
+    try:
+        with (checkpoint / MANIFEST).open("rb") as file:
+            manifest = json.loads(file.read(LARGEST_MANIFEST))
+        for name in (MODEL, STATE):
+            expected = manifest["files"][name]
+            size = (checkpoint / name).stat().st_size
+            if size != expected["bytes"]:
+                return f"{name} has {size} bytes, {expected['bytes']} were written"
+            with (checkpoint / name).open("rb") as file:
+                if hashlib.file_digest(file, "sha256").hexdigest() != expected["sha256"]:
+                    return f"{name} has changed since it was written (sha256)"
+    except FileNotFoundError as error:
+        return f"{Path(error.filename).name} is missing"
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        return f"{MANIFEST} is not readable ({type(error).__name__})"
+    return None
+
+
+def read_state(checkpoint: Path) -> dict[str, Any]:
+    """Optimizer, generators and counters of a resumed run; plain data and tensors only."""
+    path = checkpoint / STATE
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: not a state that resdet wrote ({type(error).__name__})") from None
+    if not isinstance(state, dict) or "step" not in state:
+        raise UserError(f"{path}: not a state that resdet wrote")
+    return state
+
+
+def find_model_file(path: Path) -> tuple[Path, list[str]]:
+    """The model file that a run, a checkpoint or a file stands for, and a line for each checkpoint skipped.
+
+    Raises UserError when there is none, or when its checkpoint is damaged.
+    """
+    if not path.exists():
+        raise UserError(f"{path}: no such file or folder; give a run, a checkpoint or a model.safetensors")
+    if path.is_dir() and (path / "checkpoints").is_dir():
+        checkpoint, skipped = newest_checkpoint(path)
+        return checkpoint / MODEL, skipped
+    model = path / MODEL if path.is_dir() else path
+    if path.is_dir() and not model.exists() and not (path / MANIFEST).exists():
+        raise UserError(f"{path}: neither a run nor a checkpoint; give a folder that tools/train.py wrote")
+    if (model.parent / MANIFEST).exists() and (fault := damage(model.parent)):
+        raise UserError(f"{model.parent}: damaged checkpoint: {fault}; give another one")
+    return model, []
+
+
+def read_model_file(path: Path) -> ModelFile:
+    """Weights and header of a model file. Raises UserError, in one line, for anything else."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{path}: not a readable safetensors file ({reason}); give one that resdet wrote") from None
+    try:
+        class_names, category_ids = json.loads(header["class_names"]), json.loads(header["category_ids"])
+        config_text, step = header["config"], int(header["step"])
+    except KeyError as missing:
+        raise UserError(f"{path}: its header has no {missing}; give a model file that resdet wrote") from None
+    except (ValueError, RecursionError):
+        raise UserError(f"{path}: its header is not one that resdet wrote") from None
+    if not _are(class_names, str) or not _are(category_ids, int) or not 0 < len(class_names) == len(category_ids):
+        raise UserError(f"{path}: its header must list as many category_ids as class_names")
+    config = config_from_yaml(config_text, f"{path} (header)")
+    return ModelFile(weights, config, tuple(class_names), tuple(category_ids), step)
+
+
+def load_model(path: str | Path) -> tuple[nn.Module, Config, tuple[str, ...], tuple[int, ...]]:
+    """The trained model, its config, class names and the data set's category ids by label.
+
+    `path` is a run (its newest sound checkpoint), a checkpoint or a model.safetensors. The model is on the CPU and
+    in evaluation mode. Raises UserError for a missing, damaged or foreign file.
+    """
+    file, _ = find_model_file(Path(path))
+    saved = read_model_file(file)
+    model = build_model(without_weights(saved.config).model, len(saved.class_names))
+    load_weights(model, saved.weights, str(file))
+    return model.eval(), saved.config, saved.class_names, saved.category_ids
+
+
+def without_weights(config: Config) -> Config:
+    """The config of a model whose weights come from a checkpoint: nothing else is read or downloaded."""
+    backbone = replace(config.model.backbone, weights=None)
+    return replace(config, model=replace(config.model, backbone=backbone, weights=None))
+
+
+def load_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
+    """Loads all of a model's weights; raises UserError that names the first that do not fit."""
+    own = model.state_dict()
+    wrong = [
+        *(f"{name} is missing" for name in own if name not in weights),
+        *(f"{name} is not part of the model" for name in weights if name not in own),
+        *(
+            f"{name} has shape {list(weights[name].shape)}, the model {list(tensor.shape)}"
+            for name, tensor in own.items()
+            if name in weights and weights[name].shape != tensor.shape
+        ),
+    ]
+    if wrong:
+        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise UserError(f"{source}: the weights do not fit the model: {'; '.join(wrong[:3])}{more}")
+    _ = model.load_state_dict(dict(weights))
+
+
+def _are(values: Any, kind: type) -> bool:
+    return isinstance(values, list) and all(isinstance(value, kind) for value in values)
+
+
+def _model_bytes(weights: Mapping[str, Tensor], metadata: dict[str, str]) -> bytes:
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+    return safetensors.torch.save(tensors, metadata)
+
+
+def _state_bytes(state: Mapping[str, Any]) -> bytes:
+    # Through memory: torch.save to a full disk raises no OSError.
+    buffer = io.BytesIO()
+    torch.save(dict(state), buffer)
+    return buffer.getvalue()
+
+
+def _remove(checkpoint: Path) -> None:
+    """Out of sight first, so that a kill in between leaves a leftover and not half a checkpoint."""
+    doomed = checkpoint.with_name(f".{checkpoint.name}.{os.getpid()}.tmp")
+    checkpoint.rename(doomed)
+    shutil.rmtree(doomed)

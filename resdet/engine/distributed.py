@@ -1,0 +1,128 @@
+"""One process among several (torchrun): who it is, and what all of them agree on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from resdet.config import TrainConfig
+from resdet.errors import UserError
+from resdet.structures import Batch
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class World:
+    """This process and how many train together. Agreements travel over gloo on the CPU: no wait for a GPU."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+
+    @property
+    def leads(self) -> bool:
+        """Rank 0 writes files and speaks."""
+        return self.rank == 0
+
+    def any(self, flag: bool) -> bool:  # noqa: FBT001  # the name of the call says what the flag is
+        """Whether any process says so; every process must ask."""
+        return max(self.mean([float(flag)])) > 0
+
+    def mean(self, values: Sequence[float]) -> list[float]:
+        """Each value's mean over the processes; a NaN anywhere is a NaN everywhere."""
+        if self.size == 1:
+            return list(values)
+        sums = torch.tensor(values, dtype=torch.float64)
+        dist.all_reduce(sums)
+        return (sums / self.size).tolist()
+
+    def gather(self, value: T) -> list[T]:
+        """Every process's value, by rank, on every process."""
+        if self.size == 1:
+            return [value]
+        values: list[T | None] = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values  # pyright: ignore[reportReturnType]
+
+    def from_lead(self, value: T) -> T:
+        """Rank 0's value, on every process."""
+        if self.size == 1:
+            return value
+        box: list[T] = [value]
+        dist.broadcast_object_list(box, src=0)
+        return box[0]
+
+
+def is_lead() -> bool:
+    """Whether this is the only process, or the first that torchrun started; for those outside `join_world`."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+@contextmanager
+def join_world(device: str) -> Iterator[World]:
+    """Joins the processes that torchrun started; alone without it.
+
+    `device` is train.device. The group is left only on a clean way out: after an error the other processes
+    may never answer, and torchrun ends them.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield World()
+        return
+    world = World(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), int(os.environ.get("LOCAL_RANK", "0")))
+    if choose_device(device, world).type == "cuda":
+        torch.cuda.set_device(world.local_rank)
+        dist.init_process_group("cpu:gloo,cuda:nccl")
+    else:
+        dist.init_process_group("gloo")
+    yield world
+    dist.destroy_process_group()
+
+
+def choose_device(name: str, world: World) -> torch.device:
+    """`auto` is a GPU where there is one; each process on a machine takes its own."""
+    available = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == "cpu" or (name == "auto" and not available):
+        return torch.device("cpu")
+    if not available:
+        raise UserError("train.device=cuda, but torch sees no CUDA device; use train.device=cpu or auto")
+    if world.local_rank >= available:
+        raise UserError(
+            f"process {world.local_rank} of this machine has no GPU of its own ({available} seen);"
+            f" start torchrun with --nproc-per-node={available}"
+        )
+    return torch.device("cuda", world.local_rank)
+
+
+def trainable(model: nn.Module, train: TrainConfig, world: World) -> nn.Module:
+    """The model in training mode, as one of several processes and compiled where `train` says so.
+
+    Its backward averages gradients over the processes. Buffers stay local (frozen or synchronised normalisation
+    has equal ones), and every trainable parameter has a gradient on every batch, empty ones too, so nothing
+    searches for unused parameters.
+    """
+    model = model.train()
+    if world.size > 1:
+        model = nn.parallel.DistributedDataParallel(model, broadcast_buffers=False)
+    return torch.compile(model) if train.compile else model  # pyright: ignore[reportReturnType]
+
+
+def to_device(batch: Batch, train: TrainConfig, device: torch.device) -> Batch:
+    """The batch where the model is, its images in the model's memory format."""
+    batch = batch.to(device, non_blocking=True)
+    if train.channels_last:
+        batch = replace(batch, images=batch.images.contiguous(memory_format=torch.channels_last))
+    return batch
+
+
+def autocast(train: TrainConfig, device: torch.device) -> torch.autocast:
+    """bfloat16 for matrix products where train.amp asks for it; `auto` does so on a GPU."""
+    enabled = train.amp == "bf16" or (train.amp == "auto" and device.type == "cuda")
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)

@@ -1,0 +1,122 @@
+"""Evaluation: detections of a whole data set, in original pixels and category ids, and their figures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from jaxtyping import Float32, Int64
+from torch import Tensor, nn
+
+from resdet.config import Config
+from resdet.data.coco import CocoDataset
+from resdet.data.loader import ImageInfo, evaluation_batches
+from resdet.engine.distributed import World, autocast, to_device
+from resdet.engine.signals import StopRequest
+from resdet.evaluation.coco import CocoResults, evaluate_coco, read_ground_truth
+from resdet.structures import Batch, Detections
+
+
+class Interrupted(Exception):
+    """A signal came during an evaluation, in this process or another."""
+
+
+def evaluate(
+    model: nn.Module,
+    dataset: CocoDataset,
+    config: Config,
+    *,
+    results: CocoResults | None = None,
+    world: World | None = None,
+) -> dict[str, float | None]:
+    """The 12 figures of COCO and those of each class: `bbox/AP` ..., in [0, 1], None where undefined.
+
+    `results` are detections that `predict_dataset` collected before; without them the model makes them. The model
+    stays on its device and in its mode. In several processes each predicts its share, and all get the figures.
+    """
+    world = world or World()
+    if results is None:
+        results = predict_dataset(model, dataset, config, world=world)
+    figures = None
+    if world.leads:
+        ground_truth = read_ground_truth(dataset.annotations)
+        figures = evaluate_coco(
+            ground_truth, results, backend=config.eval.backend, image_ids=dataset.image_ids.tolist()
+        )
+    figures = world.from_lead(figures)
+    assert figures is not None
+    return figures
+
+
+def predict_dataset(
+    model: nn.Module,
+    dataset: CocoDataset,
+    config: Config,
+    *,
+    category_ids: Int64[np.ndarray, " K"] | None = None,
+    world: World | None = None,
+    stop: StopRequest | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> CocoResults:
+    """The model's detections on every image once, from all processes together, on each of them.
+
+    `category_ids` are those of the model's labels (the data set's unless given); detections of a class with a
+    negative one are left out. `progress` is told how many of how many of this process's batches are done.
+
+    Raises Interrupted when `stop` was requested.
+    """
+    world, stop = world or World(), stop or StopRequest()
+    device = next(model.parameters()).device
+    results, done = CocoResults(), 0
+    mode = model.training
+    _ = model.eval()
+    batches = iter(evaluation_batches(dataset, config, rank=world.rank, world_size=world.size))
+    share = math.ceil(len(dataset) / (config.eval.batch_size * world.size))
+    category_ids = dataset.category_ids if category_ids is None else category_ids
+    try:
+        while (loaded := stop.next(batches)) is not None:
+            with torch.inference_mode(), autocast(config.train, device):
+                detections = predict_batch(model, to_device(loaded.batch, config.train, device))
+            add_detections(results, detections, loaded.images, category_ids)
+            done += 1
+            if progress:
+                progress(done, share)
+    finally:
+        _ = model.train(mode)
+    if world.any(stop.requested):
+        raise Interrupted
+    shares = world.gather(results)
+    results = CocoResults()
+    results.extend(shares)
+    return results
+
+
+def predict_batch(model: nn.Module, batch: Batch) -> Detections:
+    """`model.predict`, which nn.Module's type does not know."""
+    detections = model.predict(batch)  # pyright: ignore[reportCallIssue]
+    assert isinstance(detections, Detections)
+    return detections
+
+
+def add_detections(
+    results: CocoResults,
+    detections: Detections,
+    images: tuple[ImageInfo, ...],
+    category_ids: Int64[np.ndarray, " K"],
+) -> None:
+    """Adds a batch's valid detections, in pixels of the original images, to `results`."""
+    detections = detections.to("cpu")  # the one copy from the device
+    for row, image in enumerate(images):
+        categories = category_ids[detections.labels[row].numpy()]
+        kept = detections.valid[row].numpy() & (categories >= 0)
+        boxes = boxes_in_original(detections.boxes[row], image)
+        results.add(image.image_id, boxes[kept], detections.scores[row].float().numpy()[kept], categories[kept])
+
+
+def boxes_in_original(boxes: Float32[Tensor, "D 4"], image: ImageInfo) -> Float32[np.ndarray, "D 4"]:
+    """Boxes in the resized image, (x1, y1, x2, y2), as boxes in the original one and inside it."""
+    scale = np.array([image.scale_x, image.scale_y] * 2, dtype=np.float32)
+    limit = np.array([image.width, image.height] * 2, dtype=np.float32)
+    return np.clip(boxes.numpy() / scale, 0, limit)

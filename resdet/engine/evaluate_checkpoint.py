@@ -1,0 +1,79 @@
+"""Evaluation of a saved model, as `resdet evaluate` does it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Int64
+
+from resdet.config import config_from_yaml, to_yaml
+from resdet.data.coco import CocoDataset
+from resdet.data.loader import open_split
+from resdet.engine.checkpoint import find_model_file, load_weights, read_model_file, without_weights
+from resdet.engine.distributed import choose_device, join_world
+from resdet.engine.evaluate import evaluate, predict_dataset
+from resdet.engine.files import replace_file
+from resdet.engine.log import RunLog
+from resdet.engine.state import Metrics
+from resdet.errors import UserError
+from resdet.evaluation.coco import backend_name
+from resdet.models.build import build_model
+
+
+def evaluate_checkpoint(path: Path, *, overrides: Sequence[str] = (), output: Path | None = None) -> Metrics:
+    """The figures of a saved model on its config's val set, with `key=value` overrides of that config.
+
+    `output` is a folder for eval.json and predictions.json (COCO results). Raises UserError for a damaged
+    checkpoint, a mistake in the overrides or data with none of the model's classes.
+    """
+    file, skipped = find_model_file(path)
+    saved = read_model_file(file)
+    config = config_from_yaml(to_yaml(saved.config), str(file), overrides)
+    with join_world(config.train.device) as world, RunLog(None, steps=saved.step, speaks=world.leads) as log:
+        device = choose_device(config.train.device, world)
+        model = build_model(without_weights(config).model, len(saved.class_names))
+        load_weights(model, saved.weights, str(file))
+        layout = torch.channels_last if config.train.channels_last else torch.contiguous_format
+        model = model.to(device, memory_format=layout)  # pyright: ignore[reportCallIssue]
+        dataset = open_split(config.data, "val")
+        category_ids, absent = matched_categories(saved.class_names, dataset)
+        for warning in skipped + absent:
+            log.warn(warning)
+        log.say(f"{file}: step {saved.step}; {len(dataset)} images of {dataset.report.summary()}")
+        results = predict_dataset(
+            model, dataset, config, category_ids=category_ids, world=world, progress=log.evaluating
+        )
+        metrics = evaluate(model, dataset, config, results=results, world=world)
+        if output and world.leads:
+            content = {**metrics, "backend": backend_name(config.eval.backend), "step": saved.step}
+            write_json(output / "eval.json", content)
+            write_json(output / "predictions.json", results.to_json())
+        return metrics
+
+
+def matched_categories(class_names: tuple[str, ...], dataset: CocoDataset) -> tuple[Int64[np.ndarray, " K"], list[str]]:
+    """The data set's category id of each of the model's classes, by name, -1 where it has none, and a warning then.
+
+    Raises UserError when no name is known to both.
+    """
+    ids = dict(zip(dataset.class_names, dataset.category_ids.tolist(), strict=True))
+    missing = [name for name in class_names if name not in ids]
+    if len(missing) == len(class_names):
+        raise UserError(
+            f"{dataset.annotations}: has none of the model's classes ({', '.join(class_names[:5])} ...); its categories"
+            f" are {', '.join(dataset.class_names[:5])} ...: evaluate on data with the same names"
+        )
+    warnings = [f"{dataset.annotations} has no {', '.join(missing)}: left out of the figures"] if missing else []
+    return np.array([ids.get(name, -1) for name in class_names], dtype=np.int64), warnings
+
+
+def write_json(path: Path, content: object) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(path, json.dumps(content, indent=1, ensure_ascii=False).encode())
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror}); choose another --output") from None

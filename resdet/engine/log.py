@@ -1,0 +1,166 @@
+"""What a run says: a live line or plain lines on the terminal, log.txt and metrics.jsonl."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+import unicodedata
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
+from io import TextIOWrapper
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.text import Text
+
+from resdet.engine.files import replace_file
+
+METRICS, TEXT = "metrics.jsonl", "log.txt"
+SPEED = ("images_per_second", "data_wait", "seconds_left")
+
+
+def printable(text: str) -> str:
+    """Text from outside (class and file names) without what a terminal would obey: control characters become `?`."""
+    return "".join("?" if unicodedata.category(character)[0] == "C" else character for character in text)
+
+
+class RunLog:
+    """Speaks for one run. Only the leading process has a terminal and files; the others are silent."""
+
+    def __init__(self, folder: Path | None, *, steps: int, speaks: bool = True) -> None:
+        """`folder` None writes no files (a dry run); the folder must exist."""
+        self.console = Console(stderr=False, quiet=not speaks, markup=False, highlight=False, emoji=False)
+        self._text = _appended(folder / TEXT) if folder and speaks else None
+        self._metrics = _appended(folder / METRICS) if folder and speaks else None
+        self._live = self.console.is_terminal and speaks
+        self._progress = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=20),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[figures]}", markup=False),
+            console=self.console,
+            transient=True,
+            disable=not self._live,
+        )
+        self._task = self._progress.add_task("training", total=steps, figures="")
+        self._speed: dict[str, float] = {}
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+        for file in (self._text, self._metrics):
+            if file:
+                file.close()
+
+    def say(self, text: str, *, style: str = "") -> None:
+        """One line, on the terminal and in log.txt."""
+        text = printable(text)
+        self.console.print(Text(text, style=style), soft_wrap=True)
+        self.note(text)
+
+    def warn(self, text: str) -> None:
+        self.say(f"warning: {text}", style="yellow")
+
+    def note(self, text: str) -> None:
+        """One line in log.txt alone."""
+        if self._text:
+            print(printable(text), file=self._text, flush=True)
+
+    def metrics(self, step: int, values: Mapping[str, float | None]) -> None:
+        """One object a line in metrics.jsonl; what is not finite is null there, for JSON has no other word."""
+        if self._metrics:
+            finite = {name: value if value is None or math.isfinite(value) else None for name, value in values.items()}
+            print(json.dumps({"step": step, **finite}, ensure_ascii=False), file=self._metrics, flush=True)
+
+    def progress(self, step: int, values: Mapping[str, float]) -> None:
+        """Moves the live line."""
+        if self._live:
+            self._progress.update(
+                self._task, description="training", completed=step, figures=_figures({**values, **self._speed})
+            )
+
+    def training(self, step: int, steps: int, values: Mapping[str, float]) -> None:
+        """The figures of a step: metrics.jsonl, log.txt, and a plain line where there is no live one."""
+        self._speed = {name: values[name] for name in SPEED}
+        self.metrics(step, {name: value for name, value in values.items() if name != "seconds_left"})
+        line = f"step {step}/{steps}  {_figures(values)}"
+        self.note(line)
+        if not self._live:
+            self.console.print(Text(line), soft_wrap=True)
+
+    def evaluating(self, done: int, batches: int) -> None:
+        if self._live:
+            self._progress.update(self._task, description=f"evaluating {done}/{batches}")
+
+
+class Meter:
+    """Speed since the figures were last asked for."""
+
+    def __init__(self, batch_size: int) -> None:
+        self._batch_size = batch_size
+        self._restart()
+
+    def _restart(self) -> None:
+        self._start, self._steps, self._waited = time.perf_counter(), 0, 0.0
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Around the wait for data."""
+        start = time.perf_counter()
+        yield
+        self._waited += time.perf_counter() - start
+
+    def step(self) -> None:
+        self._steps += 1
+
+    def figures(self, steps_left: int) -> dict[str, float]:
+        """images_per_second, data_wait (a fraction of the time) and seconds_left; starts anew."""
+        seconds = time.perf_counter() - self._start
+        figures = {
+            "images_per_second": self._batch_size * self._steps / seconds,
+            "data_wait": self._waited / seconds,
+            "seconds_left": steps_left * seconds / self._steps,
+        }
+        self._restart()
+        return figures
+
+
+def forget_after(folder: Path, step: int) -> None:
+    """Drops the lines of metrics.jsonl beyond the step a run resumes from: they will be written again."""
+    path = folder / METRICS
+    if path.exists():
+        kept = [line for line in path.read_text(encoding="utf-8").splitlines() if _step_of(line) <= step]
+        replace_file(path, "".join(f"{line}\n" for line in kept).encode())
+
+
+def _step_of(line: str) -> float:
+    """Infinity for a line that was cut off by a kill."""
+    try:
+        return json.loads(line)["step"]
+    except (ValueError, KeyError, TypeError):
+        return math.inf
+
+
+def _appended(path: Path) -> TextIOWrapper:
+    return path.open("a", encoding="utf-8")
+
+
+def _figures(values: Mapping[str, float]) -> str:
+    losses = ", ".join(
+        f"{name.removeprefix('loss_')} {v:.3g}" for name, v in values.items() if name.startswith("loss_")
+    )
+    parts = [f"loss {values['loss']:.4g} ({losses})", f"lr {values['lr']:.3g}"]
+    if SPEED[0] in values:
+        rate, wait, left = (values[name] for name in SPEED)
+        parts += [f"{rate:.3g} images/s", f"data wait {wait:.0%}", f"ETA {timedelta(seconds=round(left))}"]
+    return "  ".join(parts)

@@ -1,0 +1,69 @@
+"""The optimizer's parameter groups and the learning rate as a pure function of the step."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from resdet.config import OptimConfig, TrainConfig
+
+NORMALISATION = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.LocalResponseNorm)
+
+
+def peak_learning_rate(optim: OptimConfig, train: TrainConfig) -> float:
+    """`optim.lr` in proportion to the images a step (the linear scaling rule of Goyal et al., arXiv 1706.02677)."""
+    return optim.lr * train.batch_size / optim.reference_batch
+
+
+def learning_rate(step: int, optim: OptimConfig, train: TrainConfig) -> float:
+    """The learning rate of update number `step`, counted from 0.
+
+    A linear warm-up from `warmup_factor` to 1 multiplies the schedule: `step` multiplies by `gamma` at each
+    milestone (a fraction of all steps), `cosine` falls to 0 over all steps, `constant` stays.
+    """
+    warmup = 1.0
+    if step < optim.warmup_steps:
+        warmup = optim.warmup_factor + (1 - optim.warmup_factor) * step / optim.warmup_steps
+    decay = 1.0
+    if optim.schedule == "step":
+        decay = optim.gamma ** sum(step >= round(milestone * train.steps) for milestone in optim.milestones)
+    elif optim.schedule == "cosine":
+        decay = 0.5 * (1 + math.cos(math.pi * min(1.0, step / train.steps)))
+    return peak_learning_rate(optim, train) * warmup * decay
+
+
+def build_optimizer(model: nn.Module, optim: OptimConfig) -> torch.optim.Optimizer:
+    """SGD with momentum or AdamW over the trainable parameters; normalisation layers have their own weight decay."""
+    of_norms = {
+        id(parameter)
+        for module in model.modules()
+        if isinstance(module, NORMALISATION) or _is_timm_norm(module)
+        for parameter in module.parameters(recurse=False)
+    }
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [p for p in trainable if id(p) not in of_norms], "weight_decay": optim.weight_decay},
+        {"params": [p for p in trainable if id(p) in of_norms], "weight_decay": optim.norm_weight_decay},
+    ]
+    groups = [group for group in groups if group["params"]]
+    if optim.name == "adamw":
+        return torch.optim.AdamW(groups, lr=optim.lr)
+    return torch.optim.SGD(groups, lr=optim.lr, momentum=optim.momentum)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, value: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = value
+
+
+def clip_gradients(model: nn.Module, limit: float | None) -> Float[Tensor, ""]:
+    """Scales all gradients together so that their L2 norm is at most `limit`; returns the norm before."""
+    return nn.utils.clip_grad_norm_(model.parameters(), math.inf if limit is None else limit)
+
+
+def _is_timm_norm(module: nn.Module) -> bool:
+    """timm's own normalisation layers (LayerNorm2d, RmsNorm, ...) do not all derive from torch's."""
+    return type(module).__module__.startswith("timm.layers") and "norm" in type(module).__name__.lower()

@@ -1,0 +1,170 @@
+"""Everything before the first step: what is asked for is checked, then data, model and folder are made."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from torch import nn
+
+import resdet
+from resdet.config import Config, to_yaml
+from resdet.data.coco import CocoDataset
+from resdet.data.loader import open_split, subset
+from resdet.engine import checkpoint
+from resdet.engine.distributed import World
+from resdet.engine.files import replace_file
+from resdet.engine.log import METRICS, forget_after
+from resdet.engine.optim import build_optimizer, peak_learning_rate
+from resdet.engine.state import Run, TrainState
+from resdet.errors import UserError
+from resdet.models.build import build_model
+
+
+def check_setup(config: Config, world: World) -> None:
+    """Raises UserError for what cannot be divided among the processes."""
+    if config.train.batch_size % world.size:
+        raise UserError(
+            f"train.batch_size={config.train.batch_size} counts the images of all processes and must be divisible by"
+            f" their number, {world.size}"
+        )
+
+
+def find_resume(output: Path, resume: bool | str | Path, world: World) -> tuple[Path | None, list[str]]:  # noqa: FBT001
+    """The checkpoint to continue from, None to begin, and what to say about it.
+
+    Raises UserError when `output` holds anything that this run would overwrite.
+    """
+    is_run = (output / METRICS).exists() or (output / "checkpoints").is_dir()
+    if output.exists() and not output.is_dir():
+        raise UserError(f"{output}: is a file; --output takes a folder")
+    if not is_run and output.is_dir() and any(output.iterdir()):
+        raise UserError(f"{output}: is not empty and not a run of resdet; choose another --output")
+    if is_run and not resume:
+        raise UserError(f"{output}: already holds a run; continue it with --resume or choose another --output")
+    if resume is False:
+        return None, []
+    if resume is not True:
+        return named_checkpoint(Path(resume)), []
+    if world.leads and is_run:
+        checkpoint.remove_leftovers(output)
+    _ = world.from_lead(None)
+    if not checkpoint.checkpoints(output):
+        return None, [f"{output} holds no checkpoint yet: training begins at step 0"]
+    return checkpoint.newest_checkpoint(output)
+
+
+def named_checkpoint(path: Path) -> Path:
+    """A checkpoint to resume from, given as such or as a run. Raises UserError when it is damaged."""
+    file, _ = checkpoint.find_model_file(path)
+    if fault := checkpoint.damage(file.parent):
+        raise UserError(f"{path}: cannot be resumed: {fault}; give a folder such as checkpoints/step_00000500")
+    return file.parent
+
+
+def open_data(config: Config, overfit: int | None) -> tuple[CocoDataset, CocoDataset]:
+    """The train and val sets; with `overfit` the first so many training images with objects for both."""
+    train_set = open_split(config.data, "train")
+    if overfit is not None:
+        if overfit < 1:
+            raise UserError(f"--overfit {overfit} must be at least 1")
+        train_set = subset(train_set, overfit)
+        return train_set, train_set
+    val_set = open_split(config.data, "val")
+    check_categories(train_set, val_set)
+    return train_set, val_set
+
+
+def check_categories(train_set: CocoDataset, val_set: CocoDataset) -> None:
+    """Raises UserError unless train and val list the same categories."""
+    pairs = (zip(data.category_ids.tolist(), data.class_names, strict=True) for data in (train_set, val_set))
+    different = set(next(pairs)) ^ set(next(pairs))
+    if different:
+        number, name = min(different)
+        raise UserError(
+            f"{val_set.annotations}: its categories differ from those of {train_set.annotations} (first at id {number},"
+            f" {name!r}); train and val need the same list"
+        )
+
+
+def check_num_classes(config: Config, dataset: CocoDataset) -> int:
+    """The number of classes in the data. Raises UserError when the config claims another."""
+    found, wanted = len(dataset.class_names), config.model.num_classes
+    if wanted is not None and wanted != found:
+        raise UserError(f"model.num_classes={wanted}, but {dataset.annotations} has {found} categories; drop the key")
+    return found
+
+
+def build_state(config: Config, num_classes: int, device: torch.device, world: World) -> TrainState:
+    """A model and an optimizer at step 0, the same in every process for the same seed."""
+    _ = torch.manual_seed(config.train.seed)
+    model = build_model(config.model, num_classes)
+    check_batch_norm(model, config, world)
+    if config.model.weights:
+        saved = checkpoint.read_model_file(checkpoint.find_model_file(Path(config.model.weights))[0])
+        checkpoint.load_weights(model, saved.weights, config.model.weights)
+    layout = torch.channels_last if config.train.channels_last else torch.contiguous_format
+    model = model.to(device, memory_format=layout)  # pyright: ignore[reportCallIssue]
+    _ = torch.manual_seed(config.train.seed + world.rank)  # dropout differs between processes
+    return TrainState(model, build_optimizer(model, config.optim))
+
+
+def check_batch_norm(model: nn.Module, config: Config, world: World) -> None:
+    """Statistics of a single image are too noisy to train with (pixels of one image are not independent)."""
+    learns_statistics = any(isinstance(module, nn.BatchNorm2d) for module in model.modules())
+    if learns_statistics and config.train.batch_size // world.size == 1:
+        raise UserError(
+            "batch normalisation with 1 image a process (train.batch_size over the number of processes);"
+            " use model.backbone.norm=gn, frozen_bn or sync_bn, or a larger batch"
+        )
+
+
+def start_folder(folder: Path, config: Config, step: int, train_set: CocoDataset, val_set: CocoDataset) -> None:
+    """Makes the run's folder with config.yaml and data_report.json; forgets metrics beyond `step`."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        replace_file(folder / "config.yaml", to_yaml(config).encode())
+        reports = {"train": train_set.report.to_dict(), "val": val_set.report.to_dict()}
+        replace_file(folder / "data_report.json", json.dumps(reports, indent=1).encode())
+        forget_after(folder, step)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written ({error.strerror}); choose another --output") from None
+
+
+def announce(state: TrainState, run: Run, source: Path | None, notes: list[str]) -> None:
+    """Says what is about to be trained, on what, and how."""
+    config, log, world = run.config, run.log, run.world
+    threads = f"{torch.get_num_threads()} threads" if run.device.type == "cpu" else torch.cuda.get_device_name()
+    processes = f", {world.size} processes" if world.size > 1 else ""
+    log.say(f"resdet {resdet.__version__}, torch {torch.__version__}, {run.device.type} ({threads}){processes}")
+    sizes = [parameter.numel() for parameter in state.model.parameters()]
+    trained = sum(parameter.numel() for parameter in state.model.parameters() if parameter.requires_grad)
+    log.say(f"model: {config.model.backbone.name}, {sum(sizes) / 1e6:.2f} M parameters, {trained / 1e6:.2f} M trained")
+    for name, dataset in (("train", run.train_set), ("val", run.val_set)):
+        log.say(f"{name}: {len(dataset)} images of {dataset.report.summary()}")
+    optim = config.optim
+    log.say(
+        f"learning rate {peak_learning_rate(optim, config.train):.6g} = {optim.lr:g} x {config.train.batch_size} /"
+        f" {optim.reference_batch} (optim.lr x batch / reference batch), {optim.warmup_steps} steps of warm-up,"
+        f" {optim.schedule} schedule, {config.train.steps} steps"
+    )
+    for warning in (*random_constants(config, state.model), *notes):
+        log.warn(warning)
+    if source:
+        log.say(f"resumed from {source} at step {state.step}")
+
+
+def random_constants(config: Config, model: nn.Module) -> list[str]:
+    """Warns of layers that never learn although nothing was loaded into them."""
+    if config.model.weights or config.model.backbone.weights:
+        return []
+    frozen = sum(not parameter.requires_grad for parameter in model.parameters())
+    frozen_norms = any("FrozenBatchNorm" in type(module).__name__ for module in model.modules())
+    if not frozen and not frozen_norms:
+        return []
+    what = [f"{frozen} frozen parameters"] * bool(frozen) + ["frozen batch normalisation"] * frozen_norms
+    return [
+        f"{' and '.join(what)} with random weights will never learn: set model.backbone.weights, or train from scratch"
+        " with model.backbone.norm=gn model.backbone.frozen_stages=0"
+    ]

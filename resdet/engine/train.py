@@ -1,0 +1,199 @@
+"""Training: one loop, read from top to bottom."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import torch
+
+from resdet.config import Config
+from resdet.data.loader import ImageInfo, training_batches
+from resdet.engine.distributed import autocast, choose_device, join_world, to_device, trainable
+from resdet.engine.dry_run import rehearse
+from resdet.engine.evaluate import Interrupted, evaluate, predict_dataset
+from resdet.engine.files import replace_file
+from resdet.engine.log import Meter, RunLog
+from resdet.engine.optim import clip_gradients, learning_rate, set_learning_rate
+from resdet.engine.saving import leave, save
+from resdet.engine.setup import (
+    announce,
+    build_state,
+    check_num_classes,
+    check_setup,
+    find_resume,
+    open_data,
+    start_folder,
+)
+from resdet.engine.signals import StopRequest
+from resdet.engine.state import Metrics, Run, TrainState, data_fingerprint
+from resdet.errors import UserError
+from resdet.evaluation.coco import backend_name
+
+MOST_SKIPPED = 10  # updates in a row with a gradient that is not finite
+
+
+def train(
+    config: Config,
+    output: str | Path,
+    *,
+    resume: bool | str | Path = False,
+    overfit: int | None = None,
+    dry_run: bool = False,
+) -> Metrics:
+    """Trains a detector into the folder `output` and returns the figures of its last evaluation.
+
+    `resume` continues the run in `output` from its newest checkpoint (from the beginning if it has none), or from
+    the checkpoint given. `overfit` trains and evaluates on that many training images. `dry_run` makes a few steps,
+    reports and writes nothing.
+
+    Raises UserError for a mistake in config, data or folder, and Stopped (a KeyboardInterrupt) when a signal ended
+    the run after saving.
+    """
+    output = Path(output)
+    with join_world(config.train.device) as world:
+        check_setup(config, world)
+        source, notes = (None, []) if dry_run else find_resume(output, resume, world)
+        train_set, val_set = open_data(config, overfit)
+        device = choose_device(config.train.device, world)
+        state = build_state(config, check_num_classes(config, train_set), device, world)
+        if source:
+            notes += state.restore(source, config, data_fingerprint(train_set), world)
+        if not dry_run and world.leads:
+            start_folder(output, config, state.step, train_set, val_set)
+        folder = None if dry_run else output
+        with RunLog(folder, steps=config.train.steps, speaks=world.leads) as log, StopRequest() as stop:
+            run = Run(config, output, world, device, train_set, val_set, log, stop)
+            if source and source.parent.parent == output:
+                run.saved_step = state.step
+            announce(state, run, source, notes)
+            return rehearse(state, run) if dry_run else fit(state, run)
+
+
+def fit(state: TrainState, run: Run) -> Metrics:
+    """The training loop."""
+    config, world, log, stop = run.config, run.world, run.log, run.stop
+    steps = config.train.steps
+    if due_for_evaluation(state, config):  # a signal came during it
+        _ = evaluate_step(state, run)
+    batches = training_batches(run.train_set, config, start_step=state.step, rank=world.rank, world_size=world.size)
+    losses_of = trainable(state.model, config.train, world)
+    meter = Meter(config.train.batch_size)
+    while state.step < steps:
+        with meter.waiting():
+            loaded = stop.next(batches)
+        if world.any(stop.requested) or loaded is None:
+            raise leave(state, run)
+
+        lr = learning_rate(state.step, config.optim, config.train)
+        set_learning_rate(state.optimizer, lr)
+        with autocast(config.train, run.device):
+            losses = losses_of(to_device(loaded.batch, config.train, run.device))
+        state.optimizer.zero_grad()
+        torch.stack(list(losses.values())).sum().backward()
+        norm = clip_gradients(state.model, config.train.grad_clip)
+        *values, grad_norm = world.mean(torch.stack([*losses.values(), norm]).tolist())  # the one wait for the device
+        named = dict(zip(losses, values, strict=True))
+        check_losses(named, state, run, loaded.images)
+        if gradient_is_finite(grad_norm, state, log):
+            _ = state.optimizer.step()
+        state.step += 1
+
+        meter.step()
+        record = {**named, "loss": sum(values), "lr": lr, "grad_norm": grad_norm}
+        log.progress(state.step, record)
+        if due(state.step, config.train.log_every) or state.step == steps:
+            log.training(state.step, steps, record | meter.figures(steps - state.step))
+        improved = False
+        try:
+            if due_for_evaluation(state, config):
+                improved = evaluate_step(state, run)
+        finally:  # an evaluation that fails loses no step
+            if improved or due(state.step, config.train.checkpoint_every) or state.step == steps:
+                save(state, run)
+    return finish(state, run)
+
+
+def due(step: int, every: int) -> bool:
+    """Whether something done every so many steps is to be done after update number `step`; every 0 is never."""
+    return every > 0 and step > 0 and step % every == 0
+
+
+def due_for_evaluation(state: TrainState, config: Config) -> bool:
+    """After every `eval.every` steps and at the end, once."""
+    last = state.step == config.train.steps
+    return state.evaluated != state.step and (last or due(state.step, config.eval.every))
+
+
+def check_losses(losses: dict[str, float], state: TrainState, run: Run, images: tuple[ImageInfo, ...]) -> None:
+    """Ends training before an update with a loss that is not finite; bad_step.json names the images it came from."""
+    bad = [f"{name} is {value}" for name, value in losses.items() if not math.isfinite(value)]
+    if not bad:
+        return
+    everywhere = [image for share in run.world.gather(images) for image in share]
+    dump = run.folder / "bad_step.json"
+    if run.world.leads and run.folder.is_dir():
+        content = {
+            "step": state.step,
+            "losses": {name: value if math.isfinite(value) else str(value) for name, value in losses.items()},
+            "images": [{"image_id": image.image_id, "file_name": image.file_name} for image in everywhere],
+        }
+        replace_file(dump, json.dumps(content, indent=1).encode())
+    raise UserError(
+        f"step {state.step}: {', '.join(bad)}; the weights are unchanged since the step before; {dump} names the images"
+        " (image ids "
+        + ", ".join(str(image.image_id) for image in everywhere[:5])
+        + f"{' ...' if len(everywhere) > 5 else ''}); lower optim.lr or lengthen optim.warmup_steps"
+    )
+
+
+def gradient_is_finite(norm: float, state: TrainState, log: RunLog) -> bool:
+    """Whether to make the update. One that would not be finite is left out, and too many in a row are an error."""
+    if math.isfinite(norm):
+        state.skipped = 0
+        return True
+    state.skipped += 1
+    log.warn(f"step {state.step}: the gradient is not finite; update left out ({state.skipped} in a row)")
+    if state.skipped >= MOST_SKIPPED:
+        raise UserError(
+            f"step {state.step}: {MOST_SKIPPED} gradients in a row were not finite; lower optim.lr or set train.amp=off"
+        )
+    return False
+
+
+def evaluate_step(state: TrainState, run: Run) -> bool:
+    """Evaluates, writes eval.json, and says whether this is the best evaluation so far."""
+    try:
+        results = predict_dataset(
+            state.model,
+            run.val_set,
+            run.config,
+            world=run.world,
+            stop=run.stop,
+            progress=run.log.evaluating,
+        )
+    except Interrupted:
+        raise leave(state, run) from None
+    metrics = evaluate(state.model, run.val_set, run.config, results=results, world=run.world)
+    state.evaluated, run.metrics = state.step, metrics
+    ap = metrics["bbox/AP"]
+    improved = ap is not None and (state.best is None or ap > state.best)
+    if improved:
+        state.best, state.best_step = ap, state.step
+    if run.world.leads:
+        run.log.metrics(state.step, metrics)
+        content = {**metrics, "backend": backend_name(run.config.eval.backend), "step": state.step}
+        replace_file(run.folder / "eval.json", json.dumps(content, indent=1, ensure_ascii=False).encode())
+    described = "undefined: no ground truth" if ap is None else f"{ap:.4f}"
+    run.log.say(f"step {state.step}: box AP {described}{' (the best so far)' if improved else ''}")
+    return improved
+
+
+def finish(state: TrainState, run: Run) -> Metrics:
+    """The figures of the last evaluation, read back when the run had ended before."""
+    if not run.metrics:
+        run.log.say(f"finished at step {state.step} before; raise train.steps to go on, or start a new --output")
+        written = json.loads((run.folder / "eval.json").read_text(encoding="utf-8"))
+        run.metrics = {name: value for name, value in written.items() if name not in ("backend", "step")}
+    return run.metrics
