@@ -12,8 +12,10 @@ from jaxtyping import Bool, Float32, Int64
 
 from resdet.data import segmentation, validate
 from resdet.data.annotation_file import AnnotationFile, read_annotation_file
-from resdet.data.segmentation import Segmentations, row_offsets, take_groups
-from resdet.data.validate import DataReport
+from resdet.data.report import DataReport, Note
+from resdet.data.segmentation import PackedMasks, Segmentations, row_offsets, take_groups
+from resdet.data.validate import Objects
+from resdet.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -111,33 +113,20 @@ def read_coco(
     missing = validate.image_files(file, images, max_missing_fraction)
     objects = validate.objects(file, image_ids, category_ids)
 
-    masks, mask_notes = segmentation.pack(
+    packed = segmentation.pack(
         [file.annotations[row].segmentation for row in objects.rows.tolist()],
         objects.heights,
         objects.widths,
         objects.refuse_mask,
     )
-    for annotation in file.annotations:
-        del annotation.segmentation  # the file's bytes live as long as a view of them does
-    report = validate.report(file, images, objects, masks, mask_notes, missing)
+    report = _report(file, images, missing, class_names, objects, packed)
     if require_objects and not report.objects:
-        raise validate.nothing_to_learn(report)
-    return _assemble(file, images, report, category_ids, class_names, image_ids, objects, masks)
-
-
-def _assemble(
-    file: AnnotationFile,
-    images: Path,
-    report: DataReport,
-    category_ids: Int64[np.ndarray, " K"],
-    class_names: tuple[str, ...],
-    image_ids: Int64[np.ndarray, " N"],
-    objects: validate.Objects,
-    masks: Segmentations,
-) -> CocoDataset:
-    order = np.argsort(objects.image_index, kind="stable")  # within an image, the file's order
+        raise UserError(
+            f"{annotations}: no image has an object, so there is nothing to learn from "
+            f"({report.summary()}); check the annotations"
+        )
     return CocoDataset(
-        annotations=file.path,
+        annotations=annotations,
         images=images,
         report=report,
         category_ids=category_ids,
@@ -147,10 +136,44 @@ def _assemble(
         heights=np.array([image.height for image in file.images], np.int64),
         widths=np.array([image.width for image in file.images], np.int64),
         offsets=row_offsets(np.bincount(objects.image_index, minlength=len(image_ids))),
-        boxes=objects.boxes[order].astype(np.float32),
-        labels=objects.labels[order],
-        crowd=objects.crowd[order],
-        areas=objects.areas[order].astype(np.float32),
-        annotation_ids=objects.ids[order],
-        segmentations=masks.take(order),
+        boxes=objects.boxes.astype(np.float32),
+        labels=objects.labels,
+        crowd=objects.crowd,
+        areas=objects.areas.astype(np.float32),
+        annotation_ids=objects.ids,
+        segmentations=packed.masks,
+    )
+
+
+def _report(
+    file: AnnotationFile,
+    folder: Path,
+    missing: list[str],
+    class_names: tuple[str, ...],
+    kept: Objects,
+    packed: PackedMasks,
+) -> DataReport:
+    objects_in = np.bincount(kept.image_index[~kept.crowd], minlength=len(file.images))
+    crowd_in = np.bincount(kept.image_index[kept.crowd], minlength=len(file.images))
+    by_class = np.bincount(kept.labels[~kept.crowd], minlength=len(class_names)).tolist()
+    renamed = len(set(class_names) - {category.name for category in file.categories})
+    fixed = kept.fixed | {reason: Note.of(kept.ids[rows]) for reason, rows in packed.clipped.items()}
+    if renamed:
+        fixed["class name given twice, told apart by its category id"] = Note(renamed, [])
+    return DataReport(
+        annotations=str(file.path),
+        images_folder=str(folder),
+        images=len(file.images),
+        images_without_objects=int(((objects_in == 0) & (crowd_in == 0)).sum()),
+        images_with_crowd_only=int(((objects_in == 0) & (crowd_in > 0)).sum()),
+        missing_files=missing,
+        annotations_read=len(file.annotations),
+        annotations_kept=len(kept.rows),
+        objects=int(objects_in.sum()),
+        crowd=int(crowd_in.sum()),
+        masks=int(packed.masks.present().sum()),
+        class_counts=dict(zip(class_names, by_class, strict=True)),
+        skipped=kept.skipped,
+        skipped_masks={reason: Note.of(kept.ids[rows]) for reason, rows in packed.skipped.items()},
+        fixed=fixed,
     )

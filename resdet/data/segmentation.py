@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from typing import NoReturn
 
 import msgspec
 import numpy as np
@@ -71,18 +72,25 @@ def row_offsets(lengths: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n+1"]:
     return np.concatenate((np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)))
 
 
+@dataclass(frozen=True)
+class PackedMasks:
+    """The usable masks; by reason, the annotations whose mask was left out, or cut at the image's edge."""
+
+    masks: Segmentations
+    skipped: dict[str, Int64[np.ndarray, " _"]]
+    clipped: dict[str, Int64[np.ndarray, " _"]]
+
+
 def pack(
     raws: Sequence[msgspec.Raw],
     heights: Int64[np.ndarray, " M"],
     widths: Int64[np.ndarray, " M"],
-    refuse: Callable[[int, str], None],
-) -> tuple[Segmentations, dict[str, Int64[np.ndarray, " _"]]]:
-    """Parse and check every `segmentation` field.
+    refuse: Callable[[int, str], NoReturn],
+) -> PackedMasks:
+    """Parse and check the `segmentation` fields of M annotations.
 
-    `heights`, `widths`: of the image that each annotation lies in. `refuse(m, reason)` must raise: it is called
-    for what must not pass (run lengths that do not fill the image, numbers beyond float32).
-    Returns the packed masks and, by reason, the annotations whose unusable mask was left out (`skip ...`)
-    or cut at the image's edge (`clip ...`).
+    `heights`, `widths`: of the image that each annotation lies in. `refuse(m, reason)` raises for what must not
+    pass: run lengths that do not fill the image, numbers beyond float32.
     """
     packer = _Packer(heights, widths, refuse)
     for start in range(0, len(raws), CHUNK):
@@ -115,18 +123,16 @@ class _Packer:
     """Gathers chunks; every list is concatenated once, at the end."""
 
     def __init__(
-        self, heights: Int64[np.ndarray, " M"], widths: Int64[np.ndarray, " M"], refuse: Callable[[int, str], None]
+        self, heights: Int64[np.ndarray, " M"], widths: Int64[np.ndarray, " M"], refuse: Callable[[int, str], NoReturn]
     ) -> None:
         self.heights, self.widths, self.refuse = heights, widths, refuse
         self.polygon_counts = np.zeros(len(heights), np.int64)
         self.run_counts = np.zeros(len(heights), np.int64)
-        self.vertex_counts: list[Int64[np.ndarray, " _"]] = []
-        self.vertices: list[Float32[np.ndarray, "_ 2"]] = []
-        self.runs: list[UInt32[np.ndarray, " _"]] = []
-        self.notes: dict[str, list[int]] = {}
-
-    def note(self, reason: str, index: int) -> None:
-        self.notes.setdefault(reason, []).append(index)
+        self.vertex_counts: list[Int64[np.ndarray, " _"]] = [np.zeros(0, np.int64)]
+        self.vertices: list[Float32[np.ndarray, "_ 2"]] = [np.zeros((0, 2), np.float32)]
+        self.runs: list[UInt32[np.ndarray, " _"]] = [np.zeros(0, np.uint32)]
+        self.skipped: dict[int, str] = {}
+        self.clipped: list[int] = []
 
     def add(self, start: int, masks: Sequence[Polygons | RunLengths | str | None]) -> None:
         owners: list[int] = []
@@ -138,7 +144,7 @@ class _Packer:
             elif isinstance(mask, RunLengths):
                 self.add_runs(index, mask)
             elif mask == _MALFORMED:
-                self.note("skip mask: malformed polygon", index)
+                self.skipped[index] = "malformed polygon"
             elif mask is not None:
                 self.refuse(index, mask)
         if polygons:
@@ -151,51 +157,53 @@ class _Packer:
         counts = decompress(mask.counts) if isinstance(mask.counts, str) else _plain_counts(mask.counts)
         if counts is None or counts.min(initial=0) < 0 or counts.sum() != height * width:
             self.refuse(index, f"counts are no run lengths that add up to {height} x {width} pixels")
-            return
         self.run_counts[index] = len(counts)
         self.runs.append(counts.astype(np.uint32))
 
     def add_polygons(self, owners: Int64[np.ndarray, " p"], polygons: list[list[float]]) -> None:
         lengths = np.fromiter(map(len, polygons), np.int64, len(polygons))
         numbers = np.fromiter(chain.from_iterable(polygons), np.float64, int(lengths.sum()))
-        starts = row_offsets(lengths)
         number_owner = np.repeat(owners, lengths)
         beyond = np.abs(numbers) > np.finfo(np.float32).max
         if beyond.any():
             self.refuse(int(number_owner[beyond.argmax()]), f"number beyond all pixels ({numbers[beyond][0]:g})")
 
-        axis = (np.arange(len(numbers)) - np.repeat(starts[:-1], lengths)) % 2  # 0: x, 1: y
-        extent = np.where(axis == 0, self.widths[number_owner], self.heights[number_owner])
-        bad = {
-            "skip mask: polygon with fewer than 3 points": owners[lengths < 6],
-            "skip mask: polygon with an odd number of coordinates": owners[lengths % 2 == 1],
-            "skip mask: polygon far outside the image": number_owner[(numbers < -extent) | (numbers > 2 * extent)],
+        is_y = (np.arange(len(numbers)) - np.repeat(row_offsets(lengths)[:-1], lengths)) % 2 == 1
+        extent = np.where(is_y, self.heights[number_owner], self.widths[number_owner])
+        unusable = {
+            "polygon with fewer than 3 points": owners[lengths < 6],
+            "polygon with an odd number of coordinates": owners[lengths % 2 == 1],
+            "polygon far outside its image": number_owner[(numbers < -extent) | (numbers > 2 * extent)],
         }
-        unusable: set[int] = set()
-        for reason, culprits in bad.items():
+        for reason, culprits in unusable.items():
             for index in np.unique(culprits).tolist():
-                if index not in unusable:
-                    self.note(reason, index)
-            unusable.update(culprits.tolist())
+                self.skipped.setdefault(index, reason)
 
-        usable = ~np.isin(owners, list(unusable)) if unusable else np.ones(len(owners), bool)
+        usable = ~np.isin(owners, np.array(list(self.skipped), np.int64))
         kept = np.repeat(usable, lengths)
         overhang = kept & ((numbers < -1) | (numbers > extent + 1))  # COCO's own polygons touch the border freely
-        for index in np.unique(number_owner[overhang]).tolist():
-            self.note("clip mask: polygon overhangs the image", index)
+        self.clipped.extend(np.unique(number_owner[overhang]).tolist())
         self.vertices.append(np.clip(numbers, 0, extent)[kept].astype(np.float32).reshape(-1, 2))
         self.vertex_counts.append(lengths[usable] // 2)
         np.add.at(self.polygon_counts, owners[usable], 1)
 
-    def finish(self) -> tuple[Segmentations, dict[str, Int64[np.ndarray, " _"]]]:
+    def finish(self) -> PackedMasks:
         masks = Segmentations(
             polygon_rows=row_offsets(self.polygon_counts),
-            vertex_rows=row_offsets(np.concatenate([*self.vertex_counts, np.zeros(0, np.int64)])),
-            vertices=np.concatenate([*self.vertices, np.zeros((0, 2), np.float32)]),
+            vertex_rows=row_offsets(np.concatenate(self.vertex_counts)),
+            vertices=np.concatenate(self.vertices),
             run_rows=row_offsets(self.run_counts),
-            runs=np.concatenate([*self.runs, np.zeros(0, np.uint32)]),
+            runs=np.concatenate(self.runs),
         )
-        return masks, {reason: np.array(rows, np.int64) for reason, rows in self.notes.items()}
+        skipped: dict[str, list[int]] = {}
+        for index, reason in sorted(self.skipped.items()):
+            skipped.setdefault(reason, []).append(index)
+        clipped = {"polygon clipped to its image": self.clipped} if self.clipped else {}
+        return PackedMasks(masks, _arrays(skipped), _arrays(clipped))
+
+
+def _arrays(rows: dict[str, list[int]]) -> dict[str, Int64[np.ndarray, " _"]]:
+    return {reason: np.array(indices, np.int64) for reason, indices in rows.items()}
 
 
 def decompress(text: str) -> Int64[np.ndarray, " n"] | None:

@@ -7,69 +7,25 @@ a counted fix for a slip. Every annotation read is either kept or skipped under 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
 from resdet.data.annotation_file import AnnotationFile
 from resdet.data.image_files import MAX_PIXELS, MAX_SIDE, check_file_name, missing_files
-from resdet.data.segmentation import Segmentations
+from resdet.data.report import EXAMPLES, Note
 from resdet.errors import UserError
 
 SMALLEST = 0.01  # pixels: a box with a shorter side holds nothing
 LARGEST = 1e6  # pixels: beyond this a number is no coordinate
-EXAMPLES = 5  # ids that a report or message lists
-
-
-@dataclass(frozen=True)
-class Note:
-    """How often something happened, and to which annotations first."""
-
-    count: int
-    examples: list[int]
-
-
-@dataclass(frozen=True)
-class DataReport:
-    """What was read, kept, skipped and mended: `annotations_read == annotations_kept + sum of skipped`."""
-
-    annotations: str
-    images_folder: str
-    images: int
-    images_without_objects: int
-    images_with_crowd_only: int
-    missing_files: list[str]
-    annotations_read: int
-    annotations_kept: int
-    objects: int  # kept and not crowd
-    crowd: int
-    masks: int
-    class_counts: dict[str, int]  # objects a class
-    skipped: dict[str, Note] = field(default_factory=dict)
-    skipped_masks: dict[str, Note] = field(default_factory=dict)  # the annotation itself is kept, by its box
-    fixed: dict[str, Note] = field(default_factory=dict)
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-    def summary(self) -> str:
-        counts = [
-            f"{self.annotations}: {self.images} images, {self.objects} objects, {len(self.class_counts)} classes",
-            f"{self.crowd} crowd" if self.crowd else "",
-            f"{len(self.missing_files)} image files missing" if self.missing_files else "",
-            *(f"skipped {note.count} ({reason})" for reason, note in self.skipped.items()),
-            *(f"left out {note.count} masks ({reason})" for reason, note in self.skipped_masks.items()),
-            *(f"mended {note.count} ({reason})" for reason, note in self.fixed.items()),
-        ]
-        return ", ".join(filter(None, counts))
 
 
 @dataclass(frozen=True)
 class Objects:
-    """The annotations that are kept (M of them, in the file's order) and notes on the others."""
+    """The annotations that are kept (M of them, grouped by image) and notes on the others."""
 
     file: AnnotationFile
     rows: Int64[np.ndarray, " M"]  # in file.annotations
@@ -167,75 +123,25 @@ def objects(file: AnnotationFile, image_ids: Int64[np.ndarray, " N"], category_i
         },
     )
     fixed = {
-        "box clipped to its image": _note(ids[keep & overhang]),
-        "area missing or negative, taken from the box": _note(ids[keep & recomputed]),
+        "box clipped to its image": Note.of(ids[keep & overhang]),
+        "area missing or negative, taken from the box": Note.of(ids[keep & recomputed]),
     }
+    rows = np.flatnonzero(keep)
+    rows = rows[np.argsort(image_index[rows], kind="stable")]  # within an image, the file's order
     return Objects(
         file=file,
-        rows=np.flatnonzero(keep),
-        ids=ids[keep],
-        image_index=image_index[keep],
-        labels=labels[keep],
-        boxes=boxes[keep],
-        crowd=crowd[keep] == 1,
-        areas=areas[keep],
-        heights=heights[keep],
-        widths=widths[keep],
+        rows=rows,
+        ids=ids[rows],
+        image_index=image_index[rows],
+        labels=labels[rows],
+        boxes=boxes[rows],
+        crowd=crowd[rows] == 1,
+        areas=areas[rows],
+        heights=heights[rows],
+        widths=widths[rows],
         skipped=skipped,
         fixed={reason: note for reason, note in fixed.items() if note.count},
     )
-
-
-def report(
-    file: AnnotationFile,
-    folder: Path,
-    kept: Objects,
-    masks: Segmentations,
-    mask_notes: dict[str, Int64[np.ndarray, " _"]],
-    missing: list[str],
-) -> DataReport:
-    category_ids, names = categories(file)
-    objects_in = np.bincount(kept.image_index[~kept.crowd], minlength=len(file.images))
-    crowd_in = np.bincount(kept.image_index[kept.crowd], minlength=len(file.images))
-    by_class = np.bincount(kept.labels[~kept.crowd], minlength=len(category_ids)).tolist()
-    notes = {reason: _note(kept.ids[rows]) for reason, rows in mask_notes.items()}
-    renamed = sum(name != category.name for name, category in zip(names, _by_id(file), strict=True))
-    fixed = dict(kept.fixed) | {_after(reason): note for reason, note in notes.items() if reason.startswith("clip")}
-    if renamed:
-        fixed["class name given twice, told apart by its category id"] = Note(renamed, [])
-    return DataReport(
-        annotations=str(file.path),
-        images_folder=str(folder),
-        images=len(file.images),
-        images_without_objects=int(((objects_in == 0) & (crowd_in == 0)).sum()),
-        images_with_crowd_only=int(((objects_in == 0) & (crowd_in > 0)).sum()),
-        missing_files=missing,
-        annotations_read=len(file.annotations),
-        annotations_kept=len(kept.rows),
-        objects=int(objects_in.sum()),
-        crowd=int(crowd_in.sum()),
-        masks=int(masks.present().sum()),
-        class_counts=dict(zip(names, by_class, strict=True)),
-        skipped=kept.skipped,
-        skipped_masks={_after(reason): note for reason, note in notes.items() if reason.startswith("skip")},
-        fixed=fixed,
-    )
-
-
-def nothing_to_learn(report: DataReport) -> UserError:
-    lost = ", ".join(f"{note.count} skipped: {reason}" for reason, note in report.skipped.items())
-    return UserError(
-        f"{report.annotations}: no image has an object, so there is nothing to learn from "
-        f"({report.annotations_read} annotations read{'; ' + lost if lost else ''}); check the annotations"
-    )
-
-
-def _by_id(file: AnnotationFile) -> list[Any]:
-    return sorted(file.categories, key=lambda category: category.id)
-
-
-def _after(reason: str) -> str:
-    return reason.partition(": ")[2]
 
 
 def _check_convention(
@@ -294,13 +200,9 @@ def _skip(
     notes: dict[str, Note] = {}
     for reason, holds in reasons.items():
         if (keep & holds).any():
-            notes[reason] = _note(ids[keep & holds])
+            notes[reason] = Note.of(ids[keep & holds])
         keep &= ~holds
     return keep, notes
-
-
-def _note(ids: Int64[np.ndarray, " n"]) -> Note:
-    return Note(len(ids), ids[:EXAMPLES].tolist())
 
 
 def _repeated(ids: Int64[np.ndarray, " n"]) -> list[int]:

@@ -1,0 +1,58 @@
+"""What reading an annotation file found: counts that add up, for the user and for data_report.json."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int64
+
+EXAMPLES = 5  # ids that a report or message lists
+
+
+@dataclass(frozen=True)
+class Note:
+    """How often something happened, and to which annotations first."""
+
+    count: int
+    examples: list[int]
+
+    @classmethod
+    def of(cls, annotation_ids: Int64[np.ndarray, " n"]) -> Note:
+        return cls(len(annotation_ids), annotation_ids[:EXAMPLES].tolist())
+
+
+@dataclass(frozen=True)
+class DataReport:
+    """What was read, kept, skipped and mended: `annotations_read == annotations_kept + sum of skipped`."""
+
+    annotations: str
+    images_folder: str
+    images: int
+    images_without_objects: int
+    images_with_crowd_only: int
+    missing_files: list[str]
+    annotations_read: int
+    annotations_kept: int
+    objects: int  # kept and not crowd
+    crowd: int
+    masks: int
+    class_counts: dict[str, int]  # objects a class
+    skipped: dict[str, Note]
+    skipped_masks: dict[str, Note]  # the annotation itself is kept, by its box
+    fixed: dict[str, Note]
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def summary(self) -> str:
+        counts = [
+            f"{self.annotations}: {self.images} images, {self.objects} objects, {len(self.class_counts)} classes",
+            f"{self.crowd} crowd" if self.crowd else "",
+            f"{len(self.missing_files)} image files missing" if self.missing_files else "",
+            *(f"skipped {note.count} ({reason})" for reason, note in self.skipped.items()),
+            *(f"left out {note.count} masks ({reason})" for reason, note in self.skipped_masks.items()),
+            *(f"mended {note.count} ({reason})" for reason, note in self.fixed.items()),
+        ]
+        return ", ".join(filter(None, counts))
