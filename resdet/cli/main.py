@@ -20,6 +20,7 @@ COMMANDS = {
     "evaluate": "resdet.cli.evaluate",
     "score": "resdet.cli.score",
     "benchmark": "resdet.cli.benchmark",
+    "check-data": "resdet.cli.check_data",
 }
 DONE, FAILED, MISTAKE, STOPPED = 0, 1, 2, 143
 

@@ -1,0 +1,145 @@
+"""Check an annotation file and its images before training on them.
+
+Prints what was read, what would be skipped or mended, and how objects are spread over classes and sizes.
+An error that would stop a training run stops this command too: one line, exit code 2.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from resdet.data.coco import CocoDataset
+    from resdet.data.report import Note
+
+# COCO's, by area in pixels.
+SIZES = (("small (under 32 x 32)", 0, 32**2), ("medium", 32**2, 96**2), ("large (over 96 x 96)", 96**2, float("inf")))
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the command line."""
+    parser.add_argument("annotations", metavar="ANNOTATIONS", help="annotation file, COCO json")
+    parser.add_argument("images", metavar="IMAGES", help="folder that its file names are relative to")
+    parser.add_argument("--decode", action="store_true", help="also decode every image (minutes for 100,000)")
+    parser.add_argument("--strict", action="store_true", help="anything skipped or mended is an error")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Reads, checks and prints; returns the exit code. Raises UserError for data that cannot be trained on."""
+    from pathlib import Path
+
+    from rich.console import Console
+
+    from resdet.data.coco import read_coco
+    from resdet.errors import UserError
+
+    dataset = read_coco(Path(args.annotations), Path(args.images))
+    report = dataset.report
+    console = Console()
+    console.print(_plain(report.annotations), soft_wrap=True)
+    for table in (_overview(dataset), _classes(report.class_counts), _sizes(dataset)):
+        console.print(table)
+    notes = _notes(report.skipped, report.skipped_masks, report.fixed)
+    if notes.row_count:
+        console.print(notes)
+    if args.strict and notes.row_count:
+        raise UserError(f"{report.summary()}; mend the annotations, or leave out --strict")
+    if args.decode:
+        _decode_all(dataset)
+        console.print(f"all {len(dataset)} images decode")
+    return 0
+
+
+def _table(title: str, *columns: str) -> Table:
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left")
+    for column in columns:
+        table.add_column(column, justify="left" if column == columns[0] else "right")
+    return table
+
+
+def _overview(dataset: CocoDataset) -> Table:
+    report = dataset.report
+    areas = dataset.areas[~dataset.crowd]
+    table = _table("Contents", "what", "count")
+    rows = (
+        ("images", report.images),
+        ("  without objects", report.images_without_objects),
+        ("  with crowd regions only", report.images_with_crowd_only),
+        ("annotations read", report.annotations_read),
+        ("  skipped", report.annotations_read - report.annotations_kept),
+        ("  objects", report.objects),
+        *((f"    {name}", int(((areas >= low) & (areas < high)).sum())) for name, low, high in SIZES),
+        ("  crowd regions", report.crowd),
+        ("masks", report.masks),
+        ("classes", len(report.class_counts)),
+    )
+    for name, count in rows:
+        table.add_row(name, f"{count:,}")
+    return table
+
+
+def _classes(counts: dict[str, int]) -> Table:
+    table = _table("Classes", "class", "objects", "share")
+    total = max(1, sum(counts.values()))
+    for name, count in sorted(counts.items(), key=lambda item: -item[1]):
+        table.add_row(_plain(name), f"{count:,}", f"{count / total:.1%}")
+    return table
+
+
+def _sizes(dataset: CocoDataset) -> Table:
+    table = _table("Sizes", "what", "least", "median", "most")
+
+    def add(name: str, values: Sequence[float]) -> None:
+        import numpy as np
+
+        if len(values):
+            table.add_row(name, *(f"{value:,.0f}" for value in np.quantile(values, (0, 0.5, 1))))
+
+    add("image height, pixels", dataset.heights)  # pyright: ignore[reportArgumentType]  # an array is a sequence here
+    add("image width, pixels", dataset.widths)  # pyright: ignore[reportArgumentType]
+    widths, heights = (dataset.boxes[:, 2:] - dataset.boxes[:, :2]).T
+    add("box height, pixels", heights)
+    add("box width, pixels", widths)
+    add("objects an image", dataset.objects_per_image())  # pyright: ignore[reportArgumentType]
+    return table
+
+
+def _notes(skipped: dict[str, Note], skipped_masks: dict[str, Note], fixed: dict[str, Note]) -> Table:
+    table = _table("Skipped and mended", "what", "count", "annotation ids, first")
+    for verb, notes in (("skipped", skipped), ("mask left out", skipped_masks), ("mended", fixed)):
+        for reason, note in notes.items():
+            table.add_row(f"{verb}: {reason}", f"{note.count:,}", ", ".join(map(str, note.examples)))
+    return table
+
+
+def _decode_all(dataset: CocoDataset) -> None:
+    """Raises UserError with the number of broken images and the first of them."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from resdet.data.images import ImageError, read_image
+    from resdet.errors import UserError
+
+    def problem(index: int) -> str | None:
+        try:
+            _ = read_image(dataset.path(index), int(dataset.heights[index]), int(dataset.widths[index]))
+        except ImageError as error:
+            return str(error)
+        return None
+
+    with ThreadPoolExecutor() as pool:  # decoding leaves Python's lock
+        problems = list(filter(None, pool.map(problem, range(len(dataset)))))
+    if problems:
+        raise UserError(f"{len(problems)} of {len(dataset)} images cannot be used; the first: {problems[0]}")
+
+
+def _plain(text: str) -> str:
+    """Safe for the terminal: neither rich's markup nor control characters."""
+    from rich.markup import escape
+
+    return escape("".join(character if character.isprintable() else ascii(character)[1:-1] for character in text))
