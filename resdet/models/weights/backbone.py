@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from torch import Tensor, nn
@@ -10,9 +10,13 @@ from torch import Tensor, nn
 from resdet.errors import UserError
 from resdet.models.weights.contract import WeightContract, to_rgb
 from resdet.models.weights.convert import FORMATS, format_of, from_torchvision
-from resdet.models.weights.coverage import CoverageReport, load_checked
+from resdet.models.weights.convert.timm import timm_names
+from resdet.models.weights.coverage import CoverageReport, load_checked, without_counters
 from resdet.models.weights.read import WeightsFile, read_weights
 from resdet.models.weights.sources import resolve
+
+PARTS = ("backbone.", "body.", "encoder.")  # what a whole model may call its backbone
+VGG_LAYERS = ((0, "fc6"), (3, "fc7"))
 
 
 def load_backbone_weights(
@@ -26,18 +30,22 @@ def load_backbone_weights(
         architecture: its name in a config: resnet50, vgg16, timm/<model>.
         also: modules that hold the family's other stages under their own names, such as a C4 head with `layer4`.
 
+    All that the file has and the backbone has not (classifier, heads) is left out and named in the report.
     Returns what was loaded, and the contract that the model has to keep: for RGB images, whatever the file was
     trained on. UserError where the file cannot be read, does not fit, or has another batch-norm epsilon.
     """
     source = resolve(spec, architecture)
     file = read_weights(source.path)
-    targets = {name for module in (backbone, *also) for name in module.state_dict()}
+    targets = without_counters({name: value for part in (backbone, *also) for name, value in part.state_dict().items()})
     state, contract, notes = _under_our_names(file, source.contract)
-    state, aligned = _aligned(state, targets)
-    state, head = _without_head(state, targets)
+    state, aligned = _aligned(_with_fc6(without_counters(state), targets), targets)
+    if architecture.startswith("timm/") and state.keys() != targets.keys():
+        translated = timm_names(without_counters(file.state), architecture, str(source.path))
+        state, aligned = _aligned(translated, targets)
+        aligned = ("names translated by timm", *aligned)
     state, contract, flipped = to_rgb(state, contract)
     _check_eps((backbone, *also), contract, str(source.path))
-    notes = (*file.notes, *notes, *aligned, *head, *flipped)
+    notes = (*file.notes, *notes, *aligned, *flipped)
     report = load_checked(backbone, state, source=str(source.path), also=also, notes=notes)
     return report, replace(contract, architecture=contract.architecture or architecture)
 
@@ -59,49 +67,62 @@ def _under_our_names(
     return file.state, assumed, ("the file declares no contract: torchvision's mean, std and RGB order are assumed",)
 
 
-def _aligned(state: dict[str, Tensor], targets: Collection[str]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """The names as they are, or without or with the prefix under which more of them fit."""
-    best, note = state, ()
-    for prefix in ("backbone.", "body.", "encoder."):
-        inside = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-        if _hits(inside, targets) > _hits(best, targets):
-            others = len(state) - len(inside)
-            best, note = inside, (f"the part under {prefix!r} is taken ({others} tensors of other parts left out)",)
-    # timm's feature extractors write a stage's first dot as an underscore: stages.0 is stages_0
-    flat = {new if (new := name.replace(".", "_", 1)) in targets else name: value for name, value in best.items()}
-    if _hits(flat, targets) > _hits(best, targets):
-        best = flat
-    if prefix := _common_prefix(targets):
-        for names in (best, {name.replace(".", "_", 1): value for name, value in best.items()} | best):
-            longer = {prefix + name: value for name, value in names.items() if prefix + name in targets}
-            if len(longer) > _hits(best, targets):
-                rest = {prefix + name: value for name, value in best.items()}
-                used = {id(value) for value in longer.values()}
-                best = longer | {name: value for name, value in rest.items() if id(value) not in used}
-    return best, note
+def _aligned(state: dict[str, Tensor], targets: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """The names as they are, or with another beginning, whichever fits the most of the model's tensors."""
+    options = [(strip, front) for strip in ("", *PARTS) for front in _fronts(targets)]
+    named = {option: _with_front(state, *option, targets) for option in options}
+    strip, front = max(options, key=lambda option: len(named[option].keys() & targets.keys()))
+    best = named[strip, front]
+    left_out = len(state) - len(best)
+    notes = (
+        f"the part under {strip!r} is taken ({left_out} tensors of other parts left out)" if strip else "",
+        _left_out(best.keys() - (kept := _of_modules(best, targets, front)).keys(), front),
+    )
+    return kept, tuple(note for note in notes if note)
 
 
-def _hits(state: Iterable[str], targets: Collection[str]) -> int:
-    return sum(name in targets for name in state)
+def _with_fc6(state: dict[str, Tensor], targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Where a head has VGG's hidden layers, these under the paper's names; torchvision numbers them."""
+    numbered = {f"classifier.{n}.{kind}": f"{fc}.{kind}" for n, fc in VGG_LAYERS for kind in ("weight", "bias")}
+    return {numbered[name] if numbered.get(name) in targets else name: value for name, value in state.items()}
 
 
-def _common_prefix(names: Collection[str]) -> str | None:
-    first = {name.partition(".")[0] for name in names}
-    return f"{first.pop()}." if len(first) == 1 else None
+def _fronts(targets: Mapping[str, Tensor]) -> list[str]:
+    """The beginnings that all of the model's names share, as wrappers such as `net.` give them; the shortest first."""
+    fronts, names = [""], list(targets)
+    while len(first := {name.partition(".")[0] for name in names}) == 1 and all("." in name for name in names):
+        fronts.append(f"{fronts[-1]}{first.pop()}.")
+        names = [name.partition(".")[2] for name in names]
+    return fronts
 
 
-def _without_head(state: dict[str, Tensor], targets: Collection[str]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """Leaves out the modules that the backbone does not have at all (fc, classifier, head), and says so."""
-    modules = {_module(name) for name in targets}
-    kept = {name: value for name, value in state.items() if _module(name) in modules}
-    left = sorted({_module(name) for name in state.keys() - kept.keys()})
-    if not kept or not left:
-        return state, ()
-    return kept, (f"no part of the backbone, left out: {', '.join(left[:8])} ({len(state) - len(kept)} tensors)",)
+def _with_front(state: dict[str, Tensor], strip: str, front: str, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Names with `strip` replaced by `front`. timm's feature extractors write the stage stages.0 as stages_0."""
+    renamed = {}
+    for name, value in state.items():
+        if name.startswith(strip):
+            plain, flat = (front + short for short in _spellings(name.removeprefix(strip)))
+            renamed[flat if flat in targets else plain] = value
+    return renamed
 
 
-def _module(name: str) -> str:
-    return name.partition(".")[0]
+def _spellings(name: str) -> tuple[str, str]:
+    return name, name.replace(".", "_", 1)
+
+
+def _of_modules(state: dict[str, Tensor], targets: Mapping[str, Tensor], front: str) -> dict[str, Tensor]:
+    """Without the modules that the backbone does not have at all, such as a classifier."""
+    modules = {_module(name, front) for name in targets}
+    return {name: value for name, value in state.items() if _module(name, front) in modules}
+
+
+def _left_out(names: Collection[str], front: str) -> str:
+    modules = sorted({_module(name, front) for name in names})
+    return f"no part of the backbone, left out: {', '.join(modules[:8])} ({len(names)} tensors)" if modules else ""
+
+
+def _module(name: str, front: str) -> str:
+    return name.removeprefix(front).partition(".")[0]
 
 
 def _check_eps(modules: Sequence[nn.Module], contract: WeightContract, source: str) -> None:

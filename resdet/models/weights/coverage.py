@@ -17,7 +17,6 @@ CLASS_HEADS = (
     "roi_heads.box_predictor.bbox_pred.",
     "roi_heads.mask_head.predictor.",
 )
-IGNORED = "num_batches_tracked"  # a step counter of BatchNorm2d, of no use to a loaded model
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,7 @@ def load_checked(
         notes: what was done to the tensors before, carried into the report.
     """
     target = _target(module, also)
-    state = {name: value for name, value in state.items() if not name.endswith(IGNORED)}
+    state = without_counters(state)
     report = replace(_compare(target, state, source, tuple(reinitialise), tuple(class_heads)), notes=notes)
     report = _with_head_notes(report, target, state)
     _check(report, target, state, required)
@@ -87,10 +86,15 @@ def load_checked(
     return report
 
 
+def without_counters(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Without BatchNorm2d's counts of steps, which are of no use to a loaded model and which frozen norms lack."""
+    return {name: value for name, value in state.items() if not name.endswith("num_batches_tracked")}
+
+
 def _target(module: nn.Module, also: Sequence[nn.Module]) -> dict[str, Tensor]:
     target: dict[str, Tensor] = {}
     for part in (module, *also):
-        tensors = {name: value for name, value in part.state_dict().items() if not name.endswith(IGNORED)}
+        tensors = without_counters(part.state_dict())
         if both := target.keys() & tensors.keys():
             raise ValueError(f"two modules have the same names: {sorted(both)[:3]}")
         target |= tensors

@@ -32,6 +32,12 @@ def family(shapes: Shapes) -> str | None:
     return None
 
 
+def architecture(shapes: Shapes) -> str | None:
+    """A backbone's name in a config (resnet50, vgg16_bn); None where the tensors do not settle it."""
+    found = re.match(r"(ResNet|VGG)-(\d+)( with batch norm)?", family(shapes) or "")
+    return f"{found[1].lower()}{found[2]}{'_bn' if found[3] else ''}" if found else None
+
+
 def _resnet(shapes: Shapes, blocks: tuple[int, ...]) -> str:
     bottleneck = any(re.search(r"layer\d\.\d+\.conv3\.weight$", name) for name in shapes)
     depths = BOTTLENECKS if bottleneck else BASIC

@@ -6,6 +6,7 @@ second that says which file is wanted and where to put it.
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import os
 import re
@@ -20,12 +21,16 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from http.client import HTTPException, HTTPMessage
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import torch
 
 from resdet.errors import UserError, did_you_mean
 from resdet.models.weights.contract import WeightContract
+
+if TYPE_CHECKING:
+    from timm.models import PretrainedCfg
+    from torchvision.models import WeightsEnum
 
 CONNECT_SECONDS = 0.8  # to find out whether there is a network at all
 STALL_SECONDS = 10.0  # a download that sends nothing for so long has failed
@@ -34,11 +39,13 @@ TIMM_FILES = ("model.safetensors", "pytorch_model.bin")
 HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.")  # resnet50-0676ba61.pth
 
 BOTTLENECK = re.compile(r"resnet(50|101|152)|resnext|wide_resnet")  # only these have a stride to place
+NORMED = re.compile(r"(wide_)?resne(x)?t|vgg\d+_bn")
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
 class Source:
-    """A file on this machine, and the contract its publisher states (None: not a published file)."""
+    """A file on this machine, and the contract its publisher states (None: unknown)."""
 
     path: Path
     contract: WeightContract | None
@@ -57,7 +64,7 @@ def resolve(spec: str, architecture: str) -> Source:
         path = Path(spec).expanduser()
         if not path.is_file():
             raise UserError(f"model.backbone.weights={spec}: no such file")
-        return Source(path, None)
+        return Source(path, timm_contract(architecture) if architecture.startswith("timm/") else None)
     if architecture.startswith("timm/"):
         if spec not in ("timm", "DEFAULT"):
             raise UserError(f"model.backbone.weights={spec}: {architecture} takes 'timm' (its own weights) or a file")
@@ -82,18 +89,44 @@ def _torchvision(spec: str, architecture: str) -> Source:
         raise UserError(
             f"model.backbone.weights={spec} is not known for {architecture}{_meant(spec, names.__members__)}"
         )
-    weights = names[spec]
-    preset = weights.transforms()  # torchvision normalises images in 0 .. 1
+    return _published(names[spec], architecture)
+
+
+def named_weights(name: str) -> Source:
+    """The file of torchvision weights by their full name, FasterRCNN_ResNet50_FPN_Weights.COCO_V1.
+
+    A detector's contract has torchvision's list of categories as class names, background and unused ones among them.
+    """
+    from torchvision.models import get_weight
+
+    try:
+        weights = get_weight(name)
+    except (ValueError, KeyError) as error:
+        raise UserError(f"{name}: torchvision has no weights of this name") from error
+    return _published(weights, None)
+
+
+def _published(weights: WeightsEnum, architecture: str | None) -> Source:
+    preset = weights.transforms()  # torchvision normalises images in 0 .. 1; its detectors do so inside the model
+    mean, std = getattr(preset, "mean", IMAGENET_MEAN), getattr(preset, "std", IMAGENET_STD)
+    categories = None if hasattr(preset, "mean") else tuple(weights.meta["categories"])
     contract = WeightContract(
-        pixel_mean=tuple(255.0 * value for value in preset.mean),  # pyright: ignore[reportArgumentType]
-        pixel_std=tuple(255.0 * value for value in preset.std),  # pyright: ignore[reportArgumentType]
-        stride_in_1x1=False if BOTTLENECK.match(architecture) else None,
-        bn_eps=None if re.fullmatch(r"vgg\d+", architecture) else 1e-5,
+        pixel_mean=tuple(255.0 * value for value in mean),  # pyright: ignore[reportArgumentType]
+        pixel_std=tuple(255.0 * value for value in std),  # pyright: ignore[reportArgumentType]
+        stride_in_1x1=False if BOTTLENECK.match(architecture or "") else None,
+        bn_eps=1e-5 if NORMED.match(architecture or "") else None,
+        class_names=categories,
         architecture=architecture,
-        source=f"torchvision {names.__name__}.{weights.name}",
+        source=f"torchvision {weights}",
     )
-    folder = Path(torch.hub.get_dir()) / "checkpoints"
-    return Source(_fetched(weights.url, folder), contract)
+    return Source(_fetched(weights.url, Path(torch.hub.get_dir()) / "checkpoints"), contract)
+
+
+def coco_names() -> list[str]:
+    """COCO's 90 category ids in their order, "N/A" for the ten that no object has."""
+    from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
+
+    return list(FasterRCNN_ResNet50_FPN_Weights.COCO_V1.meta["categories"][1:])
 
 
 def _meant(spec: str, names: Iterable[str]) -> str:
@@ -101,30 +134,37 @@ def _meant(spec: str, names: Iterable[str]) -> str:
 
 
 def _timm(architecture: str) -> Source:
-    import timm
-    from timm.models import get_pretrained_cfg, is_model
-
-    name = architecture.removeprefix("timm/")
-    published = get_pretrained_cfg(name) if is_model(name.partition(".")[0]) else None
-    if published is None:
-        near = did_you_mean(name, timm.list_models()).partition(";")[2] if len(name) > 2 else ""
-        raise UserError(f"model.backbone.name={architecture}: timm has no such model{';' if near else ''}{near[:200]}")
-    if not published.hf_hub_id and not published.url:
-        raise UserError(f"model.backbone.weights=timm: nobody has published weights of {architecture}; give a file")
-    contract = timm_contract(published.to_dict(), architecture)
+    published, contract = _timm_configuration(architecture), timm_contract(architecture)
     if published.hf_hub_id:
         return Source(_from_hugging_face(published.hf_hub_id, published.hf_hub_filename), contract)
-    return Source(_fetched(str(published.url), Path(torch.hub.get_dir()) / "checkpoints"), contract)
+    if isinstance(published.url, str) and published.url:
+        return Source(_fetched(published.url, Path(torch.hub.get_dir()) / "checkpoints"), contract)
+    raise UserError(f"model.backbone.weights=timm: nobody has published weights of {architecture}; give a file")
 
 
-def timm_contract(published: dict[str, Any], architecture: str) -> WeightContract:
-    """timm's own statement of how a model's images are normalised."""
+def timm_contract(architecture: str) -> WeightContract:
+    """timm's own statement of how the images of timm/<model> are normalised."""
+    published = _timm_configuration(architecture)
     return WeightContract(
-        pixel_mean=tuple(255.0 * value for value in published["mean"]),  # pyright: ignore[reportArgumentType]
-        pixel_std=tuple(255.0 * value for value in published["std"]),  # pyright: ignore[reportArgumentType]
+        pixel_mean=tuple(255.0 * value for value in published.mean),  # pyright: ignore[reportArgumentType]
+        pixel_std=tuple(255.0 * value for value in published.std),  # pyright: ignore[reportArgumentType]
         architecture=architecture,
-        source=f"timm {published.get('hf_hub_id') or published.get('url') or 'default configuration'}",
+        source=f"timm {published.hf_hub_id or architecture.removeprefix('timm/')}",
     )
+
+
+def _timm_configuration(architecture: str) -> PretrainedCfg:
+    import timm
+
+    name = architecture.removeprefix("timm/")
+    known = timm.is_model(name.partition(".")[0])
+    published = timm.get_pretrained_cfg(name) if known else None
+    if published is None:
+        near = difflib.get_close_matches(name.partition(".")[0], timm.list_models(), n=1)
+        raise UserError(
+            f"{architecture}: timm has no such model or tag{f'; did you mean {near[0]!r}?' if near else ''}"
+        )
+    return published
 
 
 def _from_hugging_face(repository: str, filename: str | None) -> Path:

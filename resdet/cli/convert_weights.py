@@ -1,0 +1,54 @@
+"""Convert published weights to a safetensors file that says how they were trained.
+
+Reads Detectron2's model zoo, torchvision's classifiers and detectors, MSRA's ResNets (R-50.pkl, R-101.pkl) and timm's
+checkpoints, without running anything a file contains. The report says what was converted, left out and assumed.
+
+examples:
+  tools/convert_weights.py R-50.pkl --format msra --output r50_msra.safetensors
+  tools/convert_weights.py model_final_280758.pkl --format detectron2 --class-names coco --output r50_fpn.safetensors
+  tools/convert_weights.py FasterRCNN_ResNet50_FPN_Weights.COCO_V1 --format torchvision --output r50_fpn.safetensors
+  tools/convert_weights.py timm/convnext_tiny --format timm --output convnext_tiny.safetensors
+"""
+
+from __future__ import annotations
+
+import argparse
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the command line."""
+    parser.add_argument("source", metavar="SOURCE", help="a file; torchvision: also a name; timm: also timm/MODEL")
+    parser.add_argument("--format", required=True, choices=("detectron2", "torchvision", "msra", "timm"))
+    parser.add_argument("--output", required=True, metavar="FILE.safetensors", help="must not exist yet")
+    parser.add_argument("--class-names", metavar="FILE", help="one name a line, without a background; or: coco")
+    parser.add_argument("--architecture", metavar="NAME", help="backbone's name; timm files need it: timm/MODEL")
+    parser.add_argument(
+        "--channel-order", choices=("RGB", "BGR"), help="detectron2: RGB for the newer baselines (default: BGR)"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Converts, writes, and prints what was done and the contract."""
+    from pathlib import Path
+
+    from resdet.errors import UserError
+    from resdet.models.weights.convert_file import convert_file
+    from resdet.models.weights.write import save_weights
+
+    output = Path(args.output)
+    if output.suffix != ".safetensors":
+        raise UserError(f"--output {output}: the name must end in .safetensors")
+    if output.exists() or not output.parent.is_dir():
+        raise UserError(f"--output {output}: {'exists already' if output.exists() else 'its folder does not exist'}")
+    converted = convert_file(
+        args.source,
+        args.format,
+        architecture=args.architecture,
+        channel_order=args.channel_order,
+        class_names=args.class_names,
+    )
+    save_weights(output, converted.state, converted.contract)
+    print(output)
+    for line in (*converted.notes, converted.contract.line()):
+        print(f"  {line}")
+    return 0

@@ -1,0 +1,7 @@
+"""`resdet convert-weights` for a checkout that is not installed."""
+
+import sys
+
+from resdet.cli.main import main
+
+sys.exit(main(["convert-weights", *sys.argv[1:]]))
