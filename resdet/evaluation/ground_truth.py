@@ -35,7 +35,7 @@ class _Category(msgspec.Struct, gc=False):
     name: str | None = None
 
 
-class _Annotation(msgspec.Struct):
+class _Annotation(msgspec.Struct, gc=False):
     id: int
     image_id: int
     category_id: int
@@ -81,7 +81,7 @@ class GroundTruth:
         """One line for each kind of value the file left out."""
         reasons = {"area": "taken from the mask, else from the box", "iscrowd": "taken as 0"}
         return [
-            f"{self.source}: {count} annotations have no {field}: {reasons[field]}"
+            f"{self.source}: {count} of {len(self.image)} annotations without {field}: {reasons[field]}"
             for field, count in self.filled.items()
         ]
 

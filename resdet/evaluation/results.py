@@ -17,7 +17,7 @@ from resdet.evaluation.json_file import read_json
 EXPECTED = "a COCO results file: a list of {image_id, category_id, bbox or segmentation, score}"
 
 
-class _Result(msgspec.Struct):
+class _Result(msgspec.Struct, gc=False):
     image_id: int
     category_id: int
     score: float

@@ -20,7 +20,7 @@ GOLDEN_ANGLE = 137.508  # degrees: neighbours in the palette are far apart, and 
 DARK: Color = (20, 22, 26)
 PAPER: Color = (250, 250, 248)
 LARGEST_ENLARGEMENT = 8
-MOST_HIDDEN = 0.25  # of the tags before it, in shares of its own area, that a tag may cover
+MOST_HIDDEN = 0.1  # of the tags before it, in shares of its own area, that a tag may cover
 LONGEST_NAME = 32  # characters of a class name on a tag
 OTHER_FONTS = ("DejaVuSans.ttf", "NotoSansCJK-Regular.ttc", "NotoSans-Regular.ttf", "Arial.ttf", "msyh.ttc")
 

@@ -38,7 +38,7 @@ def run(*arguments: str) -> int:
 def test_the_table_shows_every_figure_and_class(files: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
     assert run(*files, "--backend", "pycocotools") == 0
     printed = capsys.readouterr().out
-    for word in ("by pycocotools", "bbox/AP50", "1.000", "[red]cat", "bird/tit", "1 annotations have no iscrowd"):
+    for word in ("by pycocotools", "bbox/AP50", "1.000", "[red]cat", "bird/tit", "1 of 1 annotations without iscrowd"):
         assert word in printed
 
 

@@ -42,8 +42,8 @@ def test_missing_areas_and_crowd_flags_are_filled_and_counted() -> None:
     assert truth.crowd.tolist() == [False]
     assert truth.filled == {"area": 1, "iscrowd": 1}
     assert [note.split(": ")[1] for note in truth.notes()] == [
-        "1 annotations have no iscrowd",
-        "1 annotations have no area",
+        "1 of 1 annotations without iscrowd",
+        "1 of 1 annotations without area",
     ]
 
 
