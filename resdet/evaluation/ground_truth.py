@@ -161,7 +161,8 @@ def _sorted_ids(ids: list[int], noun: str, source: str) -> Int64[np.ndarray, " n
 
 def _class_names(categories: list[_Category], category_ids: np.ndarray) -> tuple[str, ...]:
     """Names in the order of the ids; the id joins where a name is missing or used twice (it is a metric's name)."""
-    names = {category.id: category.name for category in categories}
+    # Half a surrogate pair, which JSON can spell, could not be written or printed.
+    names = {c.id: (c.name or "").encode("utf-8", "replace").decode() for c in categories}
     uses = Counter(names.values())
     ordered = [(int(i), names[int(i)]) for i in category_ids]
     return tuple(name if name and uses[name] == 1 else f"{name or 'category'} (id {i})" for i, name in ordered)

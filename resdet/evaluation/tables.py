@@ -46,7 +46,7 @@ def print_figures(
     table.add_column("value", justify="right")
     table.add_column("", style="dim")
     for name, value in overall.items():
-        table.add_row(Text(name), _number(value), _meaning(name))
+        table.add_row(_printable(name), _number(value), _meaning(name))
     console.print(table)
     by_class = _by_class(figures)
     if by_class:
@@ -79,13 +79,18 @@ def _class_table(rows: Mapping[str, Mapping[str, float | None]], width: int) -> 
         table.add_column("class", width=name_width, overflow="ellipsis", no_wrap=True)
         for heading in headings:
             table.add_column(heading, justify="right", no_wrap=True)
-    cells = [[Text(name), *(_number(row.get(column)) for column in columns)] for name, row in rows.items()]
+    cells = [[_printable(name), *(_number(row.get(column)) for column in columns)] for name, row in rows.items()]
     for first in range(height):
         line: list[Text] = []
         for row in cells[first::height]:
             line += [Text(""), *row] if line else row
         table.add_row(*line)
     return table
+
+
+def _printable(text: str) -> Text:
+    """Names come from files: neither markup nor control sequences in them reach the terminal."""
+    return Text("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text))
 
 
 def _number(value: float | None) -> Text:

@@ -61,6 +61,18 @@ def test_the_json_file_is_one_flat_object(files: tuple[str, str], tmp_path: Path
     assert [path.name for path in tmp_path.glob(".*")] == []
 
 
+def test_names_from_files_cannot_steer_the_terminal_or_break_the_output(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = [{"id": 1, "name": "\x1b[31mred"}, {"id": 2, "name": "half \ud800"}, {"id": 3, "name": "猫"}]
+    truth, results, output = (str(tmp_path / name) for name in ("truth.json", "results.json", "figures.json"))
+    _ = Path(truth).write_text(json.dumps({**TRUTH, "categories": names}))
+    _ = Path(results).write_text(json.dumps(RESULTS))
+    assert run(truth, results, "--json", output) == 0
+    assert "\x1b[31mred" not in capsys.readouterr().out
+    assert {"bbox/AP/\x1b[31mred", "bbox/AP/half ?", "bbox/AP/猫"} <= set(json.loads(Path(output).read_text("utf-8")))
+
+
 def test_a_file_that_cannot_be_written_is_named(files: tuple[str, str], tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot be written"):
         _ = run(*files, "--json", str(tmp_path / "absent" / "figures.json"))
