@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Literal, Self
+from typing import Literal
 
 import msgspec
 from torch import Tensor
@@ -56,7 +56,7 @@ class WeightContract:
         return {"format": "pt", METADATA_KEY: msgspec.json.encode(present).decode()}
 
     @classmethod
-    def from_metadata(cls, metadata: Mapping[str, str], file: str) -> Self | None:
+    def from_metadata(cls, metadata: Mapping[str, str], file: str) -> WeightContract | None:
         """The contract in a file's header, None where the header has none; UserError where it is not a contract."""
         if METADATA_KEY not in metadata:
             return None
@@ -65,7 +65,7 @@ class WeightContract:
         except msgspec.DecodeError as error:
             raise UserError(f"{file}: the weight contract in its header is not valid: {error}") from error
 
-    def in_pixels(self) -> Self:
+    def in_pixels(self) -> WeightContract:
         """The same contract for pixels in 0 .. 255."""
         factor = 255.0 / self.scale
         mean, std = (_triple([value * factor for value in values]) for values in (self.pixel_mean, self.pixel_std))

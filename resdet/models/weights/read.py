@@ -114,8 +114,9 @@ def _read_torch(path: Path, *, archive: bool) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=archive)
     except UNREADABLE as error:
-        first = " ".join(str(error).split())[:160]
-        raise UserError(f"{path}: refused or damaged, it does not load as tensors alone ({first!a})") from error
+        reason = str(error).rpartition("WeightsUnpickler error: ")[2]  # what torch says before it is general advice
+        reason = " ".join(reason.split())[:140]
+        raise UserError(f"{path}: refused or damaged, torch does not load it as tensors alone ({reason!a})") from error
 
 
 def _check_archive(path: Path) -> None:

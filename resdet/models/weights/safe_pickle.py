@@ -210,7 +210,8 @@ def _load_additems(self: Any) -> None:
 
 
 def _load_frozenset(self: Any) -> None:
-    self.append(frozenset(_key(item) for item in self.pop_mark()))
+    items = self.pop_mark()
+    self.append(frozenset(_key(item) for item in items))
 
 
 def _load_bytearray8(self: Any) -> None:

@@ -119,7 +119,7 @@ def _published(weights: WeightsEnum, architecture: str | None) -> Source:
         architecture=architecture,
         source=f"torchvision {weights}",
     )
-    return Source(_fetched(weights.url, Path(torch.hub.get_dir()) / "checkpoints"), contract)
+    return Source(fetched(weights.url, Path(torch.hub.get_dir()) / "checkpoints"), contract)
 
 
 def coco_names() -> list[str]:
@@ -138,7 +138,7 @@ def _timm(architecture: str) -> Source:
     if published.hf_hub_id:
         return Source(_from_hugging_face(published.hf_hub_id, published.hf_hub_filename), contract)
     if isinstance(published.url, str) and published.url:
-        return Source(_fetched(published.url, Path(torch.hub.get_dir()) / "checkpoints"), contract)
+        return Source(fetched(published.url, Path(torch.hub.get_dir()) / "checkpoints"), contract)
     raise UserError(f"model.backbone.weights=timm: nobody has published weights of {architecture}; give a file")
 
 
@@ -190,7 +190,7 @@ def _from_hugging_face(repository: str, filename: str | None) -> Path:
     raise UserError(f"{wanted}: {endpoint}/{repository} has none of {', '.join(names)}")
 
 
-def _fetched(url: str, folder: Path) -> Path:
+def fetched(url: str, folder: Path) -> Path:
     """The cached file of this address, checked against the sha256 in its name; else downloaded into the cache."""
     name = Path(urllib.parse.urlsplit(url).path).name
     path = folder / name
