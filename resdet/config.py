@@ -223,7 +223,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 class _DataLoader(yaml.SafeLoader):
     """Plain data only: aliases are refused too, for ten nested ones can expand to a billion nodes."""
 
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
             event = self.peek_event()
             raise ComposerError(None, None, "aliases are not allowed", event.start_mark)

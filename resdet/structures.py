@@ -19,18 +19,20 @@ Conventions, stated here and assumed everywhere else:
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from typing import Self
+from typing import TypeVar
 
 import torch
 from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor
+
+Noun = TypeVar("Noun", bound="_Dense")  # typing.Self is refused by the shape checks of the tests
 
 
 @dataclass(frozen=True)
 class _Dense:
     """Moves every tensor of a noun at once."""
 
-    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Self:
+    def to(self: Noun, device: torch.device | str, *, non_blocking: bool = False) -> Noun:
         moved = {
             field.name: value.to(device, non_blocking=non_blocking)
             for field in fields(self)
@@ -38,7 +40,7 @@ class _Dense:
         }
         return replace(self, **moved)
 
-    def pin_memory(self) -> Self:
+    def pin_memory(self: Noun) -> Noun:
         """Page-locked copies, for an asynchronous copy to a GPU (called by the DataLoader)."""
         pinned = {
             field.name: value.pin_memory()
