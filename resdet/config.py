@@ -324,7 +324,7 @@ def check(config: Config) -> None:
             raise UserError(f"{key} is empty; give at least one value")
 
 
-def _check_bounds(key: str, value: Any, low: float, high: float) -> None:
+def _check_bounds(key: str, value: Any, low: int | float, high: int | float) -> None:
     """Holds for a number, for each number of a list, and for an absent value."""
     for number in value if isinstance(value, list) else [value]:
         if number is not None and not (low <= number <= high and math.isfinite(number)):
