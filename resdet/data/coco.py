@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Self
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int64
@@ -23,10 +22,10 @@ class PackedStrings:
     """Many strings in two buffers: worker processes share them, for there is no object whose count could change."""
 
     blob: bytes
-    offsets: Int64[np.ndarray, " n+1"]
+    offsets: Int64[np.ndarray, " n1"]
 
     @classmethod
-    def of(cls, strings: Iterable[str]) -> Self:
+    def of(cls, strings: Iterable[str]) -> PackedStrings:
         encoded = [string.encode() for string in strings]
         return cls(b"".join(encoded), row_offsets(np.fromiter(map(len, encoded), np.int64, len(encoded))))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Self
 
 import numpy as np
 import torch
@@ -36,7 +35,7 @@ class LoadedBatch:
     images: tuple[ImageInfo, ...]
     skipped: tuple[str, ...] = ()
 
-    def pin_memory(self) -> Self:
+    def pin_memory(self) -> LoadedBatch:
         return replace(self, batch=self.batch.pin_memory())
 
 

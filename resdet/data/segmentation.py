@@ -25,17 +25,17 @@ class RunLengths(msgspec.Struct, gc=False):
 
 @dataclass(frozen=True)
 class Segmentations:
-    """The masks of M annotations. Each is P >= 1 polygons, or run lengths, or neither (no mask).
+    """The masks of M annotations (M1 = M + 1, P1 = P + 1). Each is P >= 1 polygons, or run lengths, or neither (no mask).
 
     Annotation m owns polygons `polygon_rows[m]:polygon_rows[m + 1]`, polygon p the vertices
     `vertex_rows[p]:vertex_rows[p + 1]` (x, y in pixels of the original image), and annotation m the runs
     `run_rows[m]:run_rows[m + 1]` (background first, down the columns, height x width in all).
     """
 
-    polygon_rows: Int64[np.ndarray, " M+1"]
-    vertex_rows: Int64[np.ndarray, " P+1"]
+    polygon_rows: Int64[np.ndarray, " M1"]
+    vertex_rows: Int64[np.ndarray, " P1"]
     vertices: Float32[np.ndarray, "V 2"]
-    run_rows: Int64[np.ndarray, " M+1"]
+    run_rows: Int64[np.ndarray, " M1"]
     runs: UInt32[np.ndarray, " S"]
 
     def __len__(self) -> int:
@@ -59,7 +59,7 @@ class Segmentations:
 
 
 def take_groups(
-    offsets: Int64[np.ndarray, " g+1"], groups: Int64[np.ndarray, " t"]
+    offsets: Int64[np.ndarray, " g1"], groups: Int64[np.ndarray, " t"]
 ) -> tuple[Int64[np.ndarray, " t+1"], Int64[np.ndarray, " n"]]:
     """Offsets of the chosen groups packed one behind another, and the members to gather for them."""
     lengths = np.diff(offsets)[groups]
