@@ -25,7 +25,7 @@ from resdet.errors import UserError, did_you_mean
 class BackboneConfig:
     name: str = "resnet50"  # a key of models.backbones.BACKBONES, or timm/<model>
     weights: str | None = None  # torchvision weights by name (IMAGENET1K_V1), or a .pth / .safetensors file
-    norm: str = "frozen_bn"  # frozen_bn | bn | sync_bn | gn; families without normalisation (vgg16) have none
+    norm: str = "frozen_bn"  # frozen_bn | bn | sync_bn | gn | none; families without normalisation (vgg16) have none
     frozen_stages: int = 2  # 0: train all; 1: freeze the stem; 2: and the first stage; ... (Detectron's FREEZE_AT)
 
 
@@ -275,7 +275,7 @@ def _check_keys(tree: Any, data: dict[str, Any], path: tuple[str, ...], source: 
 
 
 CHOICES = {
-    "model.backbone.norm": ("frozen_bn", "bn", "sync_bn", "gn"),
+    "model.backbone.norm": ("frozen_bn", "bn", "sync_bn", "gn", "none"),
     "model.neck.name": ("fpn",),
     "train.device": ("auto", "cpu", "cuda"),
     "train.amp": ("auto", "off", "bf16"),
