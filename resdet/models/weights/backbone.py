@@ -73,10 +73,11 @@ def _aligned(state: dict[str, Tensor], targets: Mapping[str, Tensor]) -> tuple[d
     named = {option: _with_front(state, *option, targets) for option in options}
     strip, front = max(options, key=lambda option: len(named[option].keys() & targets.keys()))
     best = named[strip, front]
+    kept = _of_modules(best, targets, front) or best  # nothing in common: all of it, for the refusal
     left_out = len(state) - len(best)
     notes = (
         f"the part under {strip!r} is taken ({left_out} tensors of other parts left out)" if strip else "",
-        _left_out(best.keys() - (kept := _of_modules(best, targets, front)).keys(), front),
+        _left_out(best.keys() - kept.keys(), front),
     )
     return kept, tuple(note for note in notes if note)
 

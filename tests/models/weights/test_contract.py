@@ -61,7 +61,11 @@ def test_a_header_that_is_no_contract_is_refused_in_one_line(change):
 
 
 def test_what_agrees_is_no_conflict():
-    numbers = {"pixel_mean": (0.485 * 255, 0.456 * 255, 0.406 * 255), "pixel_std": (1.0, 1.0, 1.0), "stride_in_1x1": True}
+    numbers = {
+        "pixel_mean": (0.485 * 255, 0.456 * 255, 0.406 * 255),
+        "pixel_std": (1.0, 1.0, 1.0),
+        "stride_in_1x1": True,
+    }
     assert conflicts(MSRA, **numbers, bn_eps=1e-5) == []
     assert conflicts(MSRA) == []
     assert conflicts(replace(MSRA, stride_in_1x1=None), stride_in_1x1=False) == []  # the file leaves it open
