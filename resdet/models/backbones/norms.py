@@ -64,9 +64,9 @@ def conv_norm(x: Float[Tensor, "N _ _ _"], conv: nn.Conv2d, norm: nn.Module) -> 
 
     A norm with constant statistics is a scale and an offset: folded into the weight and the bias, it costs no pass over
     the activations, neither forward nor backward, and the gradients stay exact. The product is taken in the parameters'
-    precision; autocast rounds it afterwards. A norm that is being observed (a forward hook) runs by itself.
+    precision; autocast rounds it afterwards. Layers that are being observed (a hook) run one by one.
     """
-    if not _is_constant(norm) or norm._forward_hooks:
+    if not _is_constant(norm) or _is_observed(conv) or _is_observed(norm):
         return norm(conv(x))
     assert norm.running_mean is not None
     assert norm.running_var is not None
@@ -79,6 +79,10 @@ def conv_norm(x: Float[Tensor, "N _ _ _"], conv: nn.Conv2d, norm: nn.Module) -> 
 
 def _is_constant(norm: nn.Module) -> TypeGuard[FrozenBatchNorm2d | _BatchNorm]:
     return isinstance(norm, FrozenBatchNorm2d) or (isinstance(norm, _BatchNorm) and not norm.training)
+
+
+def _is_observed(module: nn.Module) -> bool:
+    return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks)
 
 
 def freeze_norms(root: nn.Module, *, within: nn.Module, frozen: Callable[[nn.Module], nn.Module] | None = None) -> None:
