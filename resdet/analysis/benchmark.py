@@ -12,11 +12,14 @@ from torch import Tensor, nn
 
 from resdet.analysis.peers import TorchvisionPeer
 from resdet.config import Config
+from resdet.engine.distributed import World, autocast, choose_device, to_device, trainable
 from resdet.models.build import build_model
 from resdet.structures import Batch, Targets
 
 OBJECTS = 8  # an image
 NUM_CLASSES = 80
+
+Contestant = tuple[Callable[..., None], tuple[Any, ...]]
 
 
 def benchmark(
@@ -31,25 +34,26 @@ def benchmark(
         against: "torchvision", or None to time ours alone.
         pairs: how often each runs, after one run to warm up.
     """
-    device = torch.device("cuda" if _on_gpu(config) else "cpu")
-    _ = torch.manual_seed(config.train.seed)
-    batch = random_batch(size, batch_size).to(device)
+    train = config.train
+    device = choose_device(train.device, World())
+    _ = torch.manual_seed(train.seed)
+    batch = to_device(random_batch(size, batch_size), train, device)
     model = build_model(config.model, NUM_CLASSES).to(device)
-    if config.train.channels_last:
+    if train.channels_last:
         model = model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  # a missing overload
-    autocast = torch.autocast(device.type, torch.bfloat16, enabled=_uses_bf16(config, device))
-
-    forward, predict = model, model.predict
-    if config.train.compile:
-        forward, predict = torch.compile(model), torch.compile(model.predict)
-    ours = [(_training_step(model, forward, autocast), (batch,)), (_prediction(model, predict, autocast), (batch,))]
-    peers: list[tuple[Callable[..., None], Any]] = []
+    precision = autocast(train, device)
+    predict = torch.compile(model.predict) if train.compile else model.predict
+    ours: list[Contestant] = [
+        (_training_step(model, trainable(model, train, World()), precision), (batch,)),
+        (_prediction(model, predict, precision), (batch,)),
+    ]
+    peers: list[Contestant] = []
     if against is not None:
         peer = TorchvisionPeer(config.model, NUM_CLASSES, size).to(device)
         images, targets = peer.inputs(batch)
         peers = [
-            (_training_step(peer, peer, autocast), (images, targets)),
-            (_prediction(peer, peer.predict, autocast), (images,)),
+            (_training_step(peer, peer, precision), (images, targets)),
+            (_prediction(peer, peer.predict, precision), (images,)),
         ]
 
     results: dict[str, float] = {"batch": batch_size, "height": size[0], "width": size[1], "pairs": pairs}
@@ -110,9 +114,7 @@ def _prediction(model: nn.Module, predict: Callable[..., Any], autocast: torch.a
     return run
 
 
-def _alternate(
-    contestants: Sequence[tuple[Callable[..., None], Any]], rounds: int, device: torch.device
-) -> list[list[float]]:
+def _alternate(contestants: Sequence[Contestant], rounds: int, device: torch.device) -> list[list[float]]:
     seconds: list[list[float]] = [[] for _ in contestants]
     for turn in range(rounds + 1):
         for times, (function, inputs) in zip(seconds, contestants, strict=True):
@@ -128,11 +130,3 @@ def _alternate(
 def _synchronize(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-
-
-def _on_gpu(config: Config) -> bool:
-    return config.train.device == "cuda" or (config.train.device == "auto" and torch.cuda.is_available())
-
-
-def _uses_bf16(config: Config, device: torch.device) -> bool:
-    return config.train.amp == "bf16" or (config.train.amp == "auto" and device.type == "cuda")

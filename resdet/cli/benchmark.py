@@ -14,7 +14,7 @@ import argparse
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("config", nargs="+", metavar="CONFIG", help="YAML files and key=value overrides")
+    parser.add_argument("config", nargs="+", metavar="CONFIG | key=value", help="YAML files and key=value overrides")
     parser.add_argument("--size", default="480x640", help="height x width of the images (default: %(default)s)")
     parser.add_argument("--batch", type=int, default=2, help="images a step (default: %(default)s)")
     parser.add_argument("--against", choices=["torchvision"], help="a peer to measure in the same run")
@@ -30,7 +30,8 @@ def run(args: argparse.Namespace) -> int:
     from rich.table import Table
 
     from resdet.analysis.benchmark import benchmark
-    from resdet.cli.arguments import parse_config
+    from resdet.cli.train import split_inputs
+    from resdet.config import load_config
     from resdet.errors import UserError
 
     height, _, width = args.size.partition("x")
@@ -38,8 +39,9 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"--size {args.size}: write height x width in pixels, for example 480x640")
     if args.batch < 1 or args.pairs < 1:
         raise UserError(f"--batch {args.batch} --pairs {args.pairs}: both must be at least 1")
+    files, overrides = split_inputs(args.config)
     results = benchmark(
-        parse_config(args.config),
+        load_config(*files, overrides=overrides),
         size=(int(height), int(width)),
         batch_size=args.batch,
         against=args.against,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from torch import Tensor, nn
@@ -69,11 +67,11 @@ def our_state(theirs: FasterRCNN) -> dict[str, Tensor]:
 
 
 @pytest.fixture(scope="module")
-def models() -> Iterator[tuple[FasterRCNN, RCNN]]:
+def models() -> tuple[FasterRCNN, RCNN]:
     theirs = torchvision_model()
     ours = build_model(torchvision_config(), CLASSES).eval()
     _ = ours.load_state_dict(our_state(theirs), strict=True)
-    yield theirs, ours
+    return theirs, ours
 
 
 def images(*sizes: tuple[int, int]) -> list[Tensor]:

@@ -23,7 +23,8 @@ corner = torch.rand(3, 8, 2) * 60
 boxes = torch.cat([corner, corner + 20], dim=-1)
 valid = torch.arange(8) < torch.tensor([5, 1, 0])[:, None]
 targets = Targets(boxes, torch.randint(0, 5, (3, 8)), torch.zeros_like(valid), valid, torch.arange(3))
-batch = Batch(torch.randint(0, 256, (3, 3, 96, 128), dtype=torch.uint8), torch.tensor([[96, 128], [80, 90], [96, 70]]), targets)
+images = torch.randint(0, 256, (3, 3, 96, 128), dtype=torch.uint8)
+batch = Batch(images, torch.tensor([[96, 128], [80, 90], [96, 70]]), targets)
 """
 
 COMPARE = """
@@ -49,7 +50,7 @@ def run(script: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("backbone", ["nano", "resnet18", "vgg16"])
+@pytest.mark.parametrize("backbone", ["nano", "resnet18"])
 def test_losses_and_prediction_are_one_graph_each(backbone: str) -> None:
     run(SETUP.format(backbone=backbone) + COUNT)
 
