@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -13,7 +12,8 @@ from jaxtyping import Int64
 
 def sample_seed(seed: int, epoch: int, index: int) -> int:
     """One number in [0, 2**32) from which everything random about a sample follows, in whichever process."""
-    return int.from_bytes(hashlib.blake2b(struct.pack("<QQQ", seed, epoch, index), digest_size=4).digest(), "little")
+    digest = hashlib.blake2b(f"{seed} {epoch} {index}".encode(), digest_size=4).digest()
+    return int.from_bytes(digest, "little")
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ class RunLengths(msgspec.Struct, gc=False):
 
 @dataclass(frozen=True)
 class Segmentations:
-    """The masks of M annotations (M1 = M + 1, P1 = P + 1). Each is P >= 1 polygons, or run lengths, or neither (no mask).
+    """The masks of M annotations: each is one or more polygons, or run lengths, or nothing. M1 = M + 1, P1 = P + 1.
 
     Annotation m owns polygons `polygon_rows[m]:polygon_rows[m + 1]`, polygon p the vertices
     `vertex_rows[p]:vertex_rows[p + 1]` (x, y in pixels of the original image), and annotation m the runs

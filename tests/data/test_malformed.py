@@ -20,8 +20,9 @@ STRANGE: list[Any] = [
     None, True, False, 0, -1, 1, 5, 2**31, 2**63, 2**64, -(2**63), 1e-6, 0.5, -0.0, 1e8, 1e38, 1e39, 1e308, "", "7",
     "\x1b[31m", "a" * 5000, "\u202eevil", "../x", [], [[]], [[[]]], [1], [1, 2, 3, 4], [[1, 2]], [[1, 2, 3]],
     [[1, 1, 2, 2, float("nan"), 3]], [float("inf")], {}, {"size": [40, 60], "counts": "abc"},
-    {"size": [40, 60], "counts": [2400]}, {"size": [60, 40], "counts": [2400]}, {"size": [40, 60], "counts": [-1, 2401]},
-    {"size": None, "counts": None}, {"counts": "PPYo1"}, {"size": [2**62, 2**62], "counts": [2**62] * 4},
+    {"size": [40, 60], "counts": [2400]}, {"size": [60, 40], "counts": [2400]},
+    {"size": [40, 60], "counts": [-1, 2401]}, {"size": None, "counts": None}, {"counts": "PPYo1"},
+    {"size": [2**62, 2**62], "counts": [2**62] * 4},
 ]  # fmt: skip
 
 
