@@ -179,11 +179,11 @@ def test_folded_statistics_are_exact():
     state = from_msra(
         {"conv1_w": torch.ones(3, 3, 7, 7), "res_conv1_bn_s": scale, "res_conv1_bn_b": offset}, "R-50.pkl"
     ).state
-    statistics = [state[f"bn1.{name}"] for name in ("running_mean", "running_var", "weight", "bias")]
+    mean, variance, weight, bias = (state[f"bn1.{name}"] for name in ("running_mean", "running_var", "weight", "bias"))
     x = torch.arange(-24.0, 24.0).view(2, 3, 2, 4)  # whole numbers, so that the products below are exact
     expected = scale[:, None, None] * x + offset[:, None, None]
-    assert torch.equal(F.batch_norm(x, *statistics, eps=1e-5), expected)
-    assert torch.equal(torch.rsqrt(statistics[1] + 1e-5), torch.ones(3))
+    assert torch.equal(F.batch_norm(x, mean, variance, weight, bias, eps=1e-5), expected)
+    assert torch.equal(torch.rsqrt(variance + 1e-5), torch.ones(3))
 
 
 def test_a_scale_without_its_offset_is_refused():
@@ -268,7 +268,7 @@ def test_every_name_of_torchvisions_other_detectors_has_one_place(name):
 
 
 def test_a_converted_detector_loads_into_ours(tmp_path):
-    torch.manual_seed(0)
+    _ = torch.manual_seed(0)
     model = torchvision.models.detection.fasterrcnn_resnet50_fpn(weights=None, weights_backbone=None, num_classes=4)
     torch.save(model.state_dict(), tmp_path / "tv.pth")
     ours = build_model(ModelConfig(), 3)

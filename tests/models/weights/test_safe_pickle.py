@@ -7,6 +7,7 @@ import pickle
 import struct
 import subprocess
 import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ def write(path, data):
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 def test_arrays_of_every_protocol_are_read(tmp_path, protocol):
-    arrays = {"w": ARRAY, "n": np.int64([3, 4]), "t": np.asfortranarray(ARRAY), "b": np.array([True, False])}
+    arrays = {"w": ARRAY, "n": np.array([3, 4]), "t": np.asfortranarray(ARRAY), "b": np.array([True, False])}
     file = write(tmp_path / "a.pkl", pickle.dumps({"model": arrays, "__author__": "x"}, protocol=protocol))
     weights = read_weights(file)
     assert weights.notes == ("taken from its entry 'model'",)
@@ -177,7 +178,7 @@ def test_a_bomb_is_refused_at_once(tmp_path, name):
     assert time.monotonic() - began < 2
 
 
-def crooked(shape=(2, 3), dtype="f4", order="<", data=BYTES):
+def crooked(shape: Any = (2, 3), dtype="f4", order="<", data: Any = BYTES):
     array = PickledArray()
     array.shape, array.data = shape, data
     kind = NAMES["numpy", "dtype"](dtype, False, True)

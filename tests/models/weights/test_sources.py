@@ -69,7 +69,7 @@ class Https(urllib.request.HTTPSHandler):
         super().__init__()
         self.pages = pages
 
-    def https_open(self, req):
+    def https_open(self, req):  # pyright: ignore[reportIncompatibleMethodOverride]
         status, headers, body = self.pages[req.full_url]
         message = HTTPMessage()
         for name, value in headers.items():
