@@ -12,6 +12,7 @@ import json
 import os
 import pickle
 import shutil
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -159,7 +160,8 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
     """Optimizer, generators and counters of a resumed run; plain data and tensors only."""
     path = checkpoint / STATE
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # torch warns of a foreign pickle before it refuses it
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: not a state that resdet wrote ({type(error).__name__})") from None
     if not isinstance(state, dict) or "step" not in state:

@@ -43,7 +43,7 @@ def evaluate_checkpoint(path: Path, *, overrides: Sequence[str] = (), output: Pa
         category_ids, absent = matched_categories(saved.class_names, dataset)
         for warning in skipped + absent:
             log.warn(warning)
-        log.say(f"{file}: step {saved.step}; {len(dataset)} images of {dataset.report.summary()}")
+        log.say(f"{file}: step {saved.step}; {dataset.report.summary()}")
         results = predict_dataset(
             model, dataset, config, category_ids=category_ids, world=world, progress=log.evaluating
         )

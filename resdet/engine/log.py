@@ -12,7 +12,6 @@ from datetime import timedelta
 from io import TextIOWrapper
 from pathlib import Path
 from types import TracebackType
-from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -50,7 +49,7 @@ class RunLog:
         self._task = self._progress.add_task("training", total=steps, figures="")
         self._speed: dict[str, float] = {}
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> RunLog:
         self._progress.start()
         return self
 
@@ -146,7 +145,7 @@ def forget_after(folder: Path, step: int) -> None:
 def _step_of(line: str) -> float:
     """Infinity for a line that was cut off by a kill."""
     try:
-        return json.loads(line)["step"]
+        return float(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError):
         return math.inf
 

@@ -142,7 +142,9 @@ def announce(state: TrainState, run: Run, source: Path | None, notes: list[str])
     trained = sum(parameter.numel() for parameter in state.model.parameters() if parameter.requires_grad)
     log.say(f"model: {config.model.backbone.name}, {sum(sizes) / 1e6:.2f} M parameters, {trained / 1e6:.2f} M trained")
     for name, dataset in (("train", run.train_set), ("val", run.val_set)):
-        log.say(f"{name}: {len(dataset)} images of {dataset.report.summary()}")
+        log.say(f"{name}: {dataset.report.summary()}")
+    if run.train_set is run.val_set:
+        log.say(f"overfit: trains and evaluates on the same {len(run.train_set)} images")
     optim = config.optim
     log.say(
         f"learning rate {peak_learning_rate(optim, config.train):.6g} = {optim.lr:g} x {config.train.batch_size} /"

@@ -7,7 +7,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from types import FrameType, TracebackType
-from typing import Self, TypeVar
+from typing import TypeVar
 
 T = TypeVar("T")
 
@@ -39,7 +39,7 @@ class StopRequest:
     def requested(self) -> bool:
         return self.signal_name is not None
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():
             self._previous = {number: signal.signal(number, self._handle) for number in HANDLED}
         return self
@@ -69,5 +69,7 @@ class StopRequest:
         if self.requested:
             os._exit(EXIT_CODE)
         self.signal_name = signal.Signals(number).name
+        # A signal to the whole process group ends the data workers too, and torch would raise wherever we are.
+        self._previous[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         if self._waiting:
             raise _WaitInterrupted

@@ -1,0 +1,144 @@
+"""The command line: what it accepts, how it answers mistakes, and that help needs no torch."""
+
+import argparse
+import importlib
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import resdet
+from resdet.cli.main import COMMANDS, main, parser_of
+from resdet.cli.train import split_inputs
+from resdet.errors import UserError
+
+ROOT = Path(__file__).parents[2]
+OPTIONS = {
+    "train": ["inputs", "--output", "--resume", "--dry-run", "--overfit"],
+    "evaluate": ["checkpoint", "overrides", "--output"],
+}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_the_options_are_frozen(name: str):
+    parser = parser_of(name, importlib.import_module(COMMANDS[name]))
+    actions = [action for action in parser._actions if not isinstance(action, argparse._HelpAction)]
+    assert [(action.option_strings or [action.dest])[-1] for action in actions] == OPTIONS[name]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_teaches_and_exits_0(name: str, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as leaving:
+        _ = main([name, "--help"])
+    assert leaving.value.code == 0
+    assert f"usage: resdet {name}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_imports_no_torch_and_answers_at_once(name: str):
+    script = (
+        "import sys, time\n"
+        "start = time.perf_counter()\n"
+        "from resdet.cli.main import main\n"
+        "try: main([sys.argv[1], '--help'])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'numpy', 'omegaconf', 'rich', 'cv2'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+        "print(time.process_time(), file=sys.stderr)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script, name], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stderr) < 0.5, "seconds of processor time"
+
+
+def test_the_overview_lists_every_command_with_a_summary(capsys: pytest.CaptureFixture[str]):
+    assert main([]) == main(["--help"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for name in COMMANDS:
+        assert any(line.split()[:1] == [name] and len(line.split()) > 3 for line in lines)
+
+
+def test_the_version_is_the_packages(capsys: pytest.CaptureFixture[str]):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.strip() == resdet.__version__
+
+
+def answered(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line that a mistake is answered with."""
+    assert main(arguments) == 2
+    errors = capsys.readouterr().err
+    assert errors.startswith("error: ")
+    assert errors.count("\n") == 1
+    return errors
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (["trian"], "did you mean 'train'"),
+        (["train", "nowhere.yaml", "--output", "x"], "nowhere.yaml"),
+        (["train", str(ROOT / "configs/nano.yaml")], "--output DIR is missing"),
+        (["train", "--output", "x"], "no CONFIG given"),
+        (["train", str(ROOT / "configs/nano.yaml"), "model.bakbone.name=vgg16", "--output", "x"], "'backbone'"),
+        (["train", str(ROOT / "configs/nano.yaml"), "train.steps=many", "--output", "x"], "train.steps"),
+        (["train", "--output", "x", "--resume", "configs/nano.yaml"], "write the config before --resume"),
+        (["train", str(ROOT / "configs/nano.yaml"), "--output", "x", "--resume", "gone"], "gone: no such file"),
+        (["evaluate", "nowhere"], "nowhere: no such file or folder"),
+    ],
+)
+def test_a_mistake_is_one_line_with_a_remedy_and_exit_code_2(
+    arguments: list[str],
+    hint: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.chdir(tmp_path)
+    assert hint in answered(arguments, capsys)
+    assert list(tmp_path.iterdir()) == [], "and leaves nothing behind"
+
+
+def test_names_from_outside_do_not_steer_the_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    def fail(_: argparse.Namespace) -> int:
+        raise UserError("class \x1b[2Jcat\nis wrong")
+
+    monkeypatch.setattr("resdet.cli.train.run", fail)
+    assert answered(["train"], capsys) == "error: class ?[2Jcat?is wrong\n"
+
+
+def test_an_interrupt_is_143(monkeypatch: pytest.MonkeyPatch):
+    def interrupt(_: argparse.Namespace) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("resdet.cli.train.run", interrupt)
+    assert main(["train"]) == 143
+
+
+def test_files_and_overrides_may_be_mixed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    _ = Path("lr=1.yaml").write_text("")
+    assert split_inputs(["a.yaml", "train.steps=3", "lr=1.yaml"]) == (["a.yaml", "lr=1.yaml"], ["train.steps=3"])
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_the_tools_are_the_commands(name: str):
+    start = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, str(ROOT / f"tools/{name}.py"), "--help"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"usage: resdet {name}" in done.stdout
+    assert time.monotonic() - start < 10
+
+
+def test_the_door_is_lazy_and_complete():
+    script = "import resdet, sys; assert 'torch' not in sys.modules; assert callable(resdet.load_config)"
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+    for name in resdet.__all__:
+        assert getattr(resdet, name)
+    with pytest.raises(AttributeError, match="no attribute 'trian'"):
+        _ = resdet.trian  # pyright: ignore[reportAttributeAccessIssue]

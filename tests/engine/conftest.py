@@ -1,0 +1,48 @@
+"""A run of milliseconds: the nano config on eight generated images."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from resdet.config import Config, load_config
+
+ROOT = Path(__file__).parents[2]
+NANO = (
+    "data.shapes.train_images=8",
+    "data.shapes.val_images=4",
+    "train.steps=6",
+    "train.log_every=1",
+    "train.checkpoint_every=3",
+    "optim.warmup_steps=2",
+)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Two threads of a loaded machine wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def nano() -> Config:
+    return load_config(ROOT / "configs/nano.yaml", overrides=NANO)
+
+
+@pytest.fixture
+def nano_arguments() -> list[str]:
+    return [str(ROOT / "configs/nano.yaml"), *NANO]
+
+
+@pytest.fixture
+def read_metrics() -> Any:
+    def lines(run: Path) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+    return lines

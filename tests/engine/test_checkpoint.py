@@ -1,0 +1,264 @@
+"""A checkpoint is whole or absent: whatever happens to the newest, the one before it loads."""
+
+import errno
+import json
+import os
+import pickle
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from resdet.config import Config
+from resdet.engine import checkpoint, files
+from resdet.engine.checkpoint import (
+    MANIFEST,
+    MODEL,
+    STATE,
+    checkpoints,
+    damage,
+    load_model,
+    model_metadata,
+    newest_checkpoint,
+    prune_checkpoints,
+    read_model_file,
+    read_state,
+    save_checkpoint,
+)  # fmt: skip
+from resdet.errors import UserError
+from resdet.models.build import build_model
+
+
+def saved(run: Path, step: int, value: float = 0.0) -> Path:
+    weights = {"w": torch.full((3, 4), value + step), "n": torch.tensor(step)}
+    return save_checkpoint(run, step=step, weights=weights, metadata={"config": "x"}, state={"step": step})
+
+
+def test_a_checkpoint_is_three_files_and_verifies(tmp_path: Path):
+    path = saved(tmp_path, 500)
+    assert path == tmp_path / "checkpoints/step_00000500"
+    assert sorted(file.name for file in path.iterdir()) == sorted([MODEL, STATE, MANIFEST])
+    assert damage(path) is None
+    assert read_state(path) == {"step": 500}
+
+
+def truncate(path: Path) -> None:
+    data = path.read_bytes()
+    _ = path.write_bytes(data[: len(data) // 2])
+
+
+def flip_a_bit(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    _ = path.write_bytes(data)
+
+
+def empty(path: Path) -> None:
+    _ = path.write_bytes(b"")
+
+
+@pytest.mark.parametrize("name", [MODEL, STATE, MANIFEST])
+@pytest.mark.parametrize("harm", [truncate, flip_a_bit, empty, Path.unlink])
+def test_a_damaged_newest_checkpoint_is_skipped_by_name_and_the_one_before_is_taken(tmp_path: Path, name: str, harm):
+    older, newer = saved(tmp_path, 1), saved(tmp_path, 2)
+    harm(newer / name)
+    if damage(newer) is None:
+        assert name == MANIFEST, "only a manifest has bits that mean nothing"
+        return
+    path, skipped = newest_checkpoint(tmp_path)
+    assert path == older
+    assert len(skipped) == 1
+    assert "step_00000002" in skipped[0]
+
+
+def test_no_sound_checkpoint_is_an_error_that_says_why(tmp_path: Path):
+    empty(saved(tmp_path, 1) / MODEL)
+    with pytest.raises(UserError, match=r"step_00000001: model.safetensors has 0 bytes"):
+        _ = newest_checkpoint(tmp_path)
+
+
+def test_saving_again_replaces_a_damaged_checkpoint_of_the_same_step(tmp_path: Path):
+    truncate(saved(tmp_path, 1) / MODEL)
+    assert damage(saved(tmp_path, 1)) is None
+
+
+def test_leftovers_of_a_killed_process_are_removed(tmp_path: Path):
+    leftover = tmp_path / "checkpoints/.step_00000001.tmp"
+    leftover.mkdir(parents=True)
+    _ = (leftover / MODEL).write_bytes(b"half")
+    _ = saved(tmp_path, 2)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step_00000002"]
+
+
+def test_pruning_keeps_the_newest_and_the_best(tmp_path: Path):
+    for step in (1, 2, 3, 4):
+        _ = saved(tmp_path, step)
+    _ = (tmp_path / "best").write_text("step_00000001\n")
+    prune_checkpoints(tmp_path, step=4, keep=2)
+    assert [path.name[-1] for path in checkpoints(tmp_path)] == ["1", "3", "4"]
+
+
+def test_pruning_leaves_later_steps_alone_after_a_resume_from_an_earlier_one(tmp_path: Path):
+    for step in (1, 2, 9):
+        _ = saved(tmp_path, step)
+    prune_checkpoints(tmp_path, step=2, keep=1)
+    assert [path.name[-1] for path in checkpoints(tmp_path)] == ["2", "9"]
+
+
+WRITE_POINTS = 7  # fsync of the parent, three files, the folder, the parent again; one more for the error path
+
+
+@pytest.mark.parametrize("reason", [errno.ENOSPC, errno.EDQUOT, errno.EIO])
+@pytest.mark.parametrize("point", range(WRITE_POINTS))
+def test_a_disk_that_fails_at_any_point_leaves_the_older_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, point: int, reason: int
+):
+    older = saved(tmp_path, 1)
+    calls = iter(range(100))
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        if next(calls) == point:
+            raise OSError(reason, os.strerror(reason))
+        real(descriptor)
+
+    monkeypatch.setattr(files.os, "fsync", fsync)
+    try:
+        _ = saved(tmp_path, 2)
+    except OSError as error:
+        assert error.errno == reason
+    monkeypatch.undo()
+    path, _ = newest_checkpoint(tmp_path)
+    assert damage(older) is None
+    assert path.name in ("step_00000001", "step_00000002")
+    assert damage(saved(tmp_path, 3)) is None, "and the next save succeeds"
+
+
+KILLED = """
+import os, random, signal, sys, time
+from pathlib import Path
+import torch
+from resdet.engine.checkpoint import newest_checkpoint, read_state, save_checkpoint
+
+run, kills = Path(sys.argv[1]), int(sys.argv[2])
+torch.set_num_threads(1)
+weights = {str(i): torch.randn(1000, 100) for i in range(10)}
+step, halves = 0, 0
+for attempt in range(kills):
+    child = os.fork()
+    if not child:
+        while True:
+            step += 1
+            save_checkpoint(run, step=step, weights=weights, metadata={"config": ""}, state={"step": step})
+    while not (run / "checkpoints").is_dir() or not list((run / "checkpoints").glob("step_*")):
+        time.sleep(0.001)
+    time.sleep(random.Random(attempt).uniform(0, 0.1))
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    halves += bool(list((run / "checkpoints").glob(".*.tmp")))
+    path, skipped = newest_checkpoint(run)
+    assert not skipped, skipped
+    step = read_state(path)["step"]
+    assert path.name == f"step_{step:08d}"
+print(halves)
+"""
+
+
+def test_sigkill_in_the_middle_of_saving_leaves_a_sound_checkpoint(tmp_path: Path):
+    """What has a final name is whole, and the next process saves over what was left half written."""
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, str(tmp_path), "20"], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) >= 5, "too few of the kills fell into a save to show anything"
+
+
+def whole_model(folder: Path, config: Config) -> Path:
+    model = build_model(config.model, 2)
+    names = model_metadata(config, ("cat", "dog"), (17, 90))
+    return save_checkpoint(folder, step=3, weights=model.state_dict(), metadata=names, state={"step": 3})
+
+
+def test_a_model_loads_from_its_run_its_checkpoint_and_its_file_alone(tmp_path: Path, nano: Config):
+    path = whole_model(tmp_path, nano)
+    alone = tmp_path / "alone.safetensors"
+    _ = alone.write_bytes((path / MODEL).read_bytes())
+    for source in (tmp_path, path, path / MODEL, alone):
+        model, config, class_names, category_ids = load_model(source)
+        assert (config, class_names, category_ids) == (nano, ("cat", "dog"), (17, 90))
+        assert not model.training
+    header = checkpoint.safe_open(alone, framework="pt").metadata()
+    assert json.loads(header["pixel_mean"]) == nano.model.pixel_mean
+    assert header["channel_order"] == "RGB"
+    assert read_model_file(alone).step == 3
+
+
+class Planted:
+    def __reduce__(self):
+        return os.system, (f"touch {Planted.canary}",)
+
+    canary = ""
+
+
+def hostile_files(folder: Path) -> dict[str, bytes]:
+    Planted.canary = str(folder / "canary")
+    overlap = json.dumps(
+        {
+            "a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]},
+            "b": {"dtype": "F32", "shape": [2], "data_offsets": [4, 12]},
+        }
+    ).encode()
+    return {
+        "a pickle": pickle.dumps(Planted()),
+        "a huge header": struct.pack("<Q", 200_000_000) + b"{}",
+        "overlapping tensors": struct.pack("<Q", len(overlap)) + overlap + bytes(12),
+        "no header of ours": struct.pack("<Q", 2) + b"{}",
+        "empty": b"",
+        "text": b"<html>404</html>",
+    }
+
+
+@pytest.mark.parametrize(
+    "kind", ["a pickle", "a huge header", "overlapping tensors", "no header of ours", "empty", "text"]
+)
+def test_a_hostile_model_file_is_one_line_and_has_no_effect(tmp_path: Path, kind: str):
+    path = tmp_path / "model.safetensors"
+    _ = path.write_bytes(hostile_files(tmp_path)[kind])
+    with pytest.raises(UserError, match=r"model.safetensors: .*") as error:
+        _ = load_model(path)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "canary").exists()
+
+
+def test_a_hostile_state_is_refused_without_effect(tmp_path: Path):
+    path = saved(tmp_path, 1)
+    Planted.canary = str(tmp_path / "canary")
+    _ = (path / STATE).write_bytes(pickle.dumps(Planted()))
+    with pytest.raises(UserError, match="state.pt"):
+        _ = read_state(path)
+    assert not (tmp_path / "canary").exists()
+
+
+def test_a_truncated_model_file_is_one_line(tmp_path: Path, nano: Config):
+    path = whole_model(tmp_path, nano)
+    truncate(path / MODEL)
+    with pytest.raises(UserError, match="damaged checkpoint: model.safetensors has"):
+        _ = load_model(path)
+
+
+def test_weights_that_do_not_fit_are_named(tmp_path: Path, nano: Config):
+    nano.model.box_head.fc_dim = 16
+    path = whole_model(tmp_path, nano)
+    nano.model.box_head.fc_dim = 32
+    with pytest.raises(UserError, match=r"roi_heads.*has shape"):
+        checkpoint.load_weights(build_model(nano.model, 2), read_model_file(path / MODEL).weights, "model")
+
+
+def test_a_missing_path_is_one_line(tmp_path: Path):
+    with pytest.raises(UserError, match="no such file or folder"):
+        _ = load_model(tmp_path / "nothing")
+    with pytest.raises(UserError, match="neither a run nor a checkpoint"):
+        _ = load_model(tmp_path)

@@ -1,0 +1,113 @@
+"""Evaluation: a detector that answers with the ground truth scores 1, whatever its images were resized to."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from resdet.config import Config
+from resdet.data.coco import CocoDataset
+from resdet.data.loader import ImageInfo, open_split, subset
+from resdet.engine.evaluate import boxes_in_original, evaluate, predict_dataset
+from resdet.engine.evaluate_checkpoint import evaluate_checkpoint, matched_categories
+from resdet.engine.train import train
+from resdet.errors import UserError
+from resdet.structures import Batch, Detections
+
+
+class Oracle(nn.Module):
+    """Finds what the batch's targets say is there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def predict(self, batch: Batch) -> Detections:
+        targets = batch.targets
+        assert targets is not None
+        return Detections(targets.boxes, targets.valid.float() * 0.9, targets.labels, targets.valid)
+
+
+def test_boxes_go_back_to_the_original_image_and_stay_inside():
+    image = ImageInfo(image_id=1, file_name="a.jpg", height=100, width=200, scale_y=2.0, scale_x=0.5)
+    boxes = torch.tensor([[10.0, 20.0, 50.0, 60.0], [-4.0, -4.0, 500.0, 500.0]])
+    np.testing.assert_allclose(boxes_in_original(boxes, image), [[20, 10, 100, 30], [0, 0, 200, 100]])
+
+
+@pytest.mark.parametrize(("side", "batch"), [(64, 1), (96, 3), (160, 4)])
+def test_perfect_detections_score_one_at_any_size_and_batch(nano: Config, side: int, batch: int):
+    nano.data.augment.test_short_side = nano.data.augment.max_side = side
+    nano.eval.batch_size = batch
+    metrics = evaluate(Oracle(), open_split(nano.data, "val"), nano)
+    assert metrics["bbox/AP"] == pytest.approx(1)
+    assert all(value is None or value == pytest.approx(1) for name, value in metrics.items() if name.count("/") == 2)
+
+
+def test_category_ids_of_the_data_set_come_back(nano: Config, tmp_path: Path):
+    dataset = renamed(nano, tmp_path, ids=[90, 1, 17, 4, 55, 6, 700, 8])
+    results = predict_dataset(Oracle(), dataset, nano)
+    assert set(results.category_ids.tolist()) <= {90, 1, 17, 4, 55, 6, 700, 8}
+    assert evaluate(Oracle(), dataset, nano, results=results)["bbox/AP"] == pytest.approx(1)
+
+
+def test_a_part_of_the_data_is_scored_alone(nano: Config):
+    assert evaluate(Oracle(), subset(open_split(nano.data, "train"), 2), nano)["bbox/AP"] == pytest.approx(1)
+
+
+def test_evaluation_leaves_the_model_in_its_mode(nano: Config):
+    model = Oracle().train()
+    _ = predict_dataset(model, open_split(nano.data, "val"), nano)
+    assert model.training
+
+
+class Blind(Oracle):
+    def predict(self, batch: Batch) -> Detections:
+        n = len(batch.images)
+        empty: Tensor = torch.zeros(n, 5)
+        return Detections(torch.zeros(n, 5, 4), empty, empty.long(), empty.bool())
+
+
+def test_no_detections_score_zero(nano: Config):
+    assert evaluate(Blind(), open_split(nano.data, "val"), nano)["bbox/AP"] == 0
+
+
+def renamed(config: Config, folder: Path, *, ids: list[int] | None = None, names: list[str] | None = None):
+    """The val set with other category ids or names."""
+    from resdet.data.coco import read_coco
+
+    source: CocoDataset = open_split(config.data, "val")
+    truth = json.loads(source.annotations.read_text())
+    old = [category["id"] for category in truth["categories"]]
+    new = dict(zip(old, ids or old, strict=True))
+    for category, name in zip(truth["categories"], names or list(source.class_names), strict=True):
+        category |= {"id": new[category["id"]], "name": name}
+    for annotation in truth["annotations"]:
+        annotation["category_id"] = new[annotation["category_id"]]
+    path = folder / "renamed.json"
+    _ = path.write_text(json.dumps(truth))
+    return read_coco(path, source.images)
+
+
+def test_classes_are_matched_by_name_and_absent_ones_are_said(nano: Config, tmp_path: Path):
+    dataset = renamed(nano, tmp_path, ids=[8, 7, 6, 5, 4, 3, 2, 1])
+    ids, warnings = matched_categories(("heart", "circle", "unicorn"), dataset)
+    assert ids.tolist() == [1, 8, -1]
+    assert len(warnings) == 1
+    assert "unicorn" in warnings[0]
+    with pytest.raises(UserError, match=r"has none of the model's classes \(unicorn"):
+        _ = matched_categories(("unicorn",), dataset)
+
+
+def test_a_saved_model_scores_what_it_scored_in_training(nano: Config, tmp_path: Path):
+    metrics = train(nano, tmp_path / "run")
+    again = evaluate_checkpoint(tmp_path / "run", output=tmp_path / "figures")
+    assert again == metrics
+    written = json.loads((tmp_path / "figures/eval.json").read_text())
+    assert {name: written[name] for name in metrics} == metrics
+    for result in json.loads((tmp_path / "figures/predictions.json").read_text()):
+        assert {"image_id", "category_id", "bbox", "score"} == result.keys()
+    with pytest.raises(UserError, match="unknown key 'evla'"):
+        _ = evaluate_checkpoint(tmp_path / "run", overrides=["evla.backend=auto"])

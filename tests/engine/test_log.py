@@ -1,0 +1,42 @@
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from resdet.engine.log import RunLog, forget_after, printable
+
+
+def test_control_characters_do_not_reach_the_terminal():
+    assert printable("cat\x1b[2J\u202edog\n") == "cat?[2J?dog?"
+    assert printable("Straße, 車, [bold]") == "Straße, 車, [bold]"
+
+
+def test_names_are_not_markup(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    with RunLog(tmp_path, steps=1) as log:
+        log.say("[red]name[/red] :smile: \x1b[31m")
+    assert capsys.readouterr().out == "[red]name[/red] :smile: ?[31m\n"
+    assert (tmp_path / "log.txt").read_text() == "[red]name[/red] :smile: ?[31m\n"
+
+
+def test_metrics_are_one_object_a_line_with_null_for_what_json_cannot_say(tmp_path: Path):
+    with RunLog(tmp_path, steps=1) as log:
+        log.metrics(3, {"loss": 0.5, "grad_norm": math.inf, "bbox/AP": None})
+    assert [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == [
+        {"step": 3, "loss": 0.5, "grad_norm": None, "bbox/AP": None}
+    ]
+
+
+def test_lines_beyond_the_step_of_a_resume_are_forgotten_and_half_a_line_too(tmp_path: Path):
+    lines = ['{"step": 1, "loss": 1.0}', '{"step": 2, "loss": 2.0}', '{"step": 3, "lo']
+    _ = (tmp_path / "metrics.jsonl").write_text("\n".join(lines))
+    forget_after(tmp_path, 1)
+    assert (tmp_path / "metrics.jsonl").read_text() == lines[0] + "\n"
+
+
+def test_a_process_that_does_not_lead_is_silent(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    with RunLog(tmp_path, steps=1, speaks=False) as log:
+        log.say("hello")
+        log.metrics(1, {"loss": 1.0})
+    assert capsys.readouterr().out == ""
+    assert list(tmp_path.iterdir()) == []

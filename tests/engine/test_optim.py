@@ -1,0 +1,72 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from resdet.config import OptimConfig, TrainConfig
+from resdet.engine.optim import build_optimizer, clip_gradients, learning_rate, peak_learning_rate
+
+TRAIN = TrainConfig(steps=90, batch_size=4)
+
+
+def rate(step: int, **changes: float | str | list[float]) -> float:
+    return learning_rate(step, OptimConfig(**{"lr": 0.16, "warmup_steps": 0, **changes}), TRAIN)  # pyright: ignore
+
+
+def test_the_learning_rate_is_in_proportion_to_the_batch():
+    assert peak_learning_rate(OptimConfig(lr=0.02, reference_batch=16), TrainConfig(batch_size=2)) == 0.0025
+    assert peak_learning_rate(OptimConfig(lr=0.02, reference_batch=16), TrainConfig(batch_size=16)) == 0.02
+
+
+def test_warmup_is_a_straight_line_from_its_factor_to_the_peak():
+    rates = [rate(step, schedule="constant", warmup_steps=10, warmup_factor=0.1) for step in range(12)]
+    assert rates[0] == pytest.approx(0.1 * 0.04)
+    assert rates[5] == pytest.approx(0.55 * 0.04)
+    assert rates[10] == rates[11] == pytest.approx(0.04)
+
+
+def test_the_step_schedule_falls_at_its_milestones():
+    rates = [rate(step, schedule="step", milestones=[2 / 3, 8 / 9], gamma=0.1) for step in (0, 59, 60, 79, 80, 89)]
+    assert rates == pytest.approx([0.04, 0.04, 0.004, 0.004, 0.0004, 0.0004])
+
+
+def test_the_cosine_schedule_is_half_at_half_time_and_ends_at_zero():
+    assert rate(0, schedule="cosine") == pytest.approx(0.04)
+    assert rate(45, schedule="cosine") == pytest.approx(0.02)
+    assert rate(90, schedule="cosine") == pytest.approx(0)
+
+
+class Mixed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 1)
+        self.norm = nn.GroupNorm(2, 4)
+        self.frozen = nn.Linear(2, 2).requires_grad_(requires_grad=False)
+
+
+def test_norms_have_their_own_weight_decay_and_frozen_parameters_none():
+    model = Mixed()
+    optimizer = build_optimizer(model, OptimConfig(weight_decay=0.5, norm_weight_decay=0.25))
+    decay = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+    assert decay[id(model.conv.weight)] == decay[id(model.conv.bias)] == 0.5
+    assert decay[id(model.norm.weight)] == decay[id(model.norm.bias)] == 0.25
+    assert id(model.frozen.weight) not in decay
+    assert len(decay) == 4
+
+
+@pytest.mark.parametrize(("name", "kind"), [("sgd", torch.optim.SGD), ("adamw", torch.optim.AdamW)])
+def test_the_optimizer_is_chosen_by_name(name: str, kind: type[torch.optim.Optimizer]):
+    assert isinstance(build_optimizer(Mixed(), OptimConfig(name=name)), kind)
+
+
+def test_clipping_bounds_the_norm_of_all_gradients_together_and_returns_the_norm_before():
+    model = nn.Linear(2, 1)
+    model.weight.grad = torch.tensor([[3.0, 0.0]])
+    model.bias.grad = torch.tensor([4.0])
+    assert clip_gradients(model, None).item() == 5
+    torch.testing.assert_close(model.weight.grad, torch.tensor([[3.0, 0.0]]))
+    assert clip_gradients(model, 1.0).item() == 5
+    torch.testing.assert_close(model.weight.grad, torch.tensor([[0.6, 0.0]]), rtol=1e-5, atol=0)
+    torch.testing.assert_close(model.bias.grad, torch.tensor([0.8]), rtol=1e-5, atol=0)
+    assert math.isclose(clip_gradients(model, 1.0).item(), 1, rel_tol=1e-5)

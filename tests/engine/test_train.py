@@ -1,0 +1,380 @@
+"""Training: resumed to the last bit, stopped by signals without losing a step, and safe from bad numbers."""
+
+import hashlib
+import json
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import resdet.engine.saving
+from resdet.config import Config
+from resdet.engine import checkpoint
+from resdet.engine.checkpoint import checkpoints, read_model_file, read_state
+from resdet.engine.distributed import World
+from resdet.engine.optim import build_optimizer
+from resdet.engine.signals import Stopped
+from resdet.engine.state import TrainState, config_warnings
+from resdet.engine.train import due, train
+from resdet.errors import UserError
+from resdet.structures import Batch
+
+ROOT = Path(__file__).parents[2]
+
+
+def weights_hash(run: Path, step: int) -> str:
+    weights = read_model_file(checkpoint.checkpoint_path(run, step) / checkpoint.MODEL).weights
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        digest.update(weights[name].numpy().tobytes())
+    return digest.hexdigest()
+
+
+def losses(lines: list[dict[str, Any]]) -> list[tuple[int, str]]:
+    return [(line["step"], line["loss"].hex()) for line in lines if "loss" in line]
+
+
+def test_due_is_every_so_many_steps_and_never_for_zero():
+    assert [step for step in range(10) if due(step, 4)] == [4, 8]
+    assert not any(due(step, 0) for step in range(10))
+
+
+def test_a_run_leaves_what_the_next_reader_needs(tmp_path: Path, nano: Config, read_metrics: Any):
+    nano.eval.every = 3
+    run = tmp_path / "run"
+    metrics = train(nano, run)
+    assert {path.name for path in run.iterdir()} == {
+        "best", "checkpoints", "config.yaml", "data_report.json", "eval.json", "log.txt", "metrics.jsonl"
+    }  # fmt: skip
+    written = json.loads((run / "eval.json").read_text())
+    assert written.pop("backend").split()[0] in ("pycocotools", "hotcoco")
+    assert written.pop("step") == 6
+    assert written == metrics
+    lines = read_metrics(run)
+    assert [line["step"] for line in lines if "loss" in line] == [1, 2, 3, 4, 5, 6]
+    assert [line["step"] for line in lines if "bbox/AP" in line] == [3, 6]
+    assert {"lr", "loss", "grad_norm", "images_per_second", "data_wait", "loss_objectness"} <= lines[0].keys()
+    total = sum(value for name, value in lines[0].items() if name.startswith("loss_"))
+    assert lines[0]["loss"] == pytest.approx(total)
+    assert (run / "best").read_text().strip() in {path.name for path in checkpoints(run)}
+    assert "learning rate 0.01 = 0.08 x 2 / 16" in (run / "log.txt").read_text()
+
+
+@pytest.fixture
+def full_run(tmp_path: Path, nano: Config) -> Path:
+    nano.train.checkpoint_every, nano.train.keep_checkpoints = 1, 10
+    nano.eval.every = 2
+    run = tmp_path / "full"
+    _ = train(nano, run)
+    return run
+
+
+def test_a_resume_at_every_step_ends_with_the_same_bits(
+    tmp_path: Path, nano: Config, full_run: Path, read_metrics: Any
+):
+    for step in (1, 3, 5):
+        run = tmp_path / f"resumed-{step}"
+        _ = shutil.copytree(full_run, run)
+        for path in checkpoints(run)[step:]:
+            shutil.rmtree(path)
+        _ = torch.manual_seed(step)  # whatever the process did before
+        _ = train(nano, run, resume=True)
+        assert weights_hash(run, 6) == weights_hash(full_run, 6)
+        assert losses(read_metrics(run)) == losses(read_metrics(full_run))
+        ours, theirs = (read_state(checkpoint.checkpoint_path(path, 6)) for path in (run, full_run))
+        assert {k: ours[k] for k in ("best", "best_step", "step")} == {
+            k: theirs[k] for k in ("best", "best_step", "step")
+        }
+
+
+def test_a_damaged_newest_checkpoint_falls_back_and_says_so(full_run: Path, nano: Config):
+    wanted = weights_hash(full_run, 6)
+    _ = (checkpoint.checkpoint_path(full_run, 6) / checkpoint.MODEL).write_bytes(b"")
+    _ = train(nano, full_run, resume=True)
+    assert "step_00000006: model.safetensors has 0 bytes" in (full_run / "log.txt").read_text()
+    assert weights_hash(full_run, 6) == wanted
+
+
+def test_workers_do_not_change_the_run(tmp_path: Path, nano: Config, full_run: Path):
+    nano.data.workers = 1
+    _ = train(nano, tmp_path / "workers")
+    assert weights_hash(tmp_path / "workers", 6) == weights_hash(full_run, 6)
+
+
+def test_a_finished_run_says_so_and_gives_its_figures_again(full_run: Path, nano: Config):
+    before = {
+        name: v for name, v in json.loads((full_run / "eval.json").read_text()).items() if name.startswith("bbox")
+    }
+    assert train(nano, full_run, resume=True) == before
+    assert "finished at step 6 before" in (full_run / "log.txt").read_text()
+
+
+def test_a_resume_with_another_config_names_the_keys(full_run: Path, nano: Config):
+    nano.optim.lr, nano.model.neck.channels = 0.5, 8
+    with pytest.raises(UserError, match=r"model.neck.channels=8 \(was 16\), optim.lr=0.5 \(was 0.08\)"):
+        _ = train(nano, full_run, resume=True)
+
+
+def test_a_resume_may_change_what_does_not_touch_the_result(nano: Config):
+    other = replace(nano, data=replace(nano.data, workers=3), train=replace(nano.train, log_every=7))
+    assert config_warnings(nano, other, Path("run")) == []
+    longer = replace(nano, train=replace(nano.train, steps=12))
+    assert config_warnings(nano, longer, Path("run")) == ["train.steps was 6 and is now 12"]
+
+
+def test_a_resume_on_other_data_is_refused(tmp_path: Path, full_run: Path, nano: Config):
+    source = json.loads((full_run / "data_report.json").read_text())["train"]
+    changed = json.loads(Path(source["annotations"]).read_text())
+    del changed["annotations"][0]
+    _ = (tmp_path / "changed.json").write_text(json.dumps(changed))
+    for split in (nano.data.train,):
+        split.annotations, split.images = str(tmp_path / "changed.json"), source["images_folder"]
+    with pytest.raises(UserError, match="another config: .*data.train.annotations"):
+        _ = train(nano, full_run, resume=True)
+
+
+def test_another_number_of_threads_is_a_warning_with_both(full_run: Path, nano: Config):
+    nano.train.steps = 7
+    torch.set_num_threads(2)
+    _ = train(nano, full_run, resume=True)
+    text = (full_run / "log.txt").read_text()
+    assert "warning: the run had threads=1 and goes on with 2" in text
+    assert "warning: train.steps was 6 and is now 7" in text
+
+
+def test_a_run_is_never_overwritten(full_run: Path, nano: Config):
+    with pytest.raises(UserError, match="already holds a run; continue it with --resume"):
+        _ = train(nano, full_run)
+
+
+def test_a_folder_of_something_else_is_refused_also_with_resume(tmp_path: Path, nano: Config):
+    _ = (tmp_path / "thesis.tex").write_text("years of work")
+    for resume in (False, True):
+        with pytest.raises(UserError, match="not empty and not a run of resdet"):
+            _ = train(nano, tmp_path, resume=resume)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_resume_with_nothing_to_resume_begins(tmp_path: Path, nano: Config):
+    nano.train.steps = 1
+    _ = train(nano, tmp_path / "new", resume=True)
+    assert "holds no checkpoint yet: training begins at step 0" in (tmp_path / "new/log.txt").read_text()
+
+
+def test_everything_with_a_state_is_saved(nano: Config, full_run: Path):
+    """Walks the state: whatever has a state_dict, or is a number, has its place in the checkpoint."""
+    model = nn.Linear(1, 1)
+    state = TrainState(model, build_optimizer(model, nano.optim))
+    snapshot = state.snapshot("", World())
+    for name, value in vars(state).items():
+        if name != "model":
+            assert name in snapshot, f"TrainState.{name} is lost in a checkpoint"
+            if hasattr(value, "state_dict"):
+                assert snapshot[name] == value.state_dict()
+    assert read_state(checkpoints(full_run)[-1]).keys() == snapshot.keys()
+
+
+def test_a_dry_run_writes_nothing(tmp_path: Path, nano: Config, capsys: pytest.CaptureFixture[str]):
+    assert train(nano, tmp_path / "dry", dry_run=True) == {}
+    assert list(tmp_path.iterdir()) == []
+    printed = capsys.readouterr().out
+    for words in ("parameters", "learning rate", "s a step", "memory", "nothing was written", "evaluation batch"):
+        assert words in printed
+
+
+def test_overfit_trains_and_evaluates_on_the_same_images(tmp_path: Path, nano: Config):
+    nano.train.steps = 1
+    _ = train(nano, tmp_path / "run", overfit=3)
+    report = json.loads((tmp_path / "run/data_report.json").read_text())
+    assert report["train"] == report["val"]
+    assert "overfit: trains and evaluates on the same 3 images" in (tmp_path / "run/log.txt").read_text()
+
+
+def broken_at(step: int, kind: str) -> Any:
+    """The nano model with a loss (or only a gradient) that is not finite at one step."""
+    from resdet.models.build import build_model
+
+    def build(*arguments: Any) -> nn.Module:
+        model = build_model(*arguments)
+        forward, calls = model.forward, iter(range(1000))
+
+        def broken(batch: Batch) -> dict[str, Tensor]:
+            losses = forward(batch)
+            if next(calls) >= step:
+                loss = losses["loss_classifier"]
+                # sqrt at 0: the value is 0, the gradient infinite
+                losses["loss_classifier"] = loss * math.nan if kind == "loss" else loss + (loss * 0).sqrt()
+            return losses
+
+        model.forward = broken  # pyright: ignore[reportAttributeAccessIssue]
+        return model
+
+    return build
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_update(
+    tmp_path: Path, nano: Config, monkeypatch: pytest.MonkeyPatch
+):
+    nano.train.checkpoint_every = 1
+    monkeypatch.setattr("resdet.engine.setup.build_model", broken_at(4, "loss"))
+    optimizer_steps = []
+    real = torch.optim.SGD.step
+    monkeypatch.setattr(torch.optim.SGD, "step", lambda self: optimizer_steps.append(real(self)))
+    with pytest.raises(UserError, match=r"step 4: loss_classifier is nan.*bad_step.json") as error:
+        _ = train(nano, tmp_path / "run")
+    assert "\n" not in str(error.value)
+    assert len(optimizer_steps) == 4
+    dump = json.loads((tmp_path / "run/bad_step.json").read_text())
+    assert dump["step"] == 4
+    assert dump["losses"]["loss_classifier"] == "nan"
+    assert len(dump["images"]) == 2
+    assert {"image_id", "file_name"} == dump["images"][0].keys()
+    assert checkpoints(tmp_path / "run")[-1].name == "step_00000004"
+
+
+def test_gradients_that_are_not_finite_are_left_out_and_too_many_are_an_error(
+    tmp_path: Path, nano: Config, monkeypatch: pytest.MonkeyPatch
+):
+    nano.train.steps, nano.train.keep_checkpoints = 30, 10
+    monkeypatch.setattr("resdet.engine.setup.build_model", broken_at(2, "gradient"))
+    with pytest.raises(UserError, match="10 gradients in a row were not finite"):
+        _ = train(nano, tmp_path / "run")
+    assert "step 2: the gradient is not finite; update left out (1 in a row)" in (tmp_path / "run/log.txt").read_text()
+    assert weights_hash(tmp_path / "run", 3) == weights_hash(tmp_path / "run", 9)
+
+
+def fail_to_save(monkeypatch: pytest.MonkeyPatch, at: set[int]) -> None:
+    real = checkpoint.save_checkpoint
+
+    def save_checkpoint(run: Path, *, step: int, **rest: Any) -> Path:
+        if step in at:
+            raise OSError(28, "No space left on device")
+        return real(run, step=step, **rest)
+
+    monkeypatch.setattr(resdet.engine.saving.checkpoint, "save_checkpoint", save_checkpoint)
+
+
+def test_training_goes_on_when_a_save_fails(tmp_path: Path, nano: Config, monkeypatch: pytest.MonkeyPatch):
+    nano.train.checkpoint_every = 1
+    fail_to_save(monkeypatch, {2, 3})
+    _ = train(nano, tmp_path / "run")
+    text = (tmp_path / "run/log.txt").read_text()
+    assert "warning: step 3: checkpoint not saved: No space left on device; the newest is still step_00000001" in text
+    assert checkpoints(tmp_path / "run")[-1].name == "step_00000006"
+
+
+def test_saves_that_fail_again_and_again_are_an_error(tmp_path: Path, nano: Config, monkeypatch: pytest.MonkeyPatch):
+    nano.train.checkpoint_every = 1
+    fail_to_save(monkeypatch, {2, 3, 4})
+    with pytest.raises(UserError, match="step 4: checkpoint not saved: No space left.*make room"):
+        _ = train(nano, tmp_path / "run")
+    assert checkpoint.damage(checkpoint.checkpoint_path(tmp_path / "run", 1)) is None
+
+
+def test_batch_norm_with_one_image_a_process_is_refused(tmp_path: Path, nano: Config):
+    nano.model.backbone.norm, nano.train.batch_size = "bn", 1
+    with pytest.raises(UserError, match=r"batch normalisation with 1 image a process"):
+        _ = train(nano, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_frozen_layers_with_random_weights_are_a_loud_warning(tmp_path: Path, nano: Config):
+    nano.model.backbone.norm, nano.train.steps = "frozen_bn", 1
+    _ = train(nano, tmp_path / "run")
+    assert (
+        "warning: frozen batch normalisation with random weights will never learn"
+        in (tmp_path / "run/log.txt").read_text()
+    )
+
+
+def test_a_number_of_classes_that_the_data_does_not_have_is_an_error(tmp_path: Path, nano: Config):
+    nano.model.num_classes = 80
+    with pytest.raises(UserError, match="model.num_classes=80, but .* has 8 categories"):
+        _ = train(nano, tmp_path / "run")
+
+
+def test_a_batch_that_cannot_be_shared_is_an_error(nano: Config):
+    from resdet.engine.setup import check_setup
+
+    with pytest.raises(UserError, match=r"train.batch_size=2 .* divisible by their number, 4"):
+        check_setup(nano, World(size=4))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+def test_a_signal_saves_before_leaving_and_the_resumed_run_ends_with_the_same_bits(
+    tmp_path: Path, nano: Config, full_run: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+):
+    import resdet.engine.train as module
+
+    real = module.check_losses
+
+    def interrupted(losses: dict[str, float], state: TrainState, *rest: Any) -> None:
+        real(losses, state, *rest)
+        if state.step == 3:
+            os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(module, "check_losses", interrupted)
+    with pytest.raises(Stopped, match=f"stopped by {number.name} at step 4, saved; go on .* --resume"):
+        _ = train(nano, tmp_path / "run")
+    assert checkpoints(tmp_path / "run")[-1].name == "step_00000004"
+    monkeypatch.undo()
+    _ = train(nano, tmp_path / "run", resume=True)
+    assert weights_hash(tmp_path / "run", 6) == weights_hash(full_run, 6)
+
+
+def test_a_signal_to_the_whole_process_group_loses_no_step_and_exits_143(
+    tmp_path: Path, nano_arguments: list[str], read_metrics: Any
+):
+    """As from a terminal or a batch system: the data workers are hit too."""
+    run = tmp_path / "run"
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "tools/train.py"), *nano_arguments, "train.steps=100000", "data.workers=1"]
+        + ["--output", str(run)],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline and process.poll() is None:
+        if (run / "metrics.jsonl").exists() and len((run / "metrics.jsonl").read_text().splitlines()) >= 3:
+            break
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 143, errors
+    last = read_metrics(run)[-1]["step"]
+    assert checkpoints(run)[-1].name == f"step_{last:08d}"
+    assert errors.strip() == f"stopped by SIGTERM at step {last}, saved; go on with the same command and --resume"
+
+
+def test_a_signal_during_an_evaluation_saves_and_the_resumed_run_evaluates(
+    tmp_path: Path, nano: Config, monkeypatch: pytest.MonkeyPatch, read_metrics: Any
+):
+    import resdet.engine.evaluate as module
+
+    real = module.add_detections
+
+    def interrupted(*arguments: Any) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        real(*arguments)
+
+    nano.eval.every = 2
+    monkeypatch.setattr(module, "add_detections", interrupted)
+    with pytest.raises(Stopped, match="stopped by SIGTERM at step 2"):
+        _ = train(nano, tmp_path / "run")
+    assert checkpoints(tmp_path / "run")[-1].name == "step_00000002"
+    monkeypatch.undo()
+    _ = train(nano, tmp_path / "run", resume=True)
+    assert [line["step"] for line in read_metrics(tmp_path / "run") if "bbox/AP" in line] == [2, 4, 6]
