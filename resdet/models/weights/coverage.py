@@ -169,6 +169,8 @@ def _cause(report: CoverageReport, target: Mapping[str, Tensor], state: Mapping[
     theirs, ours = (family({name: value.shape for name, value in side.items()}) for side in (state, target))
     prefix = None if report.matched else _prefix(target, state)
     statistics = [name for name in (*report.missing, *report.unexpected) if name.endswith("running_mean")]
+    if report.mismatched and all(name.startswith(CLASS_HEADS) for name in report.mismatched):
+        return "Likely cause: the file and the model have another number of classes"
     if theirs and ours and theirs != ours:
         return f"Likely cause: the file is {theirs}, the model is {ours}"
     if prefix:

@@ -333,6 +333,13 @@ def test_the_command_names_the_classes(tmp_path):
     assert contract.class_names == ("cat", "dog")
 
 
+def test_a_wrong_architecture_is_contradicted(tmp_path):
+    torch.save(torchvision.models.resnet18().state_dict(), tmp_path / "r18.pth")
+    assert convert_file(str(tmp_path / "r18.pth"), "torchvision").contract.architecture == "resnet18"
+    with pytest.raises(UserError, match=r"said to be resnet34, but its tensors are those of resnet18"):
+        _ = convert_file(str(tmp_path / "r18.pth"), "torchvision", architecture="resnet34")
+
+
 def test_coco_has_80_names_and_90_category_ids(tmp_path):
     for rows in (80, 90):
         torch.save(small_torchvision(rows), tmp_path / f"{rows}.pth")

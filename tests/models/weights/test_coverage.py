@@ -116,6 +116,12 @@ def test_another_number_of_classes_starts_the_head_anew_and_says_so():
     assert torch.equal(model.state_dict()["body.0.weight"], before["body.0.weight"]) is False
 
 
+def test_classes_that_differ_are_refused_where_nothing_may_start_anew():
+    message = refusal(head(3), head(80).state_dict(), class_heads=())
+    assert "cls_score.weight (file 81x2, model 4x2)" in message
+    assert "Likely cause: the file and the model have another number of classes" in message
+
+
 def test_a_head_of_other_width_is_refused():
     state = copied(head(3)) | {"roi_heads.box_predictor.cls_score.weight": torch.ones(4, 7)}
     assert "cls_score.weight (file 4x7, model 4x2)" in refusal(head(3), state)
