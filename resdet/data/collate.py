@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from jaxtyping import Bool, Float32, Int64, UInt8
+from torch import Tensor
 
 from resdet.structures import Batch, Targets
 
@@ -25,6 +26,13 @@ class ImageInfo:
     width: int
     scale_y: float
     scale_x: float
+
+
+def boxes_in_original(boxes: Float32[Tensor, "D 4"], image: ImageInfo) -> Float32[np.ndarray, "D 4"]:
+    """Boxes in the resized image, (x1, y1, x2, y2), as boxes in the original one and inside it."""
+    scale = np.array([image.scale_x, image.scale_y] * 2, dtype=np.float32)
+    limit = np.array([image.width, image.height] * 2, dtype=np.float32)
+    return np.clip(boxes.numpy() / scale, 0, limit)
 
 
 @dataclass(frozen=True)

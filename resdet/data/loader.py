@@ -235,9 +235,7 @@ def _batches(reader: _Reader, keys: Iterable[_Key], config: Config) -> DataLoade
 
 def _start_worker(_: int) -> None:
     cv2.setNumThreads(0)  # the worker is one process on one core
-    _ = signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # Ctrl-C reaches workers too; what it means is the trainer's affair
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches workers too; what it means the trainer decides
 
 
 def _checked(batches: Iterable[LoadedBatch | UserError], dataset: CocoDataset, config: Config) -> Iterator[LoadedBatch]:

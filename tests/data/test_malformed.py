@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 import time
@@ -53,11 +54,11 @@ def mutated(content: Any, rng: random.Random) -> Any:
         key = rng.choice(list(node)) if isinstance(node, dict) else rng.randrange(len(node))
     kind = rng.random()
     if kind < 0.7:
-        node[key] = rng.choice(STRANGE)
+        node[key] = copy.deepcopy(rng.choice(STRANGE))
     elif kind < 0.85:
         del node[key]
     elif isinstance(node, list):
-        node.append(node[key])
+        node.append(copy.deepcopy(node[key]))
     return content
 
 
