@@ -7,11 +7,12 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Int64
-from torch import Tensor, nn
+from jaxtyping import Int64
+from torch import nn
 
 from resdet.config import Config
 from resdet.data.coco import CocoDataset
+from resdet.data.collate import boxes_in_original
 from resdet.data.loader import ImageInfo, evaluation_batches
 from resdet.engine.distributed import World, autocast, to_device
 from resdet.engine.signals import StopRequest
@@ -113,10 +114,3 @@ def add_detections(
         kept = detections.valid[row].numpy() & (categories >= 0)
         boxes = boxes_in_original(detections.boxes[row], image)
         results.add(image.image_id, boxes[kept], detections.scores[row].float().numpy()[kept], categories[kept])
-
-
-def boxes_in_original(boxes: Float32[Tensor, "D 4"], image: ImageInfo) -> Float32[np.ndarray, "D 4"]:
-    """Boxes in the resized image, (x1, y1, x2, y2), as boxes in the original one and inside it."""
-    scale = np.array([image.scale_x, image.scale_y] * 2, dtype=np.float32)
-    limit = np.array([image.width, image.height] * 2, dtype=np.float32)
-    return np.clip(boxes.numpy() / scale, 0, limit)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from resdet.engine import checkpoint
@@ -16,9 +17,10 @@ MOST_FAILED_SAVES = 3  # in a row
 def save(state: TrainState, run: Run) -> None:
     """Saves a checkpoint; a disk that fails is a warning, and an error when it fails again and again."""
     snapshot = state.snapshot(run.data, run.world)
+    unreadable = sorted(set().union(*run.world.gather(run.unreadable)))
     failure = None
     if run.world.leads:
-        failure = write(state, run, snapshot)
+        failure = write(state, run, snapshot, unreadable)
     failure = run.world.from_lead(failure)
     if failure is None:
         run.failed_saves.clear()
@@ -32,7 +34,7 @@ def save(state: TrainState, run: Run) -> None:
     run.log.warn(f"{message}; training goes on")
 
 
-def write(state: TrainState, run: Run, snapshot: dict[str, Any]) -> str | None:
+def write(state: TrainState, run: Run, snapshot: dict[str, Any], unreadable: list[str]) -> str | None:
     """Writes a checkpoint and what points to it; returns why it could not."""
     names = run.train_set.class_names, tuple(run.train_set.category_ids.tolist())
     try:
@@ -45,6 +47,11 @@ def write(state: TrainState, run: Run, snapshot: dict[str, Any]) -> str | None:
         )
         if state.best_step == state.step:
             replace_file(run.folder / "best", f"{path.name}\n".encode())
+        if unreadable:
+            report = json.loads((run.folder / "data_report.json").read_text(encoding="utf-8"))
+            replace_file(
+                run.folder / "data_report.json", json.dumps({**report, "unreadable": unreadable}, indent=1).encode()
+            )
         checkpoint.prune_checkpoints(run.folder, step=state.step, keep=run.config.train.keep_checkpoints)
     except OSError as error:
         return f"{error.strerror or error}"

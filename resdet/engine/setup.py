@@ -20,6 +20,10 @@ from resdet.engine.optim import build_optimizer, peak_learning_rate
 from resdet.engine.state import Run, TrainState
 from resdet.errors import UserError
 from resdet.models.build import build_model
+from resdet.models.rcnn import RCNN
+from resdet.models.weights.backbone import load_backbone_weights
+from resdet.models.weights.contract import conflicts
+from resdet.models.weights.detector import load_detector_weights
 
 
 def check_setup(config: Config, world: World) -> None:
@@ -96,18 +100,35 @@ def check_num_classes(config: Config, dataset: CocoDataset) -> int:
     return found
 
 
-def build_state(config: Config, num_classes: int, device: torch.device, world: World) -> TrainState:
-    """A model and an optimizer at step 0, the same in every process for the same seed."""
+def build_state(config: Config, num_classes: int, device: torch.device, world: World) -> tuple[TrainState, list[str]]:
+    """A model and an optimizer at step 0, the same in every process for the same seed, and what was loaded."""
     _ = torch.manual_seed(config.train.seed)
     model = build_model(config.model, num_classes)
     check_batch_norm(model, config, world)
-    if config.model.weights:
-        saved = checkpoint.read_model_file(checkpoint.find_model_file(Path(config.model.weights))[0])
-        checkpoint.load_weights(model, saved.weights, config.model.weights)
+    loaded = load_pretrained(model, config)
     layout = torch.channels_last if config.train.channels_last else torch.contiguous_format
     model = model.to(device, memory_format=layout)  # pyright: ignore[reportCallIssue]
     _ = torch.manual_seed(config.train.seed + world.rank)  # dropout differs between processes
-    return TrainState(model, build_optimizer(model, config.optim))
+    return TrainState(model, build_optimizer(model, config.optim)), loaded
+
+
+def load_pretrained(model: RCNN, config: Config) -> list[str]:
+    """Loads the weights that the config names, a whole detector's or the backbone's; says what was matched.
+
+    Raises UserError for weights that do not fit or that were trained on pixels of another mean, deviation or order.
+    """
+    backbone = config.model.backbone
+    if config.model.weights:
+        file, _ = checkpoint.find_model_file(Path(config.model.weights))
+        report, contract = load_detector_weights(model, file)
+    elif backbone.weights:
+        report, contract = load_backbone_weights(model.backbone, backbone.weights, backbone.name)
+    else:
+        return []
+    mean, std = config.model.pixel_mean, config.model.pixel_std
+    if contract and (differences := conflicts(contract, pixel_mean=mean, pixel_std=std)):
+        raise UserError(f"{report.source}: {'; '.join(differences)}; set model.pixel_mean and .pixel_std to theirs")
+    return report.details().splitlines()
 
 
 def check_batch_norm(model: nn.Module, config: Config, world: World) -> None:
@@ -132,7 +153,7 @@ def start_folder(folder: Path, config: Config, step: int, train_set: CocoDataset
         raise UserError(f"{folder}: cannot be written ({error.strerror}); choose another --output") from None
 
 
-def announce(state: TrainState, run: Run, source: Path | None, notes: list[str]) -> None:
+def announce(state: TrainState, run: Run, source: Path | None, *, loaded: list[str], warnings: list[str]) -> None:
     """Says what is about to be trained, on what, and how."""
     config, log, world = run.config, run.log, run.world
     threads = f"{torch.get_num_threads()} threads" if run.device.type == "cpu" else torch.cuda.get_device_name()
@@ -151,7 +172,9 @@ def announce(state: TrainState, run: Run, source: Path | None, notes: list[str])
         f" {optim.reference_batch} (optim.lr x batch / reference batch), {optim.warmup_steps} steps of warm-up,"
         f" {optim.schedule} schedule, {config.train.steps} steps"
     )
-    for warning in (*random_constants(config, state.model), *notes):
+    for line in loaded:
+        log.say(line)
+    for warning in (*random_constants(config, state.model), *warnings):
         log.warn(warning)
     if source:
         log.say(f"resumed from {source} at step {state.step}")

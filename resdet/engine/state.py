@@ -98,6 +98,14 @@ class Run:
     saved_step: int = 0  # of the last checkpoint in the folder
     failed_saves: list[str] = field(default_factory=list)  # reasons, since then
     metrics: Metrics = field(default_factory=dict)  # of the last evaluation
+    unreadable: set[str] = field(default_factory=set)  # a line for each image of this process that was left out
+
+    def note_unreadable(self, problems: tuple[str, ...]) -> None:
+        """Warns of each image that stands in a batch as a blank, once."""
+        for problem in problems:
+            if problem not in self.unreadable:
+                self.unreadable.add(problem)
+                self.log.warn(f"left out: {problem}")
 
     @property
     def data(self) -> str:

@@ -10,6 +10,7 @@ import torch
 
 from resdet.config import Config
 from resdet.data.loader import ImageInfo, training_batches
+from resdet.engine.checkpoint import without_weights
 from resdet.engine.distributed import autocast, choose_device, join_world, to_device, trainable
 from resdet.engine.dry_run import rehearse
 from resdet.engine.evaluate import Interrupted, evaluate, predict_dataset
@@ -54,12 +55,14 @@ def train(
     output = Path(output)
     with join_world(config.train.device) as world:
         check_setup(config, world)
-        source, notes = (None, []) if dry_run else find_resume(output, resume, world)
+        source, warnings = (None, []) if dry_run else find_resume(output, resume, world)
         train_set, val_set = open_data(config, overfit)
         device = choose_device(config.train.device, world)
-        state = build_state(config, check_num_classes(config, train_set), device, world)
+        num_classes = check_num_classes(config, train_set)
+        state, loaded = build_state(without_weights(config) if source else config, num_classes, device, world)
         if source:
-            notes += state.restore(source, config, data_fingerprint(train_set), world)
+            warnings += state.restore(source, config, data_fingerprint(train_set), world)
+        _ = world.any(flag=False)  # every process has looked at the folder as it was
         if not dry_run and world.leads:
             start_folder(output, config, state.step, train_set, val_set)
         folder = None if dry_run else output
@@ -67,7 +70,7 @@ def train(
             run = Run(config, output, world, device, train_set, val_set, log, stop)
             if source and source.parent.parent == output:
                 run.saved_step = state.step
-            announce(state, run, source, notes)
+            announce(state, run, source, loaded=loaded, warnings=warnings)
             return rehearse(state, run) if dry_run else fit(state, run)
 
 
@@ -86,6 +89,7 @@ def fit(state: TrainState, run: Run) -> Metrics:
         if world.any(stop.requested) or loaded is None:
             raise leave(state, run)
 
+        run.note_unreadable(loaded.skipped)
         lr = learning_rate(state.step, config.optim, config.train)
         set_learning_rate(state.optimizer, lr)
         with autocast(config.train, run.device):

@@ -5,13 +5,17 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 from safetensors import safe_open
 from torch.testing import assert_close
 
+from resdet.config import load_config
+from resdet.data.shapes import shapes_folder
 from resdet.engine.distributed import World, choose_device, join_world
+from resdet.engine.train import train
 from resdet.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -31,16 +35,16 @@ def test_alone_every_agreement_is_with_oneself():
 def test_cuda_without_a_gpu_is_one_line(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert choose_device("auto", World()).type == "cpu"
-    with pytest.raises(UserError, match="train.device=cuda, but torch sees no CUDA device"):
+    with pytest.raises(UserError, match=r"train.device=cuda, but torch sees no CUDA device"):
         _ = choose_device("cuda", World())
 
 
-def in_processes(size: int, arguments: list[str]) -> list[subprocess.CompletedProcess[str]]:
+def start_processes(size: int, arguments: list[str]) -> list[subprocess.Popen[str]]:
     """tools/train.py with the environment that torchrun gives each process."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    processes = [
+    return [
         subprocess.Popen(
             [sys.executable, str(ROOT / "tools/train.py"), *arguments],
             env=os.environ
@@ -52,6 +56,10 @@ def in_processes(size: int, arguments: list[str]) -> list[subprocess.CompletedPr
         )
         for rank in range(size)
     ]
+
+
+def in_processes(size: int, arguments: list[str]) -> list[subprocess.CompletedProcess[str]]:
+    processes = start_processes(size, arguments)
     outputs = [process.communicate(timeout=120) for process in processes]
     return [
         subprocess.CompletedProcess(process.args, process.returncode, *output)
@@ -59,14 +67,25 @@ def in_processes(size: int, arguments: list[str]) -> list[subprocess.CompletedPr
     ]
 
 
+def mostly_empty(folder: Path) -> list[str]:
+    """Overrides for training data of which two images have objects: most processes get only empty images."""
+    source = shapes_folder(train_images=8, val_images=5, size=64, max_objects=4, seed=0)
+    truth = json.loads((source / "annotations/instances_train.json").read_text())
+    kept = {image["id"] for image in truth["images"][:2]}
+    truth["annotations"] = [row for row in truth["annotations"] if row["image_id"] in kept]
+    _ = (folder / "truth.json").write_text(json.dumps(truth))
+    return [f"data.train.annotations={folder / 'truth.json'}", f"data.train.images={source / 'train'}"]
+
+
 def test_two_processes_agree_with_one_up_to_rounding(tmp_path: Path, nano_arguments: list[str]):
-    """Five evaluation images in batches of two are no multiple of the processes: none is lost or counted twice."""
-    common = [*nano_arguments, "data.shapes.val_images=5", "train.batch_size=4"]
-    done = in_processes(2, [*common, "--output", str(tmp_path / "two")])
+    """Also where a process has only empty images, and five evaluation images in batches of two are no multiple of
+    the processes: none is lost or counted twice."""
+    config, *overrides = [*nano_arguments, "data.shapes.val_images=5", "train.batch_size=4", *mostly_empty(tmp_path)]
+    done = in_processes(2, [config, *overrides, "--output", str(tmp_path / "two")])
     assert [process.returncode for process in done] == [0, 0], done[0].stderr + done[1].stderr
     assert "2 processes" in done[0].stdout
     assert done[1].stdout == "", "only the leading process speaks"
-    assert in_processes(1, [*common, "--output", str(tmp_path / "one")])[0].returncode == 0
+    _ = train(load_config(config, overrides=overrides), tmp_path / "one")
 
     lines = [
         [json.loads(line) for line in (tmp_path / run / "metrics.jsonl").read_text().splitlines()]
@@ -81,16 +100,16 @@ def test_two_processes_agree_with_one_up_to_rounding(tmp_path: Path, nano_argume
             assert_close(two.get_tensor(name), one.get_tensor(name), rtol=1e-3, atol=1e-5)
 
 
-def test_a_process_with_only_empty_images_does_not_hang(tmp_path: Path, nano_arguments: list[str]):
-    """Each of the two processes trains on one image; in most batches one of them has nothing on it."""
-    from resdet.data.shapes import shapes_folder
-
-    folder = shapes_folder(train_images=8, val_images=4, size=64, max_objects=4, seed=0)
-    truth = json.loads((folder / "annotations/instances_train.json").read_text())
-    kept = truth["images"][0]["id"]
-    truth["annotations"] = [row for row in truth["annotations"] if row["image_id"] == kept]
-    annotations = tmp_path / "one_full.json"
-    _ = annotations.write_text(json.dumps(truth))
-    data = [f"data.train.annotations={annotations}", f"data.train.images={folder / 'train'}"]
-    done = in_processes(2, [*nano_arguments, *data, "--output", str(tmp_path / "run")])
-    assert [process.returncode for process in done] == [0, 0], done[0].stderr + done[1].stderr
+@pytest.mark.slow
+def test_the_others_end_soon_when_a_process_dies(tmp_path: Path, nano_arguments: list[str]):
+    arguments = [*nano_arguments, "train.steps=100000", "--output", str(tmp_path / "run")]
+    processes = start_processes(2, arguments)
+    while not (tmp_path / "run/checkpoints").exists():
+        time.sleep(0.1)
+        assert all(process.poll() is None for process in processes)
+    processes[1].kill()
+    start = time.monotonic()
+    _ = processes[0].communicate(timeout=60)
+    assert processes[0].returncode not in (0, None)
+    assert time.monotonic() - start < 30
+    _ = processes[1].communicate()

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from resdet.config import Config
 from resdet.data.coco import CocoDataset
-from resdet.data.loader import ImageInfo, open_split, subset
-from resdet.engine.evaluate import boxes_in_original, evaluate, predict_dataset
+from resdet.data.collate import ImageInfo, boxes_in_original
+from resdet.data.loader import open_split, subset
+from resdet.engine.evaluate import evaluate, predict_dataset
 from resdet.engine.evaluate_checkpoint import evaluate_checkpoint, matched_categories
 from resdet.engine.train import train
 from resdet.errors import UserError

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 import resdet.engine.saving
 from resdet.config import Config
+from resdet.data.loader import open_split
 from resdet.engine import checkpoint
 from resdet.engine.checkpoint import checkpoints, read_model_file, read_state
 from resdet.engine.distributed import World
@@ -30,6 +31,7 @@ from resdet.errors import UserError
 from resdet.structures import Batch
 
 ROOT = Path(__file__).parents[2]
+LONG = ("train.steps=100000", "data.workers=1")
 
 
 def weights_hash(run: Path, step: int) -> str:
@@ -137,10 +139,13 @@ def test_a_resume_on_other_data_is_refused(tmp_path: Path, full_run: Path, nano:
     changed = json.loads(Path(source["annotations"]).read_text())
     del changed["annotations"][0]
     _ = (tmp_path / "changed.json").write_text(json.dumps(changed))
-    for split in (nano.data.train,):
-        split.annotations, split.images = str(tmp_path / "changed.json"), source["images_folder"]
-    with pytest.raises(UserError, match="another config: .*data.train.annotations"):
-        _ = train(nano, full_run, resume=True)
+    _ = Path(source["annotations"]).replace(tmp_path / "kept.json")
+    _ = shutil.copy(tmp_path / "changed.json", source["annotations"])
+    try:
+        with pytest.raises(UserError, match=r"was trained on other data"):
+            _ = train(nano, full_run, resume=True)
+    finally:
+        _ = (tmp_path / "kept.json").replace(source["annotations"])
 
 
 def test_another_number_of_threads_is_a_warning_with_both(full_run: Path, nano: Config):
@@ -153,14 +158,14 @@ def test_another_number_of_threads_is_a_warning_with_both(full_run: Path, nano: 
 
 
 def test_a_run_is_never_overwritten(full_run: Path, nano: Config):
-    with pytest.raises(UserError, match="already holds a run; continue it with --resume"):
+    with pytest.raises(UserError, match=r"already holds a run; continue it with --resume"):
         _ = train(nano, full_run)
 
 
 def test_a_folder_of_something_else_is_refused_also_with_resume(tmp_path: Path, nano: Config):
     _ = (tmp_path / "thesis.tex").write_text("years of work")
     for resume in (False, True):
-        with pytest.raises(UserError, match="not empty and not a run of resdet"):
+        with pytest.raises(UserError, match=r"not empty and not a run of resdet"):
             _ = train(nano, tmp_path, resume=resume)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
@@ -247,7 +252,7 @@ def test_gradients_that_are_not_finite_are_left_out_and_too_many_are_an_error(
 ):
     nano.train.steps, nano.train.keep_checkpoints = 30, 10
     monkeypatch.setattr("resdet.engine.setup.build_model", broken_at(2, "gradient"))
-    with pytest.raises(UserError, match="10 gradients in a row were not finite"):
+    with pytest.raises(UserError, match=r"10 gradients in a row were not finite"):
         _ = train(nano, tmp_path / "run")
     assert "step 2: the gradient is not finite; update left out (1 in a row)" in (tmp_path / "run/log.txt").read_text()
     assert weights_hash(tmp_path / "run", 3) == weights_hash(tmp_path / "run", 9)
@@ -276,7 +281,7 @@ def test_training_goes_on_when_a_save_fails(tmp_path: Path, nano: Config, monkey
 def test_saves_that_fail_again_and_again_are_an_error(tmp_path: Path, nano: Config, monkeypatch: pytest.MonkeyPatch):
     nano.train.checkpoint_every = 1
     fail_to_save(monkeypatch, {2, 3, 4})
-    with pytest.raises(UserError, match="step 4: checkpoint not saved: No space left.*make room"):
+    with pytest.raises(UserError, match=r"step 4: checkpoint not saved: No space left.*make room"):
         _ = train(nano, tmp_path / "run")
     assert checkpoint.damage(checkpoint.checkpoint_path(tmp_path / "run", 1)) is None
 
@@ -299,7 +304,7 @@ def test_frozen_layers_with_random_weights_are_a_loud_warning(tmp_path: Path, na
 
 def test_a_number_of_classes_that_the_data_does_not_have_is_an_error(tmp_path: Path, nano: Config):
     nano.model.num_classes = 80
-    with pytest.raises(UserError, match="model.num_classes=80, but .* has 8 categories"):
+    with pytest.raises(UserError, match=r"model.num_classes=80, but .* has 8 categories"):
         _ = train(nano, tmp_path / "run")
 
 
@@ -338,8 +343,7 @@ def test_a_signal_to_the_whole_process_group_loses_no_step_and_exits_143(
     """As from a terminal or a batch system: the data workers are hit too."""
     run = tmp_path / "run"
     process = subprocess.Popen(
-        [sys.executable, str(ROOT / "tools/train.py"), *nano_arguments, "train.steps=100000", "data.workers=1"]
-        + ["--output", str(run)],
+        [sys.executable, str(ROOT / "tools/train.py"), *nano_arguments, *LONG, "--output", str(run)],
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -372,9 +376,29 @@ def test_a_signal_during_an_evaluation_saves_and_the_resumed_run_evaluates(
 
     nano.eval.every = 2
     monkeypatch.setattr(module, "add_detections", interrupted)
-    with pytest.raises(Stopped, match="stopped by SIGTERM at step 2"):
+    with pytest.raises(Stopped, match=r"stopped by SIGTERM at step 2"):
         _ = train(nano, tmp_path / "run")
     assert checkpoints(tmp_path / "run")[-1].name == "step_00000002"
     monkeypatch.undo()
     _ = train(nano, tmp_path / "run", resume=True)
     assert [line["step"] for line in read_metrics(tmp_path / "run") if "bbox/AP" in line] == [2, 4, 6]
+
+
+def test_an_image_that_cannot_be_read_is_said_once_and_counted(tmp_path: Path, nano: Config):
+    nano.data.shapes.seed = 1  # a data set of its own, to be damaged
+    nano.data.on_bad_image, nano.data.max_bad_fraction = "skip", 0.2
+    dataset = open_split(nano.data, "train")
+    _ = dataset.path(3).write_bytes(b"not an image")
+    _ = train(nano, tmp_path / "run")
+    text = (tmp_path / "run/log.txt").read_text()
+    assert text.count("warning: left out: ") == 1
+    assert dataset.file_names[3] in text
+    unreadable = json.loads((tmp_path / "run/data_report.json").read_text())["unreadable"]
+    assert len(unreadable) == 1
+    assert dataset.file_names[3] in unreadable[0]
+
+
+def test_training_can_start_from_another_run_of_other_classes(tmp_path: Path, nano: Config, full_run: Path):
+    nano.model.weights, nano.train.steps = str(full_run), 1
+    _ = train(nano, tmp_path / "tuned")
+    assert " 0 missing, 0 unexpected, 0 mismatched" in (tmp_path / "tuned/log.txt").read_text()

@@ -1,0 +1,120 @@
+"""Configs are data: merged, checked and written back, and nothing in them runs or surprises."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from resdet.config import Config, check, config_from_yaml, load_config, to_yaml
+from resdet.errors import UserError
+
+CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
+
+
+def written(folder: Path, text: str, name: str = "config.yaml") -> Path:
+    path = folder / name
+    _ = path.write_text(text)
+    return path
+
+
+def test_no_file_gives_the_defaults():
+    assert load_config() == Config()
+
+
+def test_files_are_merged_left_to_right_and_overrides_come_last(tmp_path: Path):
+    first = written(tmp_path, "train: {steps: 1, batch_size: 2}\noptim: {lr: 1.0}", "a.yaml")
+    second = written(tmp_path, "train: {steps: 3}", "b.yaml")
+    config = load_config(first, second, overrides=["optim.lr=0.5", "model.backbone.name=vgg16"])
+    assert (config.train.steps, config.train.batch_size, config.optim.lr) == (3, 2, 0.5)
+    assert config.model.backbone.name == "vgg16"
+    assert load_config(second, first).train.steps == 1
+
+
+@pytest.mark.parametrize(
+    ("override", "key", "value"),
+    [
+        ("optim.lr=1e-3", ("optim", "lr"), 0.001),
+        ("train.grad_clip=null", ("train", "grad_clip"), None),
+        ("data.augment.short_side=[480, 512]", ("data", "augment", "short_side"), [480, 512]),
+        ("train.compile=true", ("train", "compile"), True),
+    ],
+)
+def test_overrides_are_read_as_yaml(override: str, key: tuple[str, ...], value: object):
+    found = asdict(load_config(overrides=[override]))
+    for name in key:
+        found = found[name]
+    assert found == value
+
+
+def test_a_config_written_is_read_back_the_same():
+    config = load_config(overrides=["optim.lr=0.1", "optim.milestones=[0.1, 0.30000000000000004]"])
+    assert config_from_yaml(to_yaml(config), "a run") == config
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("model.bakbone.name=x", r"unknown key 'model.bakbone'; did you mean 'backbone'\?"),
+        ("train.stepz=3", r"unknown key 'train.stepz'; did you mean 'steps'\?"),
+        ("train.steps=many", r"train.steps=many: train.steps: .*'many'.*"),
+        ("train.steps=0", r"train.steps=0 must be a number of at least 1"),
+        ("optim.lr=.nan", r"optim.lr=nan must be a number of at least 0"),
+        ("optim.lr=.inf", r"optim.lr=inf must be a number of at least 0"),
+        ("optim.momentum=1.5", r"optim.momentum=1.5 must be a number of at least 0 and at most 1"),
+        ("optim.name=sdg", r"optim.name=sdg is not known; did you mean 'sgd'\?"),
+        ("train=3", r"train is a group of keys \(steps, "),
+        ("train.steps", r"'train.steps' is not an override; write key=value"),
+        ("train.steps=[", r"not readable as YAML"),
+        ("data.augment.short_side=[]", r"data.augment.short_side is empty; give at least one value"),
+    ],
+)
+def test_a_mistake_is_one_line_that_names_the_key(override: str, message: str):
+    with pytest.raises(UserError, match=message) as error:
+        _ = load_config(overrides=[override])
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("- 1\n- 2", r"a config is a mapping of keys to values, this is a list"),
+        ("train: {steps: 3", r"not readable as YAML in line 1"),
+        ("!!python/object/apply:os.system ['touch canary']", r"not readable as YAML"),
+        ("a: &a [1, 2]\nb: *a", r"aliases are not allowed"),
+        ("model: {backbone: {name: !!python/name:os.system }}", r"not readable as YAML"),
+        ("[" * 20_000, r"not readable as YAML"),
+    ],
+)
+def test_a_file_that_is_no_config_is_refused_in_one_line(tmp_path: Path, text: str, message: str):
+    path = written(tmp_path, text)
+    with pytest.raises(UserError, match=message) as error:
+        _ = load_config(path)
+    assert str(error.value).startswith(str(path))
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "canary").exists()
+    assert not Path("canary").exists()
+
+
+def test_files_that_cannot_be_read_are_named(tmp_path: Path):
+    with pytest.raises(UserError, match=r"nowhere.yaml: No such file or directory; give a config"):
+        _ = load_config(tmp_path / "nowhere.yaml")
+    with pytest.raises(UserError, match=r"Is a directory"):
+        _ = load_config(tmp_path)
+    _ = (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match=r"not a text file"):
+        _ = load_config(tmp_path / "binary.yaml")
+    with pytest.raises(UserError, match=r"larger than a megabyte"):
+        _ = load_config(written(tmp_path, "#" * 1_000_001))
+
+
+def test_the_defaults_pass_their_own_check():
+    check(Config())
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_config_is_short_and_says_what_it_is_and_how_to_run_it(path: Path):
+    _ = load_config(path)
+    lines = path.read_text().splitlines()
+    assert len(lines) <= 25
+    header = "\n".join(line for line in lines if line.startswith("#"))
+    assert f"tools/train.py configs/{path.name}" in header
