@@ -18,6 +18,7 @@ from resdet.errors import UserError, did_you_mean
 COMMANDS = {
     "train": "resdet.cli.train",
     "evaluate": "resdet.cli.evaluate",
+    "predict": "resdet.cli.predict",
     "score": "resdet.cli.score",
     "benchmark": "resdet.cli.benchmark",
     "check-data": "resdet.cli.check_data",

@@ -20,6 +20,7 @@ GOLDEN_ANGLE = 137.508  # degrees: neighbours in the palette are far apart, and 
 DARK: Color = (20, 22, 26)
 PAPER: Color = (250, 250, 248)
 LARGEST_ENLARGEMENT = 8
+LARGEST_SIDE = 4096  # pixels of a drawing: what shows more takes gigabytes and is not looked at
 MOST_HIDDEN = 0.1  # of the tags before it, in shares of its own area, that a tag may cover
 LONGEST_NAME = 32  # characters of a class name on a tag
 OTHER_FONTS = ("DejaVuSans.ttf", "NotoSansCJK-Regular.ttc", "NotoSans-Regular.ttf", "Arial.ttf", "msyh.ttc")
@@ -52,10 +53,11 @@ def draw_detections(
     """The image with its boxes and tags; the image handed over is left as it is.
 
     `boxes` are (x1, y1, x2, y2) in pixels of the image, what lies outside is cut off. `scores` None draws names
-    alone, as for ground truth. An image whose shorter side is below `min_side` is enlarged, so the result may be
-    larger than the input; 0 keeps the size. The best `most_tags` get a tag where there is room for one.
+    alone, as for ground truth. An image whose shorter side is below `min_side` is enlarged (0: it is not), and one
+    with a side above LARGEST_SIDE is shrunk, so the result may have another size than the input. The best `most_tags`
+    get a tag where there is room for one.
     """
-    scale = _enlargement(image, min_side)
+    scale = _scale(image, min_side)
     canvas = _resized(image, scale).astype(np.float32)
     height, width = canvas.shape[:2]
     shown = [i for i in _best_first(boxes, scores) if _visible(boxes[i] * scale, height, width)]
@@ -132,14 +134,16 @@ def _cell(image: UInt8[np.ndarray, "_ _ 3"], caption: str, width: int) -> UInt8[
     return np.concatenate([np.round(strip).astype(np.uint8), picture])
 
 
-def _enlargement(image: UInt8[np.ndarray, "H W 3"], min_side: int) -> float:
-    return float(np.clip(min_side / max(1, min(image.shape[:2])), 1, LARGEST_ENLARGEMENT))
+def _scale(image: UInt8[np.ndarray, "H W 3"], min_side: int) -> float:
+    height, width = image.shape[:2]
+    enlarged = float(np.clip(min_side / max(1, min(height, width)), 1, LARGEST_ENLARGEMENT))
+    return min(enlarged, LARGEST_SIDE / max(height, width))
 
 
 def _resized(image: UInt8[np.ndarray, "H W 3"], scale: float) -> UInt8[np.ndarray, "h w 3"]:
     if scale == 1:
         return image
-    size = (round(image.shape[1] * scale), round(image.shape[0] * scale))
+    size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
     return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
 
 

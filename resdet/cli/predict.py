@@ -1,0 +1,127 @@
+"""Detect objects in images: drawings, and predictions.json in COCO's results form.
+
+CHECKPOINT is a run (its newest checkpoint), a checkpoint's folder or a model.safetensors. A PATH is an image, or a
+folder whose images are taken in the order of their names, without its subfolders.
+
+DIR gets <name>.jpg for each image, with the boxes of at least --score; predictions.json with all detections that the
+model gives (above its own score_threshold, 0.05 unless its config says otherwise); and images.json, which says which
+image_id is which file. A folder of earlier predictions is replaced; one that holds anything else is refused. An image
+that cannot be read is named and left out, and the exit code is then 2.
+
+  resdet predict runs/quickstart photos --output predictions
+  resdet predict runs/quickstart/checkpoints/$(cat runs/quickstart/best) a.jpg b.jpg --output predictions --score 0.3
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from resdet.engine.checkpoint import ModelFile
+    from resdet.inference.prediction_folder import PredictionFolder
+    from resdet.inference.predictor import Predictor
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the command line."""
+    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a run, a checkpoint or a model file")
+    parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="images, or folders of images")
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder for drawings and predictions")
+    parser.add_argument("--score", type=float, default=0.5, help="smallest score of a box that is drawn (default: 0.5)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Predicts, draws and writes; returns the exit code. Raises UserError for a user's mistake."""
+    from resdet.errors import UserError
+    from resdet.inference.image_list import find_images
+
+    if not 0 <= args.score <= 1:
+        raise UserError(f"--score {args.score:g} must lie between 0 and 1")
+    paths = find_images(args.paths)
+
+    from resdet.engine.checkpoint import find_model_file
+    from resdet.engine.log import printable
+    from resdet.inference.prediction_folder import IMAGES, PREDICTIONS, PredictionFolder
+
+    file, skipped = find_model_file(args.checkpoint)
+    for line in skipped:
+        print(printable(f"warning: {line}"))
+    predictor, saved = load_predictor(file)
+    print(printable(f"{file}: step {saved.step}, {len(saved.class_names)} classes, {len(paths)} images"))
+    folder = PredictionFolder(
+        args.output, paths, class_names=saved.class_names, category_ids=saved.category_ids, drawn_score=args.score
+    )
+    with folder:
+        predict(predictor, paths, folder)
+    print(f"drawings: {printable(str(args.output))}   predictions: {PREDICTIONS}   image ids: {IMAGES}")
+    if folder.skipped:
+        raise UserError(
+            f"{len(folder.skipped)} of {len(paths)} images could not be read and are left out (the first:"
+            f" {folder.skipped[0]['file_name']}); all others are in {args.output}"
+        )
+    return 0
+
+
+def load_predictor(file: Path, overrides: Sequence[str] = ("train.device=auto",)) -> tuple[Predictor, ModelFile]:
+    """A predictor of the model in a file, by the file's config with `key=value` overrides of it, and the file."""
+    import torch
+
+    from resdet.config import config_from_yaml, to_yaml
+    from resdet.engine.checkpoint import load_weights, read_model_file, without_weights
+    from resdet.engine.distributed import World, choose_device
+    from resdet.inference.predictor import Predictor
+    from resdet.models.build import build_model
+
+    saved = read_model_file(file)
+    config = config_from_yaml(to_yaml(saved.config), str(file), overrides)
+    device = choose_device(config.train.device, World())
+    model = build_model(without_weights(config).model, len(saved.class_names))
+    load_weights(model, saved.weights, str(file))
+    layout = torch.channels_last if config.train.channels_last else torch.contiguous_format
+    predictor = Predictor(
+        model.to(device, memory_format=layout),  # pyright: ignore[reportCallIssue]
+        short_side=config.data.augment.test_short_side,
+        max_side=config.data.augment.max_side,
+        batch_size=config.eval.batch_size,
+        bf16=config.train.amp == "bf16" or (config.train.amp == "auto" and device.type == "cuda"),
+        channels_last=config.train.channels_last,
+        sixteen_bit=config.data.sixteen_bit,
+    )
+    return predictor, replace(saved, config=config)
+
+
+def predict(predictor: Predictor, paths: list[Path], folder: PredictionFolder) -> None:
+    """Predicts all images into the folder, with a live line on a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    from resdet.data.images import ImageError
+    from resdet.engine.log import printable
+
+    console = Console(markup=False, highlight=False, emoji=False)
+    columns = (
+        TextColumn("predicting"),
+        BarColumn(bar_width=20),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[speed]}"),
+    )
+    start = time.perf_counter()
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("", total=len(paths), speed="")
+        for done, (path, prediction) in enumerate(predictor.predict_files(paths), start=1):
+            if isinstance(prediction, ImageError):
+                folder.skip(path, prediction)
+                console.print(printable(f"skipped: {prediction}"), soft_wrap=True)
+            else:
+                folder.add(path, prediction)
+            speed = done / (time.perf_counter() - start)
+            progress.update(task, completed=done, speed=f"{speed:.3g} images/s")
+    print(
+        f"{len(folder.images)} images, {folder.drawn} objects with a score of at least {folder.drawn_score:g},"
+        f" {len(paths) / (time.perf_counter() - start):.3g} images/s"
+    )
