@@ -44,7 +44,8 @@ def load_backbone_weights(
         state, aligned = _aligned(translated, targets)
         aligned = ("names translated by timm", *aligned)
     state, contract, flipped = to_rgb(state, contract)
-    _check_eps((backbone, *also), contract, str(source.path))
+    for module in (backbone, *also):
+        _check_layers(module, contract, str(source.path))
     notes = (*file.notes, *notes, *aligned, *flipped)
     report = load_checked(backbone, state, source=str(source.path), also=also, notes=notes)
     return report, replace(contract, architecture=contract.architecture or architecture)
@@ -126,9 +127,25 @@ def _module(name: str, front: str) -> str:
     return name.removeprefix(front).partition(".")[0]
 
 
-def _check_eps(modules: Sequence[nn.Module], contract: WeightContract, source: str) -> None:
-    for module in modules:
-        for name, layer in module.named_modules():
-            eps = getattr(layer, "eps", None) if hasattr(layer, "running_var") else None
-            if eps is not None and contract.bn_eps is not None and eps != contract.bn_eps:
-                raise UserError(f"{source}: trained with bn_eps {contract.bn_eps}, but {name} of the model has {eps}")
+def _check_layers(module: nn.Module, contract: WeightContract, source: str) -> None:
+    """Refuses what the names and shapes of tensors cannot show: another epsilon, another place of the stride."""
+    for name, layer in module.named_modules():
+        eps = getattr(layer, "eps", None) if hasattr(layer, "running_var") else None
+        if eps is not None and contract.bn_eps is not None and eps != contract.bn_eps:
+            raise UserError(f"{source}: trained with bn_eps {contract.bn_eps}, but {name} of the model has {eps}")
+        ours = _stride_in_1x1(layer)
+        if ours is not None and contract.stride_in_1x1 is not None and ours != contract.stride_in_1x1:
+            places = {True: "the first 1x1 (resnet*_caffe)", False: "the 3x3"}
+            raise UserError(
+                f"{source}: trained with the stride in {places[contract.stride_in_1x1]}, but {name} of the model "
+                f"has it in {places[ours]}; choose the model.backbone.name that fits"
+            )
+
+
+def _stride_in_1x1(layer: nn.Module) -> bool | None:
+    """Where a bottleneck has its stride; None for a layer that is no bottleneck or has none."""
+    first, second, third = (getattr(layer, name, None) for name in ("conv1", "conv2", "conv3"))
+    if not all(isinstance(conv, nn.Conv2d) for conv in (first, second, third)):
+        return None
+    strides = [max(conv.stride) for conv in (first, second) if isinstance(conv, nn.Conv2d)]
+    return None if strides == [1, 1] else strides[0] > 1

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
-
-from torch import Tensor
 
 from resdet.errors import UserError
 from resdet.models.weights.contract import to_rgb
@@ -50,19 +47,19 @@ def convert_file(
     if class_names is not None:
         converted = keep_classes(converted, _names_of_classes(class_names, class_rows(converted.state)))
     state, contract, flipped = to_rgb(converted.state, converted.contract)
-    named = _architecture(contract.architecture or architecture, state, spec)
+    named = _architecture(contract.architecture or architecture, converted, spec)
     read = f"{len(file.state)} tensors read from {source.path}, {len(state)} under resdet's names"
     return Converted(state, replace(contract, architecture=named), (read, *file.notes, *converted.notes, *flipped))
 
 
-def _architecture(said: str | None, state: Mapping[str, Tensor], spec: str) -> str | None:
-    """The backbone's name, which what the tensors say must not contradict."""
-    seen = architecture_of({name: value.shape for name, value in state.items()})
-    if said is None or said.startswith("timm/") or seen is None:
-        return said or seen
-    if said != seen:
+def _architecture(said: str | None, converted: Converted, spec: str) -> str | None:
+    """The backbone's name in a config, which what the tensors say must not contradict."""
+    seen = architecture_of({name: value.shape for name, value in converted.state.items()})
+    if seen is not None and converted.contract.stride_in_1x1:
+        seen += "_caffe"
+    if said is not None and seen is not None and said != seen and not said.startswith("timm/"):
         raise UserError(f"{spec}: said to be {said}, but its tensors are those of {seen}")
-    return said
+    return said or seen
 
 
 def _names_of_classes(file: str, rows: int | None) -> list[str]:

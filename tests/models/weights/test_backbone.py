@@ -75,8 +75,10 @@ def test_a_bgr_contract_turns_the_first_convolution(resnet18, tmp_path):
 
 
 def refusal(spec, name, norm="frozen_bn"):
+    with torch.device("meta"):  # a refusal touches no numbers
+        model = backbone(name, norm)
     with pytest.raises(UserError) as caught:
-        _ = load_backbone_weights(backbone(name, norm), str(spec), name)
+        _ = load_backbone_weights(model, str(spec), name)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -162,8 +164,8 @@ def test_msras_resnet50_fills_ours_and_sees_rgb(tmp_path):
     blobs = msra_blobs()
     with (tmp_path / "R-50.pkl").open("wb") as file:
         pickle.dump({"blobs": {name: value.numpy() for name, value in blobs.items()}}, file, protocol=2)
-    ours = backbone("resnet50")
-    report, contract = load_backbone_weights(ours, str(tmp_path / "R-50.pkl"), "resnet50")
+    ours = backbone("resnet50_caffe")
+    report, contract = load_backbone_weights(ours, str(tmp_path / "R-50.pkl"), "resnet50_caffe")
     assert report.ratio == 1.0
     state = ours.state_dict()
     torch.testing.assert_close(state["conv1.weight"], blobs["conv1_w"].flip(1))
@@ -171,6 +173,11 @@ def test_msras_resnet50_fills_ours_and_sees_rgb(tmp_path):
     torch.testing.assert_close(state["layer4.0.downsample.1.bias"], blobs["res5_0_branch1_bn_b"])
     assert (contract.pixel_mean, contract.pixel_std) == (IMAGENET_MEAN, (1.0, 1.0, 1.0))
     assert (contract.channel_order, contract.stride_in_1x1) == ("RGB", True)
+    message = refusal(tmp_path / "R-50.pkl", "resnet50")
+    assert (
+        "trained with the stride in the first 1x1 (resnet*_caffe), but layer2.0 of the model has it in the 3x3"
+        in message
+    )
 
 
 @pytest.mark.parametrize("name", ["resnet10t", "test_convnext", "test_efficientnet"])

@@ -4,6 +4,7 @@ import json
 import pickle
 import re
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,17 +12,20 @@ import pytest
 import torch
 import torchvision
 from safetensors.torch import load_file
+from torch import nn
 from torch.nn import functional as F
 
 from resdet.config import ModelConfig
 from resdet.errors import UserError
 from resdet.models.backbones import build_backbone
+from resdet.models.backbones.resnet import Bottleneck, ResNet
 from resdet.models.build import build_model
+from resdet.models.fpn import FeaturePyramidNetwork, SubsampledLevel
 from resdet.models.weights import load_detector_weights, read_weights
 from resdet.models.weights.convert import from_detectron2, from_msra, from_torchvision, keep_classes
 from resdet.models.weights.convert.msra import unit_variance
 from resdet.models.weights.convert_file import convert_file
-from resdet.models.weights.coverage import without_counters
+from resdet.models.weights.coverage import load_checked, without_counters
 
 FIXTURES = Path("../shared/fixtures/detectron2")
 CAFFE_MEAN = (123.675, 116.28, 103.53)
@@ -109,6 +113,37 @@ def test_every_tensor_of_the_fixtures_arrives(name):
     torch.testing.assert_close(
         ours["rpn.head.bbox_pred.weight"], theirs["proposal_generator.rpn_head.anchor_deltas.weight"]
     )
+
+
+class Pyramid(nn.Module):
+    """The fixture's backbone and pyramid, of few channels."""
+
+    def __init__(self):
+        super().__init__()
+        block = partial(Bottleneck, stride_in_1x1=True)
+        self.backbone = ResNet(block, (3, 4, 6, 3), stem_channels=8, c2_channels=16)
+        self.neck = FeaturePyramidNetwork(self.backbone.channels, self.backbone.strides, 16, extra=SubsampledLevel())
+
+    def forward(self, images):
+        return self.neck(self.backbone(images))
+
+
+@pytest.mark.realdata
+def test_converted_weights_compute_detectron2s_features_from_an_rgb_image():
+    name = "mask_rcnn_R50_FPN_tiny"
+    if not FIXTURES.is_dir():
+        pytest.skip(f"{FIXTURES} is not here")
+    expected = load_file(FIXTURES / f"{name}.expected.safetensors")
+    converted = convert_file(str(FIXTURES / f"{name}.weights.safetensors"), "detectron2")
+    model = Pyramid().eval()
+    parts = {key: value for key, value in converted.state.items() if key.startswith(("backbone.", "neck."))}
+    assert load_checked(model, parts, source=name).ratio == 1.0
+    mean, std = (torch.tensor(x).view(3, 1, 1) for x in (converted.contract.pixel_mean, converted.contract.pixel_std))
+    images = (expected["image_bgr_uint8"].flip(0) - mean) / std
+    with torch.no_grad():
+        levels = model(images[None])
+    for level, ours in zip(("p2", "p3", "p4", "p5", "p6"), levels, strict=True):
+        torch.testing.assert_close(ours, expected[f"feature.{level}"], rtol=1e-4, atol=1e-4)
 
 
 def _stem(state):
@@ -309,12 +344,13 @@ def test_the_command_writes_a_file_with_its_contract(tmp_path, capsys):
     _ = (tmp_path / "R-50.pkl").write_bytes(pickle.dumps({"blobs": blobs}, protocol=2))
     output = tmp_path / "r50.safetensors"
     assert (
-        run(str(tmp_path / "R-50.pkl"), "--format", "msra", "--output", str(output), "--architecture", "resnet50") == 0
+        run(str(tmp_path / "R-50.pkl"), "--format", "msra", "--output", str(output), "--architecture", "resnet50_caffe")
+        == 0
     )
     weights = read_weights(output)
     torch.testing.assert_close(weights.state["conv1.weight"], torch.from_numpy(blobs["conv1_w"]).flip(1))
     assert weights.contract is not None
-    assert (weights.contract.channel_order, weights.contract.architecture) == ("RGB", "resnet50")
+    assert (weights.contract.channel_order, weights.contract.architecture) == ("RGB", "resnet50_caffe")
     printed = capsys.readouterr().out
     assert "4 tensors read from" in printed
     assert "5 under resdet's names" in printed
