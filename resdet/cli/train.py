@@ -9,8 +9,8 @@ Configs are merged left to right over the defaults, then key=value overrides; co
   torchrun --nproc-per-node=2 tools/train.py configs/quickstart.yaml --output runs/two
 
 Ctrl-C, SIGTERM and SIGUSR1 save a checkpoint before leaving with exit code 143; a second one leaves at once.
-The output folder has config.yaml, metrics.jsonl, eval.json, log.txt, data_report.json, checkpoints/ and best (the
-name of the best checkpoint).
+The output folder has config.yaml, metrics.jsonl, eval.json, log.txt, data_report.json, checkpoints/, best (the name of
+the best checkpoint) and drawings/ (ground truth beside predictions; overview.jpg has all of them).
 """
 
 from __future__ import annotations
@@ -54,12 +54,17 @@ def run(args: argparse.Namespace) -> int:
         raise UserError("no CONFIG given; try configs/quickstart.yaml")
     config = load_config(*files, overrides=overrides)
 
+    from resdet.cli.predict import draw_examples
     from resdet.engine.distributed import is_lead
+    from resdet.engine.log import printable
     from resdet.engine.train import train
 
     metrics = train(config, output, resume=args.resume, overfit=args.overfit, dry_run=args.dry_run)
     if not args.dry_run and is_lead():
         report(metrics, output)
+        device = f"train.device={config.train.device}"  # the checkpoint's own may not be here
+        print(printable(draw_examples(output, output, overrides=[device], overfit=args.overfit)))
+        advise(output)
     return 0
 
 
@@ -70,11 +75,17 @@ def split_inputs(inputs: list[str]) -> tuple[list[str], list[str]]:
 
 
 def report(metrics: dict[str, float | None], output: Path) -> None:
-    """The figures as tables, and what to do next."""
+    """The figures as tables, and where they are."""
     from resdet.engine.log import printable
     from resdet.evaluation.tables import print_figures
 
     print_figures({printable(name): value for name, value in metrics.items()}, title=str(output))
     print(f"\nfigures: {output}/eval.json   log: {output}/log.txt   checkpoints: {output}/checkpoints")
+
+
+def advise(output: Path) -> None:
+    """What to do next."""
     print("next:")
-    print(f"  resdet evaluate {output}")
+    print(f"  resdet predict {output} IMAGES --output {output}/predictions")
+    print(f"  resdet evaluate {output}/checkpoints/$(cat {output}/best)")
+    print("  the same with another backbone: model.backbone.name=vgg16 and a new --output")
