@@ -18,11 +18,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command line."""
     parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a run, a checkpoint or a model file")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="overrides of keys of its config")
-    parser.add_argument("--output", type=Path, metavar="DIR", help="write eval.json and predictions.json there")
+    parser.add_argument(
+        "--output", type=Path, metavar="DIR", help="write eval.json, predictions.json and drawings there"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Evaluates, prints and writes; returns the exit code. Raises UserError for a user's mistake."""
+    from resdet.cli.predict import draw_examples
     from resdet.engine.distributed import is_lead
     from resdet.engine.evaluate_checkpoint import evaluate_checkpoint
     from resdet.engine.log import printable
@@ -33,4 +36,5 @@ def run(args: argparse.Namespace) -> int:
         print_figures({printable(name): value for name, value in metrics.items()}, title=str(args.checkpoint))
         if args.output:
             print(f"\nwritten: {args.output}/eval.json, {args.output}/predictions.json")
+            print(printable(draw_examples(args.checkpoint, args.output, overrides=args.overrides)))
     return 0

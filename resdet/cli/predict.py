@@ -125,3 +125,23 @@ def predict(predictor: Predictor, paths: list[Path], folder: PredictionFolder) -
         f"{len(folder.images)} images, {folder.drawn} objects with a score of at least {folder.drawn_score:g},"
         f" {len(paths) / (time.perf_counter() - start):.3g} images/s"
     )
+
+
+def draw_examples(checkpoint: Path, output: Path, *, overrides: Sequence[str] = (), overfit: int | None = None) -> str:
+    """Draws what a saved model finds in its val set beside the ground truth, into `output`/drawings.
+
+    Returns the line that says where, or why there are no drawings: training and evaluation, which end with them, have
+    done their work. With `overfit` the images are the first so many training images.
+    """
+    from resdet.data.loader import open_split, subset
+    from resdet.engine.checkpoint import find_model_file
+    from resdet.errors import UserError
+    from resdet.inference.gallery import draw_gallery
+
+    try:
+        predictor, saved = load_predictor(find_model_file(checkpoint)[0], overrides)
+        data = saved.config.data
+        dataset = subset(open_split(data, "train"), overfit) if overfit else open_split(data, "val")
+        return f"drawings: {draw_gallery(predictor, dataset, saved.config, output, class_names=saved.class_names)}"
+    except UserError as error:
+        return f"no drawings: {error}"
