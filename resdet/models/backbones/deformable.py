@@ -52,7 +52,9 @@ class DeformableConv2d(nn.Conv2d):
     def _conv_forward(
         self, input: Float[Tensor, "N _ _ _"], weight: Float[Tensor, "_ _ _ _"], bias: Float[Tensor, " _"] | None
     ) -> Float[Tensor, "N _ _ _"]:
-        offset, modulation = self.predictor(input).split([2 * self.taps, self.taps], dim=1)
-        stride, padding, dilation = self.stride, self.padding, self.dilation
-        mask = 2 * torch.sigmoid(modulation)
-        return deform_conv2d(input, offset, weight, bias, stride, padding, dilation, mask)  # pyright: ignore[reportArgumentType]
+        input = input.to(weight.dtype)
+        with torch.autocast(input.device.type, enabled=False):  # coordinates need more than bfloat16's 8 bits
+            offset, modulation = self.predictor(input).split([2 * self.taps, self.taps], dim=1)
+            stride, padding, dilation = self.stride, self.padding, self.dilation
+            mask = 2 * torch.sigmoid(modulation)
+            return deform_conv2d(input, offset, weight, bias, stride, padding, dilation, mask)  # pyright: ignore[reportArgumentType]
