@@ -31,20 +31,23 @@ class BackboneConfig:
 
 @dataclass
 class NeckConfig:
-    name: str = "fpn"
-    channels: int = 256
-    norm: str | None = None  # null | bn | sync_bn | gn
+    name: str = "fpn"  # fpn | pafpn | c4: conv5 (VGG: fc6, fc7) on each region | dc5: conv5 dilated, at stride 16
+    channels: int = 256  # of fpn and pafpn
+    norm: str = "none"  # of fpn and pafpn: none | bn | sync_bn | gn
+    extra_levels: str = "pool"  # of fpn and pafpn: pool (P6, every second cell of P5) | conv (P6 and P7)
 
 
 @dataclass
 class AnchorConfig:
-    sizes: list[float] = field(default_factory=lambda: [32.0, 64.0, 128.0, 256.0, 512.0])  # one a level, pixels
+    # Pixels; fpn and pafpn: one a level, from the finest; c4 and dc5: all of them on the one level.
+    sizes: list[float] = field(default_factory=lambda: [32.0, 64.0, 128.0, 256.0, 512.0])
     ratios: list[float] = field(default_factory=lambda: [0.5, 1.0, 2.0])  # height over width
     rounded: bool = False  # corners rounded to whole pixels, as torchvision does
 
 
 @dataclass
 class RPNConfig:
+    convs: int = 1  # 3x3 convolutions before the two predictions
     batch_size_per_image: int = 256
     positive_fraction: float = 0.5
     foreground_iou: float = 0.7
@@ -59,10 +62,13 @@ class RPNConfig:
 
 @dataclass
 class BoxHeadConfig:
+    name: str = "two_fc"  # two_fc | four_conv_fc; with c4 the backbone's last layers are the head
+    norm: str = "none"  # of four_conv_fc: none | bn | sync_bn | gn
+    pooling: str = "roi_align"  # roi_align | roi_pool
     batch_size_per_image: int = 512
     positive_fraction: float = 0.25
     foreground_iou: float = 0.5
-    resolution: int = 7
+    resolution: int = 7  # bins a side; c4 with a ResNet: 14 with conv5's stride of 2, 7 without it
     sampling_ratio: int = 2  # samples a bin side; 0: adaptive, as many as the bin is pixels wide
     aligned: bool = True  # half-pixel correction of RoIAlign (Detectron2); torchvision's detectors use False
     fc_dim: int = 1024
@@ -81,8 +87,8 @@ class ModelConfig:
     box_head: BoxHeadConfig = field(default_factory=BoxHeadConfig)
     num_classes: int | None = None  # follows from the data unless given
     weights: str | None = None  # a resdet checkpoint to start from
-    pixel_mean: list[float] = field(default_factory=lambda: [123.675, 116.28, 103.53])  # RGB, 0..255
-    pixel_std: list[float] = field(default_factory=lambda: [58.395, 57.12, 57.375])
+    pixel_mean: list[float] | None = None  # RGB, 0..255; follows from the backbone and its weights unless given
+    pixel_std: list[float] | None = None
 
 
 @dataclass
@@ -276,7 +282,12 @@ def _check_keys(tree: Any, data: dict[str, Any], path: tuple[str, ...], source: 
 
 CHOICES = {
     "model.backbone.norm": ("frozen_bn", "bn", "sync_bn", "gn", "none"),
-    "model.neck.name": ("fpn",),
+    "model.neck.name": ("fpn", "pafpn", "c4", "dc5"),
+    "model.neck.norm": ("none", "bn", "sync_bn", "gn"),
+    "model.neck.extra_levels": ("pool", "conv"),
+    "model.box_head.name": ("two_fc", "four_conv_fc"),
+    "model.box_head.norm": ("none", "bn", "sync_bn", "gn"),
+    "model.box_head.pooling": ("roi_align", "roi_pool"),
     "train.device": ("auto", "cpu", "cuda"),
     "train.amp": ("auto", "off", "bf16"),
     "optim.name": ("sgd", "adamw"),
@@ -293,7 +304,7 @@ BOUNDS = {
         "model.rpn.pre_nms_test model.rpn.proposals_train model.rpn.proposals_test model.box_head.resolution "
         "model.box_head.batch_size_per_image model.box_head.detections model.box_head.fc_dim data.augment.short_side "
         "data.augment.max_side data.augment.test_short_side data.shapes.train_images data.shapes.val_images "
-        "data.shapes.max_objects model.num_classes model.anchors.sizes"
+        "data.shapes.max_objects model.num_classes model.anchors.sizes model.rpn.convs"
     ),
     (0, 1): (
         "model.rpn.positive_fraction model.rpn.foreground_iou model.rpn.background_iou model.rpn.nms_iou "

@@ -14,6 +14,7 @@ from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign
 
 from resdet.config import ModelConfig
 from resdet.errors import UserError
+from resdet.models.backbones import Backbone
 from resdet.structures import Batch
 
 NORMS: dict[str, Callable[..., nn.Module]] = {"frozen_bn": FrozenBatchNorm2d, "bn": nn.BatchNorm2d}
@@ -45,8 +46,8 @@ class TorchvisionPeer(nn.Module):
             num_classes + 1,
             min_size=min(size),
             max_size=max(size),
-            image_mean=[value / 255 for value in config.pixel_mean],
-            image_std=[value / 255 for value in config.pixel_std],
+            image_mean=[value / 255 for value in config.pixel_mean or Backbone.pixel_mean],
+            image_std=[value / 255 for value in config.pixel_std or Backbone.pixel_std],
             rpn_anchor_generator=AnchorGenerator(
                 tuple((int(anchor),) for anchor in config.anchors.sizes),
                 (tuple(config.anchors.ratios),) * len(config.anchors.sizes),

@@ -1,6 +1,8 @@
-"""The box head: what each region is and where exactly (Girshick 2015; Lin et al. 2017, section 4.2)."""
+"""Box heads: one vector for each pooled region, and from it what the region is and where exactly (Girshick 2015)."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -8,19 +10,65 @@ from torch import Tensor, nn
 
 
 class TwoLayerBoxHead(nn.Module):
-    """Two hidden fully connected layers over the flattened region."""
+    """Two hidden fully connected layers over the flattened region (Lin et al. 2017, section 4.2; VGG's fc6 and fc7).
 
-    def __init__(self, in_channels: int, resolution: int, dim: int) -> None:
+    `dropout` is the fraction of the hidden units that each layer leaves out in training.
+    """
+
+    def __init__(self, in_channels: int, resolution: int, dim: int, *, dropout: float = 0.0) -> None:
         super().__init__()
         self.out_channels = dim
+        self.dropout = dropout
         self.fc6 = nn.Linear(in_channels * resolution**2, dim)
         self.fc7 = nn.Linear(dim, dim)
         for layer in (self.fc6, self.fc7):
-            nn.init.kaiming_uniform_(layer.weight, a=1)  # Detectron's initialisation
-            nn.init.zeros_(layer.bias)
+            _init_hidden(layer)
 
     def forward(self, regions: Float[Tensor, "NR C h w"]) -> Float[Tensor, "NR dim"]:
-        return F.relu(self.fc7(F.relu(self.fc6(regions.flatten(1)))))
+        hidden = F.dropout(F.relu(self.fc6(regions.flatten(1))), self.dropout, self.training)
+        return F.dropout(F.relu(self.fc7(hidden)), self.dropout, self.training)
+
+
+class FourConvBoxHead(nn.Sequential):
+    """Four 3x3 convolutions and one fully connected layer (Wu & He 2018, "Group Normalization", section 4.2).
+
+    Its layers are numbered as torchvision's FastRCNNConvFCHead numbers them.
+
+    Args:
+        norm: makes a normalisation layer for a number of channels; None: convolutions with a bias.
+    """
+
+    def __init__(
+        self, in_channels: int, resolution: int, dim: int, *, norm: Callable[[int], nn.Module] | None = None
+    ) -> None:
+        super().__init__(*(_conv(in_channels, norm) for _ in range(4)))
+        self.out_channels = dim
+        fc = nn.Linear(in_channels * resolution**2, dim)
+        _init_hidden(fc)
+        _ = self.extend([nn.Flatten(), fc, nn.ReLU(inplace=True)])
+
+    def forward(self, input: Float[Tensor, "NR C h w"]) -> Float[Tensor, "NR dim"]:
+        return super().forward(input)
+
+
+class C5BoxHead(nn.Module):
+    """A ResNet's conv5 on each region, then the mean over the region (He et al. 2015, appendix A).
+
+    Args:
+        layer4: conv5, taken out of the backbone, whose name it keeps.
+        out_channels: of conv5.
+    """
+
+    def __init__(self, layer4: nn.Module, out_channels: int) -> None:
+        super().__init__()
+        self.layer4 = layer4
+        self.out_channels = out_channels
+
+    def forward(self, regions: Float[Tensor, "NR C h w"]) -> Float[Tensor, "NR dim"]:
+        return self.layer4(regions).mean(dim=(2, 3))
+
+
+BoxHead = TwoLayerBoxHead | FourConvBoxHead | C5BoxHead
 
 
 class BoxPredictor(nn.Module):
@@ -39,3 +87,16 @@ class BoxPredictor(nn.Module):
     def forward(self, features: Float[Tensor, "NR dim"]) -> tuple[Float[Tensor, "NR K_1"], Float[Tensor, "NR K 4"]]:
         deltas = self.bbox_pred(features).unflatten(1, (self.num_classes, 4))
         return self.cls_score(features).float(), deltas.float()
+
+
+def _conv(channels: int, norm: Callable[[int], nn.Module] | None) -> nn.Sequential:
+    conv = nn.Conv2d(channels, channels, 3, padding=1, bias=norm is None)
+    nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+    if norm is None:
+        nn.init.zeros_(conv.bias)  # pyright: ignore[reportArgumentType]  # there is a bias without a norm
+    return nn.Sequential(conv, *([] if norm is None else [norm(channels)]), nn.ReLU(inplace=True))
+
+
+def _init_hidden(layer: nn.Linear) -> None:
+    nn.init.kaiming_uniform_(layer.weight, a=1)  # Detectron's initialisation
+    nn.init.zeros_(layer.bias)

@@ -2,57 +2,185 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from torch import nn
+
 from resdet.config import ModelConfig
 from resdet.errors import UserError
-from resdet.models.backbones import build_backbone
-from resdet.models.box_head import BoxPredictor, TwoLayerBoxHead
-from resdet.models.fpn import FeaturePyramidNetwork
+from resdet.models.backbones import Backbone, build_backbone
+from resdet.models.backbones.norms import NORMS
+from resdet.models.backbones.resnet import ResNet
+from resdet.models.backbones.vgg import VGG
+from resdet.models.box_head import BoxHead, BoxPredictor, C5BoxHead, FourConvBoxHead, TwoLayerBoxHead
+from resdet.models.fpn import ConvLevels, FeaturePyramidNetwork, PathAggregationNetwork, SingleLevel, SubsampledLevel
 from resdet.models.rcnn import RCNN
-from resdet.models.roi_heads import DetectionLimits, RoIHeads, RoIPooler
+from resdet.models.roi_heads import DetectionLimits, Pooling, RoIHeads, RoIPooler
 from resdet.models.rpn import RPN, AnchorGenerator, ProposalLimits, RPNHead
+from resdet.models.weights import conflicts, load_backbone_weights
 from resdet.ops.matching import Matcher
+from resdet.ops.roi_align import roi_align
+from resdet.ops.roi_kernels import roi_pool
 from resdet.ops.sampling import BalancedSampler
+
+STRIDES = (4, 8, 16, 32)  # of C2..C5, which the layouts are made for
+C4 = STRIDES.index(16)
+VGG_DROPOUT = 0.5  # of fc6 and fc7 (Simonyan & Zisserman 2014, section 3.1)
 
 
 def build_model(config: ModelConfig, num_classes: int) -> RCNN:
-    """The detector that a config describes, for `num_classes` kinds of object."""
-    backbone = build_backbone(
-        config.backbone.name, norm=config.backbone.norm, frozen_stages=config.backbone.frozen_stages
-    )
-    neck = FeaturePyramidNetwork(backbone.channels, backbone.strides, config.neck.channels)
-    anchors, rpn, box = config.anchors, config.rpn, config.box_head
-    if len(anchors.sizes) != len(neck.strides):
-        raise UserError(
-            f"model.anchors.sizes={anchors.sizes} must give one size for each of the {len(neck.strides)} levels "
-            f"of {config.neck.name} (strides {', '.join(map(str, neck.strides))})"
-        )
+    """The detector that a config describes, for `num_classes` kinds of object, with its backbone's weights loaded.
+
+    Raises UserError for parts that do not fit together and for weights that do not fit the model.
+    """
+    layout = LAYOUTS[config.neck.name](config)
+    weights = _load_weights(layout, config)
+    rpn, box = config.rpn, config.box_head
     return RCNN(
-        backbone,
-        neck,
+        layout.backbone,
+        layout.neck,
         RPN(
-            RPNHead(neck.channels, len(anchors.ratios)),
-            AnchorGenerator([[size] for size in anchors.sizes], anchors.ratios, neck.strides, rounded=anchors.rounded),
+            RPNHead(layout.neck.channels, len(layout.anchor_sizes[0]) * len(config.anchors.ratios), convs=rpn.convs),
+            AnchorGenerator(
+                layout.anchor_sizes, config.anchors.ratios, layout.neck.strides, rounded=config.anchors.rounded
+            ),
             matcher=Matcher(rpn.foreground_iou, rpn.background_iou, low_quality=True),
             sampler=BalancedSampler(rpn.batch_size_per_image, rpn.positive_fraction),
             nms_iou=rpn.nms_iou,
             smooth_l1_beta=rpn.smooth_l1_beta,
         ),
         RoIHeads(
-            RoIPooler(
-                backbone.strides,
-                resolution=box.resolution,
-                sampling_ratio=box.sampling_ratio,
-                aligned=box.aligned,
-            ),
-            TwoLayerBoxHead(neck.channels, box.resolution, box.fc_dim),
-            BoxPredictor(box.fc_dim, num_classes),
+            RoIPooler(layout.pooled_strides, _pooling(config)),
+            layout.box_head,
+            BoxPredictor(layout.box_head.out_channels, num_classes),
             matcher=Matcher(box.foreground_iou, box.foreground_iou),
             sampler=BalancedSampler(box.batch_size_per_image, box.positive_fraction),
             limits=DetectionLimits(box.score_threshold, box.nms_iou, box.detections),
             smooth_l1_beta=box.smooth_l1_beta,
         ),
-        pixel_mean=config.pixel_mean,
-        pixel_std=config.pixel_std,
+        pixel_mean=weights.pixel_mean,
+        pixel_std=weights.pixel_std,
         train_limits=ProposalLimits(rpn.pre_nms_train, rpn.proposals_train),
         test_limits=ProposalLimits(rpn.pre_nms_test, rpn.proposals_test),
+        notes=weights.notes,
     )
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What the feature layouts differ in: the maps that all regions share, and what runs on each region."""
+
+    backbone: Backbone
+    neck: FeaturePyramidNetwork | SingleLevel
+    pooled_strides: tuple[int, ...]  # of the maps that regions are pooled from: the first ones of the neck
+    anchor_sizes: list[list[float]]  # of each map of the neck
+    box_head: BoxHead
+    pretrained: tuple[nn.Module, ...]  # what `model.backbone.weights` fills
+
+
+def _pyramid(config: ModelConfig, network: type[FeaturePyramidNetwork]) -> Layout:
+    """P2..P6 or P7; regions are pooled from P2..P5 (Lin et al. 2017)."""
+    backbone = _backbone(config)
+    channels = config.neck.channels
+    extra = SubsampledLevel() if config.neck.extra_levels == "pool" else ConvLevels(channels)
+    neck = network(backbone.channels, backbone.strides, channels, extra=extra, norm=_norm(config.neck.norm))
+    if len(config.anchors.sizes) != len(neck.strides):
+        raise UserError(
+            f"model.anchors.sizes={config.anchors.sizes} must give one size for each of the {len(neck.strides)} levels "
+            f"of {config.neck.name} (strides {', '.join(map(str, neck.strides))})"
+        )
+    sizes = [[size] for size in config.anchors.sizes]
+    return Layout(backbone, neck, backbone.strides, sizes, _box_head(config, channels), (backbone,))
+
+
+def _c4(config: ModelConfig) -> Layout:
+    """conv1..conv4 are shared; conv5 (of a VGG: fc6 and fc7 behind conv5_3) runs on each region (Ren et al. 2015)."""
+    if config.box_head.name != "two_fc":
+        raise UserError(
+            f"model.box_head.name={config.box_head.name} does not go with model.neck.name=c4, whose box head is the "
+            "last layers of the backbone; leave it out"
+        )
+    backbone = _backbone(config)
+    channels, resolution = backbone.channels, config.box_head.resolution
+    if isinstance(backbone, ResNet) and backbone.strides == STRIDES:
+        head = C5BoxHead(backbone.pop_c5(stride=2 if resolution >= 14 else 1), channels[-1])
+    elif isinstance(backbone, VGG):
+        head = TwoLayerBoxHead(channels[C4], resolution, config.box_head.fc_dim, dropout=VGG_DROPOUT)
+    else:
+        raise UserError(
+            f"model.neck.name=c4 runs the last layers of the backbone on each region, which {config.backbone.name} "
+            "does not offer; take a resnet, resnext, plain or vgg net, or model.neck.name=fpn"
+        )
+    neck = SingleLevel(C4, channels=channels[C4], stride=STRIDES[C4])
+    return Layout(backbone, neck, neck.strides, [config.anchors.sizes], head, (backbone, head))
+
+
+def _dc5(config: ModelConfig) -> Layout:
+    """conv5 is shared too, dilated so that it keeps the stride of 16 (Dai et al. 2017, "Deformable", section 3)."""
+    try:
+        backbone = _backbone(config, dilated_c5=True)
+    except UserError as error:
+        raise UserError(f"model.neck.name=dc5: {error}") from None
+    neck = SingleLevel(-1, channels=backbone.channels[-1], stride=backbone.strides[-1])
+    head = _box_head(config, neck.channels)
+    return Layout(backbone, neck, neck.strides, [config.anchors.sizes], head, (backbone,))
+
+
+LAYOUTS: dict[str, Callable[[ModelConfig], Layout]] = {
+    "fpn": partial(_pyramid, network=FeaturePyramidNetwork),
+    "pafpn": partial(_pyramid, network=PathAggregationNetwork),
+    "c4": _c4,
+    "dc5": _dc5,
+}
+
+
+def _backbone(config: ModelConfig, *, dilated_c5: bool = False) -> Backbone:
+    backbone = config.backbone
+    return build_backbone(
+        backbone.name, norm=backbone.norm, frozen_stages=backbone.frozen_stages, dilated_c5=dilated_c5
+    )
+
+
+def _norm(name: str) -> Callable[[int], nn.Module] | None:
+    return None if name == "none" else NORMS[name]
+
+
+def _box_head(config: ModelConfig, channels: int) -> TwoLayerBoxHead | FourConvBoxHead:
+    box = config.box_head
+    if box.name == "four_conv_fc":
+        return FourConvBoxHead(channels, box.resolution, box.fc_dim, norm=_norm(box.norm))
+    return TwoLayerBoxHead(channels, box.resolution, box.fc_dim)
+
+
+def _pooling(config: ModelConfig) -> Pooling:
+    box = config.box_head
+    if box.pooling == "roi_pool":
+        return partial(roi_pool, resolution=box.resolution)
+    return partial(roi_align, resolution=box.resolution, sampling_ratio=box.sampling_ratio, aligned=box.aligned)
+
+
+@dataclass(frozen=True)
+class LoadedWeights:
+    """How images have to be normalised for the backbone, and what was loaded into it (lines for a log)."""
+
+    pixel_mean: tuple[float, ...]
+    pixel_std: tuple[float, ...]
+    notes: tuple[str, ...]
+
+
+def _load_weights(layout: Layout, config: ModelConfig) -> LoadedWeights:
+    """Fills the layout's backbone. The mean and deviation of the config must be those that the weights declare."""
+    mean, std = config.pixel_mean, config.pixel_std
+    if config.backbone.weights is None:
+        ours = layout.backbone
+        return LoadedWeights(tuple(mean or ours.pixel_mean), tuple(std or ours.pixel_std), ())
+    trunk, *heads = layout.pretrained
+    report, contract = load_backbone_weights(trunk, config.backbone.weights, config.backbone.name, also=heads)
+    if differences := conflicts(contract, pixel_mean=mean, pixel_std=std):
+        raise UserError(
+            f"model.backbone.weights={config.backbone.weights}: {'; '.join(differences)}; leave model.pixel_mean and "
+            "model.pixel_std out, for they follow from the weights"
+        )
+    return LoadedWeights(contract.pixel_mean, contract.pixel_std, tuple(report.details().splitlines()))

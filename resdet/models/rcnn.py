@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from resdet.models.backbones import Backbone
+from resdet.models.fpn import FeaturePyramidNetwork, SingleLevel
 from resdet.models.roi_heads import RoIHeads
 from resdet.models.rpn import RPN, ProposalLimits
 from resdet.structures import Batch, Detections
@@ -17,7 +19,8 @@ class RCNN(nn.Module):
     """`model(batch)` gives the training losses by name, `model.predict(batch)` gives detections.
 
     Both run the same dense graph for any number of images; which one is called does not depend on
-    `model.training`, which only decides how normalisation layers and dropout behave.
+    `model.training`, which only decides how normalisation layers and dropout behave. `notes` are lines for a log on
+    how the model was made.
     """
 
     pixel_mean: Tensor
@@ -25,8 +28,8 @@ class RCNN(nn.Module):
 
     def __init__(
         self,
-        backbone: nn.Module,
-        neck: nn.Module,
+        backbone: Backbone,
+        neck: FeaturePyramidNetwork | SingleLevel,
         rpn: RPN,
         roi_heads: RoIHeads,
         *,
@@ -34,6 +37,7 @@ class RCNN(nn.Module):
         pixel_std: Sequence[float],
         train_limits: ProposalLimits,
         test_limits: ProposalLimits,
+        notes: Sequence[str] = (),
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -42,6 +46,7 @@ class RCNN(nn.Module):
         self.roi_heads = roi_heads
         self.train_limits = train_limits
         self.test_limits = test_limits
+        self.notes = tuple(notes)
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(3, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(3, 1, 1), persistent=False)
 

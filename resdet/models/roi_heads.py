@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,12 +10,12 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from resdet.models.box_head import BoxPredictor
+from resdet.models.box_head import BoxHead, BoxPredictor
 from resdet.ops.box_coder import BoxCoder
 from resdet.ops.boxes import clip_boxes, is_nonempty
 from resdet.ops.matching import Matcher
 from resdet.ops.nms import batched_nms
-from resdet.ops.roi_align import assign_levels, roi_align
+from resdet.ops.roi_align import assign_levels
 from resdet.ops.sampling import BalancedSampler
 from resdet.structures import Detections, Proposals, Targets
 
@@ -29,15 +29,17 @@ class DetectionLimits:
     detections: int
 
 
-class RoIPooler(nn.Module):
-    """Each box is pooled by RoIAlign from the pyramid level that fits its size."""
+# RoIAlign or RoIPool with its options filled in: (features, strides, boxes, levels) to regions.
+Pooling = Callable[[Sequence[Tensor], Sequence[int], Tensor, Tensor], Tensor]
 
-    def __init__(self, strides: Sequence[int], *, resolution: int, sampling_ratio: int, aligned: bool) -> None:
+
+class RoIPooler(nn.Module):
+    """Each box is pooled from the level that fits its size (of one level: from that)."""
+
+    def __init__(self, strides: Sequence[int], pooling: Pooling) -> None:
         super().__init__()
         self.strides = tuple(strides)
-        self.resolution = resolution
-        self.sampling_ratio = sampling_ratio
-        self.aligned = aligned
+        self.pooling = pooling
         self.finest = strides[0].bit_length() - 1
         self.coarsest = strides[-1].bit_length() - 1
 
@@ -45,15 +47,8 @@ class RoIPooler(nn.Module):
         self, features: Sequence[Float[Tensor, "N C _h _w"]], boxes: Float[Tensor, "N R 4"]
     ) -> Float[Tensor, "N*R C h w"]:
         """`features` may have coarser levels than the pooler uses (P6 serves the RPN alone)."""
-        return roi_align(
-            features[: len(self.strides)],
-            self.strides,
-            boxes,
-            assign_levels(boxes, self.finest, self.coarsest) - self.finest,
-            resolution=self.resolution,
-            sampling_ratio=self.sampling_ratio,
-            aligned=self.aligned,
-        )
+        levels = assign_levels(boxes, self.finest, self.coarsest) - self.finest
+        return self.pooling(features[: len(self.strides)], self.strides, boxes, levels)
 
 
 class RoIHeads(nn.Module):
@@ -71,7 +66,7 @@ class RoIHeads(nn.Module):
     def __init__(
         self,
         pooler: RoIPooler,
-        box_head: nn.Module,
+        box_head: BoxHead,
         box_predictor: BoxPredictor,
         *,
         matcher: Matcher,

@@ -59,11 +59,13 @@ class AnchorGenerator(nn.Module):
 
 
 class RPNHead(nn.Module):
-    """A 3x3 convolution, then 1x1 convolutions for objectness and deltas; shared by all levels."""
+    """3x3 convolutions (one in the paper), then 1x1 for objectness and deltas; shared by all levels."""
 
-    def __init__(self, channels: int, anchors_per_cell: int) -> None:
+    def __init__(self, channels: int, anchors_per_cell: int, *, convs: int = 1) -> None:
         super().__init__()
-        self.conv = nn.Sequential(nn.Sequential(nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU(inplace=True)))
+        self.conv = nn.Sequential(
+            *(nn.Sequential(nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU(inplace=True)) for _ in range(convs))
+        )
         self.cls_logits = nn.Conv2d(channels, anchors_per_cell, 1)
         self.bbox_pred = nn.Conv2d(channels, anchors_per_cell * 4, 1)
         for module in self.modules():

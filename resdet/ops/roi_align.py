@@ -15,6 +15,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from resdet.ops.boxes import box_area
+from resdet.ops.roi_kernels import adaptive_roi_align
 
 CANONICAL_SIZE = 224  # a box of this size (pixels) belongs to CANONICAL_LEVEL: ImageNet's, on the C4 of a ResNet
 CANONICAL_LEVEL = 4
@@ -45,9 +46,11 @@ def roi_align(
         boxes: in pixels of the padded input.
         levels: position in `features` that each box is taken from.
         resolution: bins a side.
-        sampling_ratio: samples a bin side.
+        sampling_ratio: samples a bin side; 0 takes as many as the bin is cells wide or high, rounded up.
         aligned: half-pixel correction (Detectron2). Without it boxes are at least one cell wide, as in the paper.
     """
+    if sampling_ratio == 0:
+        return adaptive_roi_align(features, strides, boxes, levels, resolution=resolution, aligned=aligned)
     images, channels = features[0].shape[:2]
     table = torch.cat([level.permute(0, 2, 3, 1).reshape(-1, channels) for level in features])
     heights = levels.new_tensor([level.shape[2] for level in features])

@@ -1,0 +1,194 @@
+"""RoIPool, and RoIAlign with as many samples as a bin is wide: torchvision's kernels over all levels of a pyramid.
+
+How many cells these read depends on the boxes, so they are operators of their own: opaque to a compiler, with a
+result of fixed size and a backward that is an operator as well.
+"""
+
+# ruff: noqa: FBT001  # the schema of an operator is positional
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torchvision.ops  # noqa: F401  # registers the kernels
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+KERNELS = torch.ops.torchvision
+
+
+def adaptive_roi_align(
+    features: Sequence[Float[Tensor, "N C _h _w"]],
+    strides: Sequence[int],
+    boxes: Float[Tensor, "N R 4"],
+    levels: Int64[Tensor, "N R"],
+    *,
+    resolution: int,
+    aligned: bool,
+) -> Float[Tensor, "N*R C {resolution} {resolution}"]:
+    """RoIAlign (He et al. 2017, section 3) with one sample for each started cell that a bin is wide or high.
+
+    Arguments as in `ops.roi_align.roi_align`.
+    """
+    scales = [1 / stride for stride in strides]
+    return _align(list(features), _with_image(boxes), levels.flatten(), scales, resolution, aligned)
+
+
+def roi_pool(
+    features: Sequence[Float[Tensor, "N C _h _w"]],
+    strides: Sequence[int],
+    boxes: Float[Tensor, "N R 4"],
+    levels: Int64[Tensor, "N R"],
+    *,
+    resolution: int,
+) -> Float[Tensor, "N*R C {resolution} {resolution}"]:
+    """The largest value of each bin, boxes and bins rounded to whole cells (Girshick 2015, section 2.1)."""
+    scales = [1 / stride for stride in strides]
+    return _pool(list(features), _with_image(boxes), levels.flatten(), scales, resolution)[0]
+
+
+def _with_image(boxes: Float[Tensor, "N R 4"]) -> Float[Tensor, "NR 5"]:
+    """The kernels' form: the number of the image, then the box."""
+    image = torch.arange(len(boxes), device=boxes.device, dtype=torch.float32)
+    return torch.cat([image[:, None, None].expand(-1, boxes.shape[1], 1), boxes.float()], dim=-1).flatten(0, 1)
+
+
+def _by_level(levels: Tensor, count: int, of_level: Callable[[int, Any], Tensor]) -> Tensor:
+    """`of_level` of each level's regions, put back into the order of all regions."""
+    if count == 1:
+        return of_level(0, slice(None))
+    members = [(levels == level).nonzero().squeeze(1) for level in range(count)]
+    results = torch.cat([of_level(level, regions) for level, regions in enumerate(members)])
+    return results[torch.cat(members).argsort()]
+
+
+def _members(levels: Tensor, count: int, level: int) -> Any:
+    return slice(None) if count == 1 else levels == level
+
+
+@torch.library.custom_op(
+    "resdet::adaptive_roi_align",
+    mutates_args=(),
+    schema="(Tensor[] features, Tensor rois, Tensor levels, float[] scales, int resolution, bool aligned) -> Tensor",
+)
+def _align(
+    features: list[Tensor], rois: Tensor, levels: Tensor, scales: list[float], resolution: int, aligned: bool
+) -> Tensor:
+    def of_level(level: int, regions: Any) -> Tensor:
+        bins = (scales[level], resolution, resolution, 0, aligned)
+        return KERNELS.roi_align(features[level].float(), rois[regions], *bins)
+
+    return _by_level(levels, len(features), of_level).to(features[0])
+
+
+@_align.register_fake
+def _(
+    features: list[Tensor], rois: Tensor, levels: Tensor, scales: list[float], resolution: int, aligned: bool
+) -> Tensor:
+    return features[0].new_empty((rois.shape[0], features[0].shape[1], resolution, resolution))
+
+
+@torch.library.custom_op(
+    "resdet::adaptive_roi_align_backward",
+    mutates_args=(),
+    schema="(Tensor grad, Tensor[] features, Tensor rois, Tensor levels, float[] scales, bool aligned) -> Tensor[]",
+)
+def _align_backward(
+    grad: Tensor, features: list[Tensor], rois: Tensor, levels: Tensor, scales: list[float], aligned: bool
+) -> list[Tensor]:
+    gradients = []
+    for level, (feature, scale) in enumerate(zip(features, scales, strict=True)):
+        regions = _members(levels, len(features), level)
+        bins = (scale, *grad.shape[2:], *feature.shape, 0, aligned)
+        gradient = KERNELS._roi_align_backward(grad[regions].float(), rois[regions], *bins)
+        gradients.append(gradient.to(feature))
+    return gradients
+
+
+@_align_backward.register_fake
+def _(
+    grad: Tensor, features: list[Tensor], rois: Tensor, levels: Tensor, scales: list[float], aligned: bool
+) -> list[Tensor]:
+    return [torch.empty_like(feature, memory_format=torch.contiguous_format) for feature in features]
+
+
+def _keep_for_align(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    features, rois, levels, ctx.scales, _, ctx.aligned = inputs
+    ctx.save_for_backward(rois, levels, *features)
+
+
+def _grad_of_align(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    rois, levels, *features = ctx.saved_tensors
+    return _align_backward(grad, features, rois, levels, ctx.scales, ctx.aligned), None, None, None, None, None
+
+
+_align.register_autograd(_grad_of_align, setup_context=_keep_for_align)
+
+
+@torch.library.custom_op(
+    "resdet::roi_pool",
+    mutates_args=(),
+    schema="(Tensor[] features, Tensor rois, Tensor levels, float[] scales, int resolution) -> (Tensor, Tensor)",
+)
+def _pool(
+    features: list[Tensor], rois: Tensor, levels: Tensor, scales: list[float], resolution: int
+) -> tuple[Tensor, Tensor]:
+    """Also gives the cell of each maximum within its level's map."""
+    cells = []
+
+    def of_level(level: int, regions: Any) -> Tensor:
+        bins = (scales[level], resolution, resolution)
+        pooled, cell = KERNELS.roi_pool(features[level].float(), rois[regions], *bins)
+        cells.append(cell)
+        return pooled
+
+    pooled = _by_level(levels, len(features), of_level).to(features[0])
+    return pooled, _by_level(levels, len(features), lambda level, _: cells[level])
+
+
+@_pool.register_fake
+def _(
+    features: list[Tensor], rois: Tensor, levels: Tensor, scales: list[float], resolution: int
+) -> tuple[Tensor, Tensor]:
+    pooled = features[0].new_empty((rois.shape[0], features[0].shape[1], resolution, resolution))
+    return pooled, pooled.new_empty(pooled.shape, dtype=torch.int32)
+
+
+@torch.library.custom_op(
+    "resdet::roi_pool_backward",
+    mutates_args=(),
+    schema="(Tensor grad, Tensor cells, Tensor[] features, Tensor rois, Tensor levels, float[] scales) -> Tensor[]",
+)
+def _pool_backward(
+    grad: Tensor, cells: Tensor, features: list[Tensor], rois: Tensor, levels: Tensor, scales: list[float]
+) -> list[Tensor]:
+    gradients = []
+    for level, (feature, scale) in enumerate(zip(features, scales, strict=True)):
+        regions = _members(levels, len(features), level)
+        bins = (scale, *grad.shape[2:], *feature.shape)
+        gradient = KERNELS._roi_pool_backward(grad[regions].float(), rois[regions], cells[regions], *bins)
+        gradients.append(gradient.to(feature))
+    return gradients
+
+
+@_pool_backward.register_fake
+def _(
+    grad: Tensor, cells: Tensor, features: list[Tensor], rois: Tensor, levels: Tensor, scales: list[float]
+) -> list[Tensor]:
+    return [torch.empty_like(feature, memory_format=torch.contiguous_format) for feature in features]
+
+
+def _keep_for_pool(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    features, rois, levels, ctx.scales, _ = inputs
+    ctx.mark_non_differentiable(output[1])
+    ctx.save_for_backward(output[1], rois, levels, *features)
+
+
+def _grad_of_pool(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Any, ...]:
+    cells, rois, levels, *features = ctx.saved_tensors
+    return _pool_backward(grad, cells, features, rois, levels, ctx.scales), None, None, None, None
+
+
+_pool.register_autograd(_grad_of_pool, setup_context=_keep_for_pool)

@@ -1,0 +1,87 @@
+"""The oracle: Detectron2's C4, DC5 and FPN detectors, and ours with their converted weights."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+from torch.testing import assert_close
+
+from resdet.config import ModelConfig
+from resdet.models.backbones import BACKBONES
+from resdet.models.backbones.resnet import Bottleneck, ResNet
+from resdet.models.build import build_model
+from resdet.models.rcnn import RCNN
+from resdet.models.weights import WeightContract, load_checked, to_rgb
+from resdet.models.weights.convert import from_detectron2
+from resdet.structures import Batch
+
+FIXTURES = Path(__file__).resolve().parents[2] / "../shared/fixtures/detectron2"
+NAMES = ["faster_rcnn_R50_C4_tiny", "faster_rcnn_R50_DC5_tiny", "mask_rcnn_R50_C4_tiny", "mask_rcnn_R50_FPN_tiny"]
+TINY = partial(ResNet, partial(Bottleneck, stride_in_1x1=True), (3, 4, 6, 3), stem_channels=8, c2_channels=16)
+
+
+def our_config(theirs: dict[str, Any], contract: WeightContract) -> ModelConfig:
+    """Their settings under our keys."""
+    config = ModelConfig(pixel_mean=list(contract.pixel_mean), pixel_std=list(contract.pixel_std))
+    config.backbone.name, config.backbone.frozen_stages = "tiny", 0
+    config.neck.name = {"res4": "c4", "res5": "dc5", "p2": "fpn"}[theirs["RPN"]["IN_FEATURES"][0]]
+    config.neck.channels = theirs["FPN"]["OUT_CHANNELS"]
+    config.anchors.sizes = [float(size) for level in theirs["ANCHOR_GENERATOR"]["SIZES"] for size in level]
+    config.rpn.pre_nms_test, config.rpn.proposals_test = (
+        theirs["RPN"]["PRE_NMS_TOPK_TEST"],
+        theirs["RPN"]["POST_NMS_TOPK_TEST"],
+    )
+    box = theirs["ROI_BOX_HEAD"]
+    config.box_head.resolution, config.box_head.sampling_ratio = box["POOLER_RESOLUTION"], box["POOLER_SAMPLING_RATIO"]
+    config.box_head.fc_dim, config.box_head.detections = box["FC_DIM"], theirs["DETECTIONS_PER_IMAGE"]
+    return config
+
+
+@pytest.fixture(params=NAMES)
+def oracle(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> tuple[RCNN, dict[str, Tensor]]:
+    """Our detector with Detectron2's weights, and what Detectron2 computes with them."""
+    file = FIXTURES / f"{request.param}.config.json"
+    if not file.is_file():
+        pytest.skip(f"{file} is not here")
+    monkeypatch.setitem(BACKBONES, "tiny", TINY)
+    converted = from_detectron2(load_file(FIXTURES / f"{request.param}.weights.safetensors"), request.param)
+    state, contract, _ = to_rgb(converted.state, converted.contract)
+    model = build_model(our_config(json.loads(file.read_text()), contract), num_classes=5).eval()
+    boxes = {name: value for name, value in state.items() if not name.startswith("roi_heads.mask_head.")}
+    assert load_checked(model, boxes, source=request.param, required=1.0).unexpected == ()
+    return model, load_file(FIXTURES / f"{request.param}.expected.safetensors")
+
+
+def as_batch(expected: dict[str, Tensor]) -> Batch:
+    """Their image in our channel order, padded to a multiple of 32 as theirs."""
+    image = expected["image_bgr_uint8"].flip(0)[None]
+    return Batch(image, torch.tensor([image.shape[-2:]]))
+
+
+@pytest.mark.realdata
+@torch.no_grad()
+def test_same_weights_give_the_same_features_proposals_and_detections(oracle: tuple[RCNN, dict[str, Tensor]]) -> None:
+    model, expected = oracle
+    batch = as_batch(expected)
+    features = model.neck(model.backbone(model.normalized(batch)))
+    maps = [expected[name] for name in sorted(expected) if name.startswith("feature.")]
+    for ours, theirs in zip(features, maps, strict=True):
+        assert_close(ours / theirs.std(), theirs / theirs.std(), atol=1e-4, rtol=1e-4)
+
+    proposals = model.rpn.proposals(model.rpn(features), batch.sizes, model.test_limits)
+    assert proposals.valid[0, :200].all()
+    assert_close(proposals.scores[0, :200], expected["objectness_logits"], atol=1e-4, rtol=1e-4)
+    assert_close(proposals.boxes[0, :200], expected["proposal_boxes"], atol=0.01, rtol=0)
+
+    detections = model.predict(batch)
+    assert detections.valid.all()
+    assert_close(detections.labels[0], expected["classes"])
+    assert_close(detections.scores[0], expected["scores"], atol=1e-4, rtol=0)
+    assert_close(detections.boxes[0], expected["boxes"], atol=0.01, rtol=0)
