@@ -22,6 +22,7 @@ COMMANDS = {
     "score": "resdet.cli.score",
     "benchmark": "resdet.cli.benchmark",
     "check-data": "resdet.cli.check_data",
+    "convert-weights": "resdet.cli.convert_weights",
 }
 DONE, FAILED, MISTAKE, STOPPED = 0, 1, 2, 143
 
