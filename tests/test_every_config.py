@@ -1,0 +1,46 @@
+"""Every file in configs/ is built, makes one step on generated images and predicts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from resdet.config import load_config
+from resdet.data.loader import open_split, training_batches
+from resdet.engine.optim import build_optimizer
+from resdet.models.build import build_model
+
+CONFIGS = sorted((Path(__file__).parents[1] / "configs").rglob("*.yaml"))
+SMALL = [
+    "model.backbone.weights=null",  # which would have to be downloaded
+    "data.train={name: shapes, annotations: null, images: null}",
+    "data.shapes={train_images: 4, val_images: 2, size: 64, max_objects: 3, seed: 0}",
+    "data.augment={short_side: [64], test_short_side: 64}",
+    "data.workers=0",
+    "train.batch_size=2",
+]
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_a_config_builds_steps_and_predicts(path: Path) -> None:
+    config = load_config(path, overrides=SMALL)
+    _ = torch.manual_seed(0)
+    dataset = open_split(config.data, "train")
+    model = build_model(config.model, len(dataset.class_names))
+    before = {name: parameter.clone() for name, parameter in model.named_parameters()}
+    batch = next(iter(training_batches(dataset, config, start_step=0, rank=0, world_size=1))).batch
+
+    loss = torch.stack(list(model(batch).values())).sum()
+    loss.backward()
+    _ = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)  # frozen norms of a fresh net keep nothing in bounds
+    _ = build_optimizer(model, config.optim).step()
+
+    assert loss.isfinite()
+    for name, parameter in model.named_parameters():
+        assert parameter.isfinite().all(), name
+        assert parameter.requires_grad or torch.equal(parameter, before[name]), f"{name} is frozen and moved"
+    assert not torch.equal(model.get_parameter("rpn.head.cls_logits.weight"), before["rpn.head.cls_logits.weight"])
+    detections = model.eval().predict(batch)
+    assert detections.boxes.shape == (2, config.model.box_head.detections, 4)
