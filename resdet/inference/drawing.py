@@ -22,6 +22,7 @@ PAPER: Color = (250, 250, 248)
 LARGEST_ENLARGEMENT = 8
 LARGEST_SIDE = 4096  # pixels of a drawing: what shows more takes gigabytes and is not looked at
 MOST_HIDDEN = 0.1  # of the tags before it, in shares of its own area, that a tag may cover
+NARROWEST_CAPTION = 64  # pixels
 LONGEST_NAME = 32  # characters of a class name on a tag
 OTHER_FONTS = ("DejaVuSans.ttf", "NotoSansCJK-Regular.ttc", "NotoSans-Regular.ttf", "Arial.ttf", "msyh.ttc")
 
@@ -126,7 +127,7 @@ def grid(
 def _cell(image: UInt8[np.ndarray, "_ _ 3"], caption: str, width: int) -> UInt8[np.ndarray, "_ _ 3"]:
     height = max(1, round(image.shape[0] * width / image.shape[1]))
     picture = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS))
-    if not caption:
+    if not caption or width < NARROWEST_CAPTION:
         return picture
     text = _text_mask(caption, float(np.clip(width / 28, 12, 24)))[:, : width - 4]
     strip = np.full((text.shape[0] + 4, width, 3), PAPER, dtype=np.float32)

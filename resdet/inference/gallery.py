@@ -3,23 +3,59 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float32, Int64, UInt8
 
 from resdet.config import Config
 from resdet.data.coco import CocoDataset
-from resdet.data.images import ImageError, read_image
+from resdet.data.images import ImageError, read_image, resize
 from resdet.errors import UserError
-from resdet.inference.drawing import draw_detections, grid, side_by_side
+from resdet.inference.drawing import PAPER, draw_detections, grid, side_by_side
 from resdet.inference.image_list import drawing_names
 from resdet.inference.prediction_folder import save_drawing, writing
-from resdet.inference.predictor import ImagePrediction, Predictor
+from resdet.inference.predictor import Predictor
 
 FOLDER, OVERVIEW = "drawings", "overview.jpg"
 DRAWN_SCORE = 0.5
-CELL = 360  # pixels: the width of a picture on the sheet
+CAPTIONS = ("ground truth", f"predictions, score at least {DRAWN_SCORE:g}")
+CELL = 480  # pixels: the width of a picture on the sheet
+
+
+@dataclass(frozen=True)
+class Example:
+    """One image with its annotated objects and those found; boxes are in its pixels, labels index one list of names."""
+
+    file_name: str
+    image: UInt8[np.ndarray, "H W 3"]
+    true_boxes: Float32[np.ndarray, "g 4"]
+    true_labels: Int64[np.ndarray, " g"]
+    boxes: Float32[np.ndarray, "d 4"]
+    labels: Int64[np.ndarray, " d"]
+    scores: Float32[np.ndarray, " d"]
+
+    @property
+    def aspect(self) -> float:
+        return self.image.shape[0] / self.image.shape[1]
+
+    def fitted(self, width: int, height: int) -> Example:
+        """Resized to fit into a cell, with paper beside an image that is too tall to fill its width."""
+        scale = min(width / self.image.shape[1], height / self.image.shape[0])
+        inner = max(1, round(self.image.shape[1] * scale))
+        image = resize(self.image, (max(1, round(self.image.shape[0] * scale)), inner))
+        image = np.pad(image, ((0, 0), (0, width - inner), (0, 0)), constant_values=PAPER[0])
+        scale = np.float32(scale)
+        return replace(self, image=image, true_boxes=self.true_boxes * scale, boxes=self.boxes * scale)
+
+    def drawn(
+        self, names: Sequence[str], *, min_side: int
+    ) -> tuple[UInt8[np.ndarray, "h w 3"], UInt8[np.ndarray, "h w 3"]]:
+        """Truth and predictions."""
+        truth = draw_detections(self.image, self.true_boxes, self.true_labels, None, names, min_side=min_side)
+        found = draw_detections(self.image, self.boxes, self.labels, self.scores, names, min_side=min_side)
+        return truth, found
 
 
 def draw_gallery(
@@ -34,41 +70,38 @@ def draw_gallery(
     """Draws ground truth and predictions of up to `count` images, evenly spread over those with objects.
 
     Each gets `output/drawings/<name>.jpg`; the path returned is that of the sheet with all of them. `class_names`
-    are the model's, where they differ from the data set's; a class has one colour in both pictures.
+    are the model's, where they differ from the data set's; a class has one colour everywhere. Crowd regions are not
+    drawn.
 
-    Raises UserError when the folder of drawings holds files but no sheet, cannot be written, or when an image cannot
-    be read (with data.on_bad_image=skip it is left out).
+    Raises UserError when the folder of drawings holds files but no sheet, when it cannot be written, or when an image
+    cannot be read (with data.on_bad_image=skip it is left out).
     """
     folder = output / FOLDER
     _make(folder)
-    names = list(dict.fromkeys([*dataset.class_names, *(class_names or ())]))
-    labels = np.array([names.index(name) for name in class_names or dataset.class_names], np.int64)
-    chosen = spread(dataset, count)
-    files = drawing_names([OVERVIEW, *(dataset.file_names[index] for index in chosen)])[1:]
-    pictures, captions = [], []
-    for index, prediction in _predictions(predictor, dataset, config, chosen):
-        truth = draw_truth(prediction.image, dataset, index)
-        shown = prediction.scores >= DRAWN_SCORE
-        found = draw_detections(
-            prediction.image, prediction.boxes[shown], labels[prediction.labels[shown]], prediction.scores[shown], names
-        )
-        headings = ("ground truth", f"predictions, score at least {DRAWN_SCORE:g}")
-        with writing(folder):
-            save_drawing(folder / files[chosen.index(index)], side_by_side(truth, found, captions=headings))
-        pictures += [truth, found]
-        captions += [f"{Path(dataset.file_names[index]).name}: ground truth", headings[1]]
-    if not pictures:
-        raise UserError(f"{dataset.annotations}: no image to draw could be read; see data_report.json")
+    class_names = class_names or dataset.class_names
+    names = list(dict.fromkeys([*dataset.class_names, *class_names]))
+    labels = np.array([names.index(name) for name in class_names], np.int64)
+    examples = list(_examples(predictor, dataset, config, spread(dataset, count), labels))
+    if not examples:
+        raise UserError(f"{dataset.annotations}: none of {count} images to draw can be read; check the images")
+    files = drawing_names([OVERVIEW, *(example.file_name for example in examples)])[1:]
     with writing(folder):
-        save_drawing(folder / OVERVIEW, grid(pictures, columns=4, captions=captions, cell_width=CELL))
+        for name, example in zip(files, examples, strict=True):
+            save_drawing(folder / name, side_by_side(*example.drawn(names, min_side=480), captions=CAPTIONS))
+        save_drawing(folder / OVERVIEW, contact_sheet(examples, names))
     return folder / OVERVIEW
 
 
-def draw_truth(image: UInt8[np.ndarray, "H W 3"], dataset: CocoDataset, index: int) -> UInt8[np.ndarray, "h w 3"]:
-    """An image with its annotated objects; crowd regions are left out."""
-    rows = dataset.rows(index)
-    single = ~dataset.crowd[rows]
-    return draw_detections(image, dataset.boxes[rows][single], dataset.labels[rows][single], None, dataset.class_names)
+def contact_sheet(examples: Sequence[Example], names: Sequence[str]) -> UInt8[np.ndarray, "h w 3"]:
+    """Two examples a row, wide images before tall ones, so that neighbours are about equally high."""
+    pictures: list[UInt8[np.ndarray, "_ _ 3"]] = []
+    captions: list[str] = []
+    for example in sorted(examples, key=lambda example: example.aspect):
+        pictures += example.fitted(CELL, 2 * CELL).drawn(
+            names, min_side=0
+        )  # tags are drawn in the size they are seen in
+        captions += [f"{Path(example.file_name).name}: {CAPTIONS[0]}", CAPTIONS[1]]
+    return grid(pictures, columns=4, captions=captions, cell_width=CELL)
 
 
 def spread(dataset: CocoDataset, count: int) -> list[int]:
@@ -80,9 +113,14 @@ def spread(dataset: CocoDataset, count: int) -> list[int]:
     return candidates[np.linspace(0, len(candidates) - 1, count).round().astype(np.int64)].tolist()
 
 
-def _predictions(
-    predictor: Predictor, dataset: CocoDataset, config: Config, indices: Sequence[int]
-) -> Iterator[tuple[int, ImagePrediction]]:
+def _examples(
+    predictor: Predictor,
+    dataset: CocoDataset,
+    config: Config,
+    indices: Sequence[int],
+    labels: Int64[np.ndarray, " K"],
+) -> Iterator[Example]:
+    """`labels` maps the model's labels to those of the names that are drawn."""
     for index in indices:
         height, width = int(dataset.heights[index]), int(dataset.widths[index])
         try:
@@ -91,7 +129,18 @@ def _predictions(
             if config.data.on_bad_image == "error":
                 raise
             continue  # the evaluation before has counted it
-        yield index, predictor.predict([image])[0]
+        found = predictor.predict([image])[0]
+        shown, rows = found.scores >= DRAWN_SCORE, dataset.rows(index)
+        single = ~dataset.crowd[rows]
+        yield Example(
+            file_name=dataset.file_names[index],
+            image=image,
+            true_boxes=dataset.boxes[rows][single],
+            true_labels=dataset.labels[rows][single],
+            boxes=found.boxes[shown],
+            labels=labels[found.labels[shown]],
+            scores=found.scores[shown],
+        )
 
 
 def _make(folder: Path) -> None:

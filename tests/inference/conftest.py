@@ -1,0 +1,47 @@
+"""A detector with random weights that finds something everywhere, and a few generated images."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from resdet.config import Config, load_config
+from resdet.data.coco import CocoDataset
+from resdet.data.loader import open_split
+from resdet.inference.predictor import Predictor
+from resdet.models.build import build_model
+from resdet.models.rcnn import RCNN
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Two threads of a loaded machine wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def config() -> Config:
+    overrides = ("data.shapes.train_images=8", "data.shapes.val_images=4", "eval.batch_size=1")
+    return load_config(ROOT / "configs/nano.yaml", overrides=overrides)
+
+
+@pytest.fixture
+def dataset(config: Config) -> CocoDataset:
+    return open_split(config.data, "val")
+
+
+@pytest.fixture
+def model(config: Config) -> RCNN:
+    _ = torch.manual_seed(0)
+    return build_model(config.model, 8)
+
+
+@pytest.fixture
+def predictor(model: RCNN) -> Predictor:
+    return Predictor(model, short_side=64, max_side=64, batch_size=2)
