@@ -10,14 +10,19 @@ import pytest
 # In a process of its own, without the type-checking import hook: its wrappers are not part of the package.
 SETUP = """
 import dataclasses, torch
+from functools import partial
 from resdet.config import load_config
+from resdet.models.backbones import BACKBONES
+from resdet.models.backbones.resnet import BasicBlock, ResNet
 from resdet.models.build import build_model
 from resdet.structures import Batch, Targets
 
 torch.manual_seed(0)
+BACKBONES["tiny"] = partial(ResNet, BasicBlock, (1, 1, 1, 1), stem_channels=8, c2_channels=8)
 config = load_config(overrides=["model.backbone.name={backbone}", "model.neck.channels=16", "model.box_head.fc_dim=32",
     "model.rpn.pre_nms_train=100", "model.rpn.proposals_train=50", "model.rpn.pre_nms_test=100",
-    "model.rpn.proposals_test=50", "model.box_head.score_threshold=0.0", "model.backbone.frozen_stages=0"]).model
+    "model.rpn.proposals_test=50", "model.box_head.score_threshold=0.0", "model.backbone.frozen_stages=0",
+    *{overrides}]).model
 model = build_model(config, num_classes=5)
 corner = torch.rand(3, 8, 2) * 60
 boxes = torch.cat([corner, corner + 20], dim=-1)
@@ -50,15 +55,26 @@ def run(script: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("backbone", ["nano", "resnet18"])
-def test_losses_and_prediction_are_one_graph_each(backbone: str) -> None:
-    run(SETUP.format(backbone=backbone) + COUNT)
+FPN = ("nano", [])
+C4 = ("tiny", ["model.neck.name=c4", "model.box_head.resolution=14", "model.box_head.sampling_ratio=0"])
+DC5 = ("tiny", ["model.neck.name=dc5", "model.box_head.pooling=roi_pool"])
+PAFPN = ("resnet18", ["model.neck.name=pafpn", "model.box_head.sampling_ratio=0"])
 
 
-def test_fullgraph_gives_what_eager_gives() -> None:
-    run(SETUP.format(backbone="nano") + COMPARE.format(backend="aot_eager"))
+def setup(backbone: str, overrides: list[str]) -> str:
+    return SETUP.format(backbone=backbone, overrides=overrides)
+
+
+def test_losses_and_prediction_are_one_graph_each() -> None:
+    run(setup(*PAFPN) + COUNT)
+
+
+@pytest.mark.parametrize("layout", [FPN, C4, DC5], ids=["fpn", "c4", "dc5"])
+def test_fullgraph_gives_what_eager_gives(layout: tuple[str, list[str]]) -> None:
+    run(setup(*layout) + COMPARE.format(backend="aot_eager"))
 
 
 @pytest.mark.slow
-def test_fullgraph_through_the_compiler_gives_what_eager_gives() -> None:
-    run(SETUP.format(backbone="nano") + COMPARE.format(backend="inductor"))
+@pytest.mark.parametrize("layout", [FPN, C4, DC5], ids=["fpn", "c4", "dc5"])
+def test_fullgraph_through_the_compiler_gives_what_eager_gives(layout: tuple[str, list[str]]) -> None:
+    run(setup(*layout) + COMPARE.format(backend="inductor"))

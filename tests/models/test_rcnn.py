@@ -15,8 +15,9 @@ from resdet.structures import Batch, Detections, Targets
 CLASSES = 5
 
 
-def small_config(backbone: str = "nano", norm: str = "gn") -> ModelConfig:
+def small_config(backbone: str = "nano", norm: str = "gn", layout: str = "fpn") -> ModelConfig:
     config = load_config().model
+    config.neck.name = layout
     config.backbone.name, config.backbone.norm, config.backbone.frozen_stages = backbone, norm, 0
     config.neck.channels, config.box_head.fc_dim = 16, 32
     config.rpn.pre_nms_train = config.rpn.pre_nms_test = 100
@@ -26,9 +27,9 @@ def small_config(backbone: str = "nano", norm: str = "gn") -> ModelConfig:
     return config
 
 
-def small_model(backbone: str = "nano", norm: str = "gn") -> RCNN:
+def small_model(backbone: str = "nano", norm: str = "gn", layout: str = "fpn") -> RCNN:
     _ = torch.manual_seed(0)
-    model = build_model(small_config(backbone, norm), CLASSES)
+    model = build_model(small_config(backbone, norm, layout), CLASSES)
     with torch.no_grad():  # scores and boxes that differ, so that orders are stable and detections plenty
         _ = model.roi_heads.box_predictor.cls_score.weight.normal_(std=0.5)
         _ = model.rpn.head.cls_logits.weight.normal_(std=0.5)
@@ -59,8 +60,9 @@ def fields(detections: Detections) -> dict[str, Tensor]:
     return dict(vars(detections))
 
 
-def test_permuting_the_images_permutes_the_detections() -> None:
-    model, batch, order = small_model().eval(), random_batch([1, 2, 3]), [2, 0, 1]
+@pytest.mark.parametrize(("backbone", "layout"), [("nano", "fpn"), ("resnet18", "c4")])
+def test_permuting_the_images_permutes_the_detections(backbone: str, layout: str) -> None:
+    model, batch, order = small_model(backbone, layout=layout).eval(), random_batch([1, 2, 3]), [2, 0, 1]
     detections, permuted = model.predict(batch), model.predict(reordered(batch, order))
     assert detections.valid.any(dim=1).all()
     for name, value in fields(detections).items():
@@ -76,9 +78,10 @@ def test_a_batch_of_many_gives_what_batches_of_one_give() -> None:
             assert_close(fields(alone)[name], value[image : image + 1], atol=1e-3, rtol=1e-4)
 
 
-def test_permuting_the_images_leaves_the_losses_unchanged() -> None:
+@pytest.mark.parametrize(("backbone", "layout"), [("nano", "fpn"), ("resnet18", "c4")])
+def test_permuting_the_images_leaves_the_losses_unchanged(backbone: str, layout: str) -> None:
     """Sampling depends on the seed of each image, not on its place in the batch."""
-    model, batch = small_model(), random_batch([1, 0, 3])
+    model, batch = small_model(backbone, layout=layout), random_batch([1, 0, 3])
     for name, loss in model(reordered(batch, [2, 0, 1])).items():
         assert_close(loss, model(batch)[name], atol=1e-5, rtol=1e-5)
 
@@ -155,7 +158,7 @@ def test_every_trainable_parameter_gets_a_finite_gradient(backbone: str, objects
     model = small_model(backbone)
     losses = model(random_batch(objects))
     assert set(losses) == {"loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg"}
-    torch.stack(list(losses.values())).sum().backward()
+    _ = torch.stack(list(losses.values())).sum().backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name
