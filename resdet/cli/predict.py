@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     for line in skipped:
         print(printable(f"warning: {line}"))
     predictor, saved = load_predictor(file)
-    print(printable(f"{file}: step {saved.step}, {len(saved.class_names)} classes, {len(paths)} images"))
+    print(printable(f"{file}: step {saved.step}, {len(saved.class_names)} classes; images: {len(paths)}"))
     folder = PredictionFolder(
         args.output, paths, class_names=saved.class_names, category_ids=saved.category_ids, drawn_score=args.score
     )
@@ -122,7 +122,7 @@ def predict(predictor: Predictor, paths: list[Path], folder: PredictionFolder) -
             speed = done / (time.perf_counter() - start)
             progress.update(task, completed=done, speed=f"{speed:.3g} images/s")
     print(
-        f"{len(folder.images)} images, {folder.drawn} objects with a score of at least {folder.drawn_score:g},"
+        f"images: {len(folder.images)}, objects with a score of at least {folder.drawn_score:g}: {folder.drawn},"
         f" {len(paths) / (time.perf_counter() - start):.3g} images/s"
     )
 

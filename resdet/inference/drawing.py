@@ -13,6 +13,8 @@ import numpy as np
 from jaxtyping import Float, Float32, Int, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
+from resdet.data.images import resize
+
 Color = tuple[int, int, int]
 Rect = tuple[float, float, float, float]  # x1, y1, x2, y2
 
@@ -144,8 +146,10 @@ def _scale(image: UInt8[np.ndarray, "H W 3"], min_side: int) -> float:
 def _resized(image: UInt8[np.ndarray, "H W 3"], scale: float) -> UInt8[np.ndarray, "h w 3"]:
     if scale == 1:
         return image
-    size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
-    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
+    height, width = (max(1, round(side * scale)) for side in image.shape[:2])
+    if scale < 1:
+        return resize(image, (height, width))
+    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))
 
 
 def _best_first(boxes: Float[np.ndarray, "n 4"], scores: Float[np.ndarray, " n"] | None) -> list[int]:

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from resdet.cli.main import main
+from resdet.cli.predict import draw_examples
 from resdet.config import load_config
 from resdet.data.images import read_image
 from resdet.engine.checkpoint import model_metadata, save_checkpoint
@@ -178,6 +179,16 @@ def test_the_output_must_be_a_folder_beside_the_images(
     for output in (photos / "a.jpg", photos / "a.jpg" / "below"):
         assert main(["predict", str(checkpoint), str(photos), "--output", str(output)]) == 2
         assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_run_ends_with_drawings_or_with_the_reason_why_not(checkpoint: Path, tmp_path: Path) -> None:
+    """The model's classes are not the data's: both are drawn, each under its own name."""
+    small = ["data.shapes.train_images=8", "data.shapes.val_images=4"]
+    assert draw_examples(checkpoint, tmp_path, overrides=small) == f"drawings: {tmp_path}/drawings/overview.jpg"
+    assert len(list((tmp_path / "drawings").iterdir())) == 4 + 1
+    assert draw_examples(checkpoint, tmp_path, overrides=small, overfit=2).startswith("drawings: ")
+    reason = draw_examples(checkpoint, tmp_path, overrides=["data.val.name=none"])
+    assert reason.startswith("no drawings: data.val.name=none is no known data set")
 
 
 def test_help_imports_no_torch() -> None:

@@ -100,6 +100,15 @@ def test_small_images_are_enlarged_with_their_boxes() -> None:
     assert (result[300:, 320:] == class_color(0)).all(2).any()
 
 
+def test_huge_images_are_shrunk_with_their_boxes() -> None:
+    """8192 pixels become 4096, so a box from 4096 begins in the middle."""
+    box = np.array([[4096.0, 0, 8192, 50]])
+    result = draw_detections(gray(50, 8192), box, np.array([0]), np.array([0.5]), ["cat"])
+    assert result.shape == (25, 4096, 3)
+    np.testing.assert_array_equal(result[:, :2040], gray(25, 2040))
+    assert (result[:, 2048:] == class_color(0)).all(2).any()
+
+
 def test_large_images_keep_their_size() -> None:
     boxes, labels = np.zeros((0, 4)), np.zeros(0, dtype=np.int64)
     assert draw_detections(gray(500, 600), boxes, labels, None, []).shape == (500, 600, 3)
@@ -141,3 +150,7 @@ def test_a_sheet_needs_an_image() -> None:
 def test_truth_stands_beside_predictions() -> None:
     sheet = side_by_side(gray(40, 200), gray(40, 200))
     assert sheet.shape[1] == 2 * 200 + 3 * 12
+
+
+def test_pictures_too_narrow_for_a_caption_have_none() -> None:
+    assert side_by_side(gray(300, 1), gray(300, 1)).shape == (300 + 2 * 12, 2 + 3 * 12, 3)
