@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from resdet.inference.prediction_folder import PredictionFolder
     from resdet.inference.predictor import Predictor
 
+PLAIN_EVERY = 10.0  # seconds between lines where there is no terminal
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command line."""
@@ -96,7 +98,7 @@ def load_predictor(file: Path, overrides: Sequence[str] = ("train.device=auto",)
 
 
 def predict(predictor: Predictor, paths: list[Path], folder: PredictionFolder) -> None:
-    """Predicts all images into the folder, with a live line on a terminal."""
+    """Predicts all images into the folder, with a live line on a terminal and plain ones elsewhere."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
@@ -110,7 +112,7 @@ def predict(predictor: Predictor, paths: list[Path], folder: PredictionFolder) -
         MofNCompleteColumn(),
         TextColumn("{task.fields[speed]}"),
     )
-    start = time.perf_counter()
+    start = spoke = time.perf_counter()
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("", total=len(paths), speed="")
         for done, (path, prediction) in enumerate(predictor.predict_files(paths), start=1):
@@ -119,8 +121,12 @@ def predict(predictor: Predictor, paths: list[Path], folder: PredictionFolder) -
                 console.print(printable(f"skipped: {prediction}"), soft_wrap=True)
             else:
                 folder.add(path, prediction)
-            speed = done / (time.perf_counter() - start)
-            progress.update(task, completed=done, speed=f"{speed:.3g} images/s")
+            now = time.perf_counter()
+            speed = f"{done / (now - start):.3g} images/s"
+            progress.update(task, completed=done, speed=speed)
+            if not console.is_terminal and now - spoke > PLAIN_EVERY:
+                console.print(f"{done}/{len(paths)}  {speed}")
+                spoke = now
     print(
         f"images: {len(folder.images)}, objects with a score of at least {folder.drawn_score:g}: {folder.drawn},"
         f" {len(paths) / (time.perf_counter() - start):.3g} images/s"
