@@ -28,6 +28,7 @@ from resdet.config import Config, config_from_yaml, to_yaml
 from resdet.engine.files import sync_folder, write_synced
 from resdet.errors import UserError
 from resdet.models.build import build_model
+from resdet.models.weights import WeightContract
 
 MODEL, STATE, MANIFEST = "model.safetensors", "state.pt", "manifest.json"
 LARGEST_MANIFEST = 100_000  # bytes
@@ -47,6 +48,7 @@ class ModelFile:
 def model_metadata(config: Config, class_names: tuple[str, ...], category_ids: tuple[int, ...]) -> dict[str, str]:
     """The header of a model file; the step is added when it is saved."""
     return {
+        **_contract(config, class_names),
         "format": "resdet 1",
         "resdet_version": resdet.__version__,
         "config": to_yaml(config),
@@ -56,6 +58,23 @@ def model_metadata(config: Config, class_names: tuple[str, ...], category_ids: t
         "pixel_std": json.dumps(config.model.pixel_std),
         "channel_order": "RGB",
     }
+
+
+def _contract(config: Config, class_names: tuple[str, ...]) -> dict[str, str]:
+    """What the weights were trained under, for whoever starts from them; unknown where the config leaves it open."""
+    model = config.model
+    if model.pixel_mean is None or model.pixel_std is None:
+        return {}
+    (r, g, b), (std_r, std_g, std_b) = model.pixel_mean, model.pixel_std
+    return WeightContract(
+        (r, g, b),
+        (std_r, std_g, std_b),
+        class_names=class_names,
+        architecture=model.backbone.name,
+        source=f"resdet {resdet.__version__}",
+        anchors_rounded=model.anchors.rounded,
+        roi_align_aligned=model.box_head.aligned,
+    ).to_metadata()
 
 
 def checkpoint_path(run: Path, step: int) -> Path:

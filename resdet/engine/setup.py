@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -21,7 +22,6 @@ from resdet.engine.state import Run, TrainState
 from resdet.errors import UserError
 from resdet.models.build import build_model
 from resdet.models.rcnn import RCNN
-from resdet.models.weights.backbone import load_backbone_weights
 from resdet.models.weights.contract import conflicts
 from resdet.models.weights.detector import load_detector_weights
 
@@ -100,35 +100,63 @@ def check_num_classes(config: Config, dataset: CocoDataset) -> int:
     return found
 
 
-def build_state(config: Config, num_classes: int, device: torch.device, world: World) -> tuple[TrainState, list[str]]:
-    """A model and an optimizer at step 0, the same in every process for the same seed, and what was loaded."""
+def build_state(
+    config: Config, num_classes: int, device: torch.device, world: World, *, pretrained: bool = True
+) -> tuple[TrainState, Config, list[str]]:
+    """A model and an optimizer at step 0, the same in every process for the same seed.
+
+    Also gives the config completed by what follows from the weights, and lines on what was loaded. Without
+    `pretrained` nothing is, because a checkpoint comes next.
+    """
     _ = torch.manual_seed(config.train.seed)
-    model = build_model(config.model, num_classes)
+    whole = config.model.weights if pretrained else None
+    random = whole or not pretrained
+    model = build_model(checkpoint.without_weights(config).model if random else config.model, num_classes)
     check_batch_norm(model, config, world)
-    loaded = load_pretrained(model, config)
+    loaded = load_detector(model, config, Path(whole)) if whole else list(model.notes)
+    config = with_normalisation(config, *model.normalisation)
     layout = torch.channels_last if config.train.channels_last else torch.contiguous_format
     model = model.to(device, memory_format=layout)  # pyright: ignore[reportCallIssue]
     _ = torch.manual_seed(config.train.seed + world.rank)  # dropout differs between processes
-    return TrainState(model, build_optimizer(model, config.optim)), loaded
+    return TrainState(model, build_optimizer(model, config.optim)), config, loaded
 
 
-def load_pretrained(model: RCNN, config: Config) -> list[str]:
-    """Loads the weights that the config names, a whole detector's or the backbone's; says what was matched.
+def load_detector(model: RCNN, config: Config, weights: Path) -> list[str]:
+    """Loads a whole detector and normalises images as it was trained to; says what was matched.
 
-    Raises UserError for weights that do not fit or that were trained on pixels of another mean, deviation or order.
+    Raises UserError for weights that do not fit, or that were trained under conventions the config contradicts.
     """
-    backbone = config.model.backbone
-    if config.model.weights:
-        file, _ = checkpoint.find_model_file(Path(config.model.weights))
-        report, contract = load_detector_weights(model, file)
-    elif backbone.weights:
-        report, contract = load_backbone_weights(model.backbone, backbone.weights, backbone.name)
-    else:
-        return []
-    mean, std = config.model.pixel_mean, config.model.pixel_std
-    if contract and (differences := conflicts(contract, pixel_mean=mean, pixel_std=std)):
-        raise UserError(f"{report.source}: {'; '.join(differences)}; set model.pixel_mean and .pixel_std to theirs")
+    file, _ = checkpoint.find_model_file(weights)
+    report, contract = load_detector_weights(model, file)
+    if contract:
+        wanted = config.model
+        differences = conflicts(
+            contract,
+            pixel_mean=wanted.pixel_mean,
+            pixel_std=wanted.pixel_std,
+            anchors_rounded=wanted.anchors.rounded,
+            roi_align_aligned=wanted.box_head.aligned,
+        )
+        if differences:
+            keys = "model.pixel_mean, model.pixel_std, model.anchors.rounded and model.box_head.aligned"
+            raise UserError(f"{report.source}: {'; '.join(differences)}; set {keys} to theirs")
+        model.normalise_by(contract.pixel_mean, contract.pixel_std)
     return report.details().splitlines()
+
+
+def as_resumed(config: Config, source: Path) -> Config:
+    """The config with the mean and deviation of the run that goes on."""
+    saved = checkpoint.read_model_file(source / checkpoint.MODEL).config.model
+    return with_normalisation(config, saved.pixel_mean, saved.pixel_std)
+
+
+def with_normalisation(config: Config, mean: list[float] | None, std: list[float] | None) -> Config:
+    """The config with the mean and deviation written out that follow from the weights, which may not be at hand later.
+
+    What the config gives itself stays.
+    """
+    model = replace(config.model, pixel_mean=config.model.pixel_mean or mean, pixel_std=config.model.pixel_std or std)
+    return replace(config, model=model)
 
 
 def check_batch_norm(model: nn.Module, config: Config, world: World) -> None:

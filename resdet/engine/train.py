@@ -10,7 +10,6 @@ import torch
 
 from resdet.config import Config
 from resdet.data.loader import ImageInfo, training_batches
-from resdet.engine.checkpoint import without_weights
 from resdet.engine.distributed import autocast, choose_device, join_world, to_device, trainable
 from resdet.engine.dry_run import rehearse
 from resdet.engine.evaluate import Interrupted, evaluate, predict_dataset
@@ -20,6 +19,7 @@ from resdet.engine.optim import clip_gradients, learning_rate, set_learning_rate
 from resdet.engine.saving import leave, save
 from resdet.engine.setup import (
     announce,
+    as_resumed,
     build_state,
     check_num_classes,
     check_setup,
@@ -59,7 +59,9 @@ def train(
         train_set, val_set = open_data(config, overfit)
         device = choose_device(config.train.device, world)
         num_classes = check_num_classes(config, train_set)
-        state, loaded = build_state(without_weights(config) if source else config, num_classes, device, world)
+        if source:
+            config = as_resumed(config, source)
+        state, config, loaded = build_state(config, num_classes, device, world, pretrained=source is None)
         if source:
             warnings += state.restore(source, config, data_fingerprint(train_set), world)
         _ = world.any(flag=False)  # every process has looked at the folder as it was

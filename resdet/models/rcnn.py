@@ -65,6 +65,17 @@ class RCNN(nn.Module):
         proposals = self.rpn.proposals(self.rpn(features), batch.sizes, self.test_limits)
         return self.roi_heads.predict(features, proposals, batch.sizes)
 
+    @property
+    def normalisation(self) -> tuple[list[float], list[float]]:
+        """Mean and deviation that images are normalised by: R, G, B in 0..255, as short as float32 can be written."""
+        mean, std = (values.flatten().cpu().numpy().astype(str) for values in (self.pixel_mean, self.pixel_std))
+        return mean.astype(float).tolist(), std.astype(float).tolist()
+
+    def normalise_by(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        """As weights that were loaded later ask for."""
+        for buffer, values in ((self.pixel_mean, mean), (self.pixel_std, std)):
+            _ = buffer.copy_(torch.tensor(values).view(3, 1, 1))
+
     def normalized(self, batch: Batch) -> Float[Tensor, "N 3 H W"]:
         """Zero mean and unit deviation inside each image, and exactly zero in the padding."""
         images = (batch.images.float() - self.pixel_mean) / self.pixel_std

@@ -18,16 +18,17 @@ import torch
 from torch import Tensor, nn
 
 import resdet.engine.saving
-from resdet.config import Config
+from resdet.config import Config, load_config
 from resdet.data.loader import open_split
 from resdet.engine import checkpoint
-from resdet.engine.checkpoint import checkpoints, read_model_file, read_state
+from resdet.engine.checkpoint import checkpoints, load_model, read_model_file, read_state
 from resdet.engine.distributed import World
 from resdet.engine.optim import build_optimizer
 from resdet.engine.signals import Stopped
 from resdet.engine.state import TrainState, config_warnings
 from resdet.engine.train import due, train
 from resdet.errors import UserError
+from resdet.models.weights import WeightContract, save_weights
 from resdet.structures import Batch
 
 ROOT = Path(__file__).parents[2]
@@ -402,3 +403,28 @@ def test_training_can_start_from_another_run_of_other_classes(tmp_path: Path, na
     nano.model.weights, nano.train.steps = str(full_run), 1
     _ = train(nano, tmp_path / "tuned")
     assert " 0 missing, 0 unexpected, 0 mismatched" in (tmp_path / "tuned/log.txt").read_text()
+
+
+def test_weights_bring_their_normalisation_which_outlives_their_file(tmp_path: Path, nano: Config, full_run: Path):
+    """Backbone weights with another mean: a fine-tuned, a resumed and an evaluated model normalise as they did."""
+    mean, std = (100.0, 110.5, 120.0), (1.0, 2.0, 57.375)
+    source = load_model(full_run)[0]
+    state = {k.removeprefix("backbone."): v for k, v in source.state_dict().items() if k.startswith("backbone.")}
+    save_weights(tmp_path / "nano.safetensors", state, WeightContract(mean, std, source="a test"))
+    nano.model.backbone.weights, nano.train.steps = str(tmp_path / "nano.safetensors"), 3
+    _ = train(nano, tmp_path / "run")
+    assert load_config(tmp_path / "run/config.yaml").model.pixel_mean == list(mean)
+    (tmp_path / "nano.safetensors").unlink()
+
+    nano.train.steps = 6
+    _ = train(nano, tmp_path / "run", resume=True)
+    model, config, _, _ = load_model(tmp_path / "run")
+    assert config.model.pixel_std == list(std)
+    torch.testing.assert_close(model.get_buffer("pixel_mean").flatten(), torch.tensor(mean))
+
+    nano.model.backbone.weights, nano.model.weights = None, str(tmp_path / "run")
+    _ = train(nano, tmp_path / "tuned")
+    assert load_config(tmp_path / "tuned/config.yaml").model.pixel_mean == list(mean)
+    nano.model.pixel_mean = [0.0, 0.0, 0.0]
+    with pytest.raises(UserError, match=r"pixel_mean: the weights have \(100.*, the model \(0"):
+        _ = train(nano, tmp_path / "other")
