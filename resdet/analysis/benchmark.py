@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from resdet.analysis.peers import TorchvisionPeer
 from resdet.config import Config
-from resdet.engine.checkpoint import without_weights
 from resdet.engine.distributed import World, autocast, choose_device, to_device, trainable
 from resdet.models.build import build_model
 from resdet.structures import Batch, Targets
