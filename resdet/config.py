@@ -227,7 +227,15 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 class _DataLoader(yaml.SafeLoader):
-    """Plain data only: aliases are refused too, for ten nested ones can expand to a billion nodes."""
+    """Plain data only: aliases are refused too, for ten nested ones can expand to a billion nodes.
+
+    `on`, `off`, `yes` and `no` are words, as in YAML 1.2: `train.amp=off` means "off".
+    """
+
+    yaml_implicit_resolvers = {  # noqa: RUF012  # PyYAML's own class attribute
+        first: [(tag, pattern) for tag, pattern in resolvers if first in "tTfF" or not tag.endswith(":bool")]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):

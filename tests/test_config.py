@@ -118,3 +118,17 @@ def test_every_config_is_short_and_says_what_it_is_and_how_to_run_it(path: Path)
     assert len(lines) <= 25
     header = "\n".join(line for line in lines if line.startswith("#"))
     assert f"tools/train.py configs/{path.name}" in header
+
+
+def test_off_is_a_word():
+    assert load_config(overrides=["train.amp=off"]).train.amp == "off"
+
+
+@pytest.mark.parametrize("word", ["no", "on", "yes"])
+def test_a_word_that_older_yaml_takes_for_a_truth_value_is_named_as_written(word: str):
+    with pytest.raises(UserError, match=f"train.amp={word} "):
+        _ = load_config(overrides=[f"train.amp={word}"])
+
+
+def test_true_and_false_stay_truth_values():
+    assert not load_config(overrides=["train.channels_last=false"]).train.channels_last
