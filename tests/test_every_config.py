@@ -18,6 +18,8 @@ SMALL = [
     "data.train={name: shapes, annotations: null, images: null}",
     "data.shapes={train_images: 4, val_images: 2, size: 64, max_objects: 3, seed: 0}",
     "data.augment={short_side: [64], test_short_side: 64}",
+    "model.rpn={proposals_train: 50, proposals_test: 50}",  # few regions: conv5 of a C4 runs on each of them
+    "model.box_head={batch_size_per_image: 16, fc_dim: 64}",
     "data.workers=0",
     "train.batch_size=2",
 ]
