@@ -27,6 +27,14 @@ NAMES = ["faster_rcnn_R50_C4_tiny", "faster_rcnn_R50_DC5_tiny", "mask_rcnn_R50_C
 TINY = partial(ResNet, partial(Bottleneck, stride_in_1x1=True), (3, 4, 6, 3), stem_channels=8, c2_channels=16)
 
 
+ZOO = [
+    ("mask_rcnn_R_101_FPN_3x", "resnet101", "fpn"),
+    ("faster_rcnn_R_101_C4_3x", "resnet101", "c4"),
+    ("faster_rcnn_R_50_DC5_3x", "resnet50", "dc5"),
+    ("mask_rcnn_R_50_C4_3x", "resnet50", "c4"),
+]
+
+
 def our_config(theirs: dict[str, Any], contract: WeightContract) -> ModelConfig:
     """Their settings under our keys."""
     config = ModelConfig(pixel_mean=list(contract.pixel_mean), pixel_std=list(contract.pixel_std))
@@ -85,3 +93,20 @@ def test_same_weights_give_the_same_features_proposals_and_detections(oracle: tu
     assert_close(detections.labels[0], expected["classes"])
     assert_close(detections.scores[0], expected["scores"], atol=1e-4, rtol=0)
     assert_close(detections.boxes[0], expected["boxes"], atol=0.01, rtol=0)
+
+
+@pytest.mark.realdata
+@pytest.mark.parametrize(("name", "backbone", "layout"), ZOO)
+def test_a_detector_of_the_zoo_has_the_names_and_shapes_of_ours(name: str, backbone: str, layout: str) -> None:
+    file = FIXTURES / "detectron2_state_dict_keys.json"
+    if not file.is_file():
+        pytest.skip(f"{file} is not here")
+    zoo = {key.rpartition("/")[2]: listing for key, listing in json.loads(file.read_text()).items()}
+    with torch.device("meta"):
+        converted = from_detectron2({key: torch.empty(shape) for key, shape in zoo[name].items()}, name)
+        config = ModelConfig()
+        config.backbone.name, config.neck.name, config.box_head.resolution = backbone, layout, 7
+        model = build_model(config, num_classes=80)
+    ours = {key: value.shape for key, value in model.state_dict().items()}
+    boxes = {key: value.shape for key, value in converted.state.items() if ".mask_head." not in key}
+    assert boxes == ours
