@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from inspect import signature
 
 from torch import nn
 
 from resdet.config import ModelConfig
 from resdet.errors import UserError
-from resdet.models.backbones import Backbone, build_backbone
+from resdet.models.backbones import BACKBONES, Backbone, build_backbone
 from resdet.models.backbones.norms import NORMS
 from resdet.models.backbones.resnet import ResNet
 from resdet.models.backbones.vgg import VGG
@@ -119,10 +120,13 @@ def _c4(config: ModelConfig) -> Layout:
 
 def _dc5(config: ModelConfig) -> Layout:
     """conv5 is shared too, dilated so that it keeps the stride of 16 (Dai et al. 2017, "Deformable", section 3)."""
-    try:
-        backbone = _backbone(config, dilated_c5=True)
-    except UserError as error:
-        raise UserError(f"model.neck.name=dc5: {error}") from None
+    name = config.backbone.name
+    if name.startswith("timm/") or (name in BACKBONES and "dilated_c5" not in signature(BACKBONES[name]).parameters):
+        raise UserError(
+            f"model.neck.name=dc5 dilates the last stage of the backbone, which {name} does not offer; take a resnet, "
+            "resnext or plain net, or model.neck.name=fpn"
+        )
+    backbone = _backbone(config, dilated_c5=True)
     neck = SingleLevel(-1, channels=backbone.channels[-1], stride=backbone.strides[-1])
     head = _box_head(config, neck.channels)
     return Layout(backbone, neck, neck.strides, [config.anchors.sizes], head, (backbone,))

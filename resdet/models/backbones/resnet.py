@@ -335,4 +335,6 @@ class ResNet(Backbone):
         for module in c5[0].modules():
             if isinstance(module, nn.Conv2d) and module.stride == (2, 2):
                 module.stride = (stride, stride)
+            elif isinstance(module, ZeroPadding):
+                module.stride = stride
         return c5
