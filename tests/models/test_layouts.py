@@ -42,7 +42,7 @@ def config_of(name: str, layout: str, *overrides: str) -> ModelConfig:
         "model.box_head.batch_size_per_image=8", *overrides,
     ])  # fmt: skip
     if name.endswith("_cifar") and layout in ("fpn", "pafpn"):
-        config.model.anchors.sizes = [8.0, 16, 32, 64]
+        config.model.anchors.sizes = [8.0, 16.0, 32.0, 64.0]
     return config.model
 
 
