@@ -137,7 +137,7 @@ class TrainConfig:
     batch_size: int = 16  # over all processes
     seed: int = 0
     device: str = "auto"  # auto | cpu | cuda
-    amp: str = "auto"  # auto | off | bf16; auto is bf16 on a GPU, off on a CPU
+    amp: str = "auto"  # auto | off | bf16 | native; auto: bf16 on a GPU; native: also on a CPU with bf16 instructions
     compile: bool = False
     channels_last: bool = True
     grad_clip: float | None = 35.0  # largest L2 norm of all gradients together; null for none
@@ -297,7 +297,7 @@ CHOICES = {
     "model.box_head.norm": ("none", "bn", "sync_bn", "gn"),
     "model.box_head.pooling": ("roi_align", "roi_pool"),
     "train.device": ("auto", "cpu", "cuda"),
-    "train.amp": ("auto", "off", "bf16"),
+    "train.amp": ("auto", "off", "bf16", "native"),
     "optim.name": ("sgd", "adamw"),
     "optim.schedule": ("step", "cosine", "constant"),
     "eval.backend": ("auto", "pycocotools", "hotcoco"),

@@ -75,7 +75,7 @@ def load_predictor(file: Path, overrides: Sequence[str] = ("train.device=auto",)
 
     from resdet.config import config_from_yaml, to_yaml
     from resdet.engine.checkpoint import load_weights, read_model_file, without_weights
-    from resdet.engine.distributed import World, choose_device
+    from resdet.engine.distributed import World, choose_device, uses_bf16
     from resdet.inference.predictor import Predictor
     from resdet.models.build import build_model
 
@@ -90,7 +90,7 @@ def load_predictor(file: Path, overrides: Sequence[str] = ("train.device=auto",)
         short_side=config.data.augment.test_short_side,
         max_side=config.data.augment.max_side,
         batch_size=config.eval.batch_size,
-        bf16=config.train.amp == "bf16" or (config.train.amp == "auto" and device.type == "cuda"),
+        bf16=uses_bf16(config.train, device),
         channels_last=config.train.channels_last,
         sixteen_bit=config.data.sixteen_bit,
     )

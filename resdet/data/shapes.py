@@ -22,13 +22,14 @@ from pycocotools import mask as coco_mask
 from resdet.data.textures import background, colour, fill
 from resdet.errors import UserError
 
-VERSION = 1  # of the generator: part of the cache folder's name
-CLASSES = ("circle", "square", "triangle", "star", "ring", "cross", "hexagon", "heart")
+VERSION = 4  # of the generator: part of the cache folder's name
+CLASSES = ("circle", "square", "triangle", "star", "ring", "cross", "arrow", "heart")
 SPLITS = ("train", "val")
 
 OVERSAMPLING = 4  # outlines are drawn at this scale, then averaged down
 MIN_VISIBLE = 0.45  # of an object's own area: nothing drawn is hidden more than that
-MIN_RADIUS, MAX_RADIUS = 0.085, 0.22  # of the image's side
+MIN_RADIUS, MAX_RADIUS = 0.12, 0.26  # of the image's side
+MAX_TURN = 0.4  # radians either way
 
 Outline = list[Float64[np.ndarray, "_ 2"]]  # closed curves about the origin, radius 1; inner curves are holes
 
@@ -172,8 +173,8 @@ def _coverage(outline: Outline, size: int, line: int = 0) -> Float32[np.ndarray,
 
 def _pose(outline: Outline, rng: np.random.Generator, size: int) -> Outline:
     radius = size * np.exp(rng.uniform(np.log(MIN_RADIUS), np.log(MAX_RADIUS)))
-    stretch = np.exp(rng.uniform(-0.2, 0.2))
-    angle = rng.uniform(-np.pi, np.pi)
+    stretch = np.exp(rng.uniform(-0.12, 0.12))
+    angle = rng.uniform(-MAX_TURN, MAX_TURN)
     turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
     centre = rng.uniform(0.6 * radius, size - 0.6 * radius, 2)
     return [curve * [radius * stretch, radius / stretch] @ turn + centre for curve in outline]
@@ -211,6 +212,6 @@ OUTLINES: dict[str, Callable[[], Outline]] = {
     "star": lambda: [_polar([1.15, 0.45] * 5)],
     "ring": lambda: [_polar([0.95] * 64), _polar([0.5] * 64)],
     "cross": _cross,
-    "hexagon": lambda: [_polar([1.0] * 6)],
+    "arrow": lambda: [np.array([[0, -1], [0.8, -0.1], [0.3, -0.1], [0.3, 1], [-0.3, 1], [-0.3, -0.1], [-0.8, -0.1]])],
     "heart": _heart,
 }

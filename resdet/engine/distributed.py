@@ -123,6 +123,17 @@ def to_device(batch: Batch, train: TrainConfig, device: torch.device) -> Batch:
 
 
 def autocast(train: TrainConfig, device: torch.device) -> torch.autocast:
-    """bfloat16 for matrix products where train.amp asks for it; `auto` does so on a GPU."""
-    enabled = train.amp == "bf16" or (train.amp == "auto" and device.type == "cuda")
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
+    """bfloat16 for matrix products where train.amp asks for it."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=uses_bf16(train, device))
+
+
+def uses_bf16(train: TrainConfig, device: torch.device) -> bool:
+    """`auto` means on a GPU, `native` also on a CPU that is made for it."""
+    on_gpu = device.type == "cuda"
+    wanted = {"off": False, "bf16": True, "auto": on_gpu, "native": on_gpu or cpu_multiplies_bf16()}
+    return wanted[train.amp]
+
+
+def cpu_multiplies_bf16() -> bool:
+    """Whether the processor has instructions for bfloat16 products; others emulate them, slower than float32."""
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
