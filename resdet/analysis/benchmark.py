@@ -25,7 +25,7 @@ Contestant = tuple[Callable[..., None], tuple[Any, ...]]
 
 def benchmark(
     config: Config, *, size: tuple[int, int], batch_size: int, against: str | None, pairs: int
-) -> dict[str, float]:
+) -> dict[str, float | int]:
     """Median seconds of ours and of the peer, and the median of the paired ratios (peer over ours: above 1 is faster).
 
     Both take turns on the same random images, so that what else the machine does hits both alike.
@@ -59,7 +59,7 @@ def benchmark(
             (_prediction(peer, peer.predict, precision), (images,)),
         ]
 
-    results: dict[str, float] = {"batch": batch_size, "height": size[0], "width": size[1], "pairs": pairs}
+    results: dict[str, float | int] = {"batch": batch_size, "height": size[0], "width": size[1], "pairs": pairs}
     for index, name in enumerate(("train", "predict")):
         contestants = [ours[index], *peers[index : index + 1]]
         seconds = _alternate(contestants, pairs, device)
