@@ -9,7 +9,6 @@ from torch import nn
 from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
-from torchvision.models.resnet import __all__ as torchvision_resnets
 from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign
 
 from resdet.config import ModelConfig
@@ -17,6 +16,7 @@ from resdet.errors import UserError
 from resdet.models.backbones import Backbone
 from resdet.structures import Batch
 
+RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 NORMS: dict[str, Callable[..., nn.Module]] = {"frozen_bn": FrozenBatchNorm2d, "bn": nn.BatchNorm2d}
 
 
@@ -28,12 +28,8 @@ class TorchvisionPeer(nn.Module):
 
     def __init__(self, config: ModelConfig, num_classes: int, size: tuple[int, int]) -> None:
         super().__init__()
+        check_torchvision_has(config)
         name, norm = config.backbone.name, config.backbone.norm
-        if name not in torchvision_resnets or config.neck.name != "fpn" or norm not in NORMS:
-            raise UserError(
-                f"torchvision has no detector with model.backbone.name={name}, norm={norm}, neck={config.neck.name}; "
-                "it builds its own ResNets with fpn, and frozen_bn or bn"
-            )
         backbone = resnet_fpn_backbone(
             backbone_name=name,
             weights=None,
@@ -85,3 +81,21 @@ class TorchvisionPeer(nn.Module):
             for boxes, labels, valid in zip(batch.targets.boxes, batch.targets.labels, batch.targets.valid, strict=True)
         ]
         return images, targets
+
+
+def check_torchvision_has(config: ModelConfig) -> None:
+    """Raises UserError for a detector that torchvision's constructor does not build."""
+    neck, box = config.neck, config.box_head
+    wanted = {
+        "model.backbone.name": (config.backbone.name, RESNETS),
+        "model.backbone.norm": (config.backbone.norm, tuple(NORMS)),
+        "model.neck.name": (neck.name, ("fpn",)),
+        "model.neck.norm": (neck.norm, ("none",)),
+        "model.neck.extra_levels": (neck.extra_levels, ("pool",)),
+        "model.rpn.convs": (config.rpn.convs, (1,)),
+        "model.box_head.name": (box.name, ("two_fc",)),
+        "model.box_head.pooling": (box.pooling, ("roi_align",)),
+    }
+    for key, (value, known) in wanted.items():
+        if value not in known:
+            raise UserError(f"torchvision has no detector with {key}={value}; to be compared it must be one of {known}")

@@ -55,7 +55,7 @@ def test_alone_there_is_no_ratio() -> None:
     assert "train/ratio" not in times
 
 
-@pytest.mark.parametrize("override", ["model.backbone.name=vgg16", "model.backbone.norm=gn"])
+@pytest.mark.parametrize("override", ["model.backbone.name=vgg16", "model.backbone.norm=gn", "model.neck.name=pafpn"])
 def test_what_torchvision_does_not_build_is_refused(override: str) -> None:
     with pytest.raises(UserError, match="torchvision has no detector with"):
         _ = TorchvisionPeer(config(override).model, 80, (64, 64))
