@@ -141,6 +141,7 @@ class TrainConfig:
     compile: bool = False
     channels_last: bool = True
     grad_clip: float | None = 35.0  # largest L2 norm of all gradients together; null for none
+    precise_bn: int = 0  # batches that give the batch norms their statistics anew at the end; 0: the running averages
     log_every: int = 20
     checkpoint_every: int = 5000
     keep_checkpoints: int = 2
@@ -151,6 +152,8 @@ class OptimConfig:
     name: str = "sgd"  # sgd | adamw
     lr: float = 0.02  # for `reference_batch` images a step; scaled in proportion to train.batch_size
     reference_batch: int = 16
+    backbone_lr: float = 1.0  # factor on the learning rate of the backbone
+    layer_decay: float = 1.0  # a further factor for each stage of the backbone before its last one
     momentum: float = 0.9
     weight_decay: float = 1e-4
     norm_weight_decay: float = 0.0  # for normalisation layers and biases of them
@@ -318,12 +321,12 @@ BOUNDS = {
         "model.rpn.positive_fraction model.rpn.foreground_iou model.rpn.background_iou model.rpn.nms_iou "
         "model.box_head.positive_fraction model.box_head.foreground_iou model.box_head.score_threshold "
         "model.box_head.nms_iou data.augment.flip data.augment.photometric data.max_bad_fraction optim.milestones "
-        "optim.momentum optim.gamma optim.warmup_factor"
+        "optim.momentum optim.gamma optim.warmup_factor optim.layer_decay"
     ),
     (0, math.inf): (
         "optim.lr optim.weight_decay optim.norm_weight_decay optim.warmup_steps train.seed train.grad_clip eval.every "
         "data.workers model.backbone.frozen_stages model.box_head.sampling_ratio model.rpn.smooth_l1_beta "
-        "model.box_head.smooth_l1_beta"
+        "model.box_head.smooth_l1_beta optim.backbone_lr train.precise_bn"
     ),
     (64, math.inf): "data.shapes.size",
 }

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from resdet.config import OptimConfig, TrainConfig
+from resdet.models.backbones import Backbone
 
 NORMALISATION = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.LocalResponseNorm)
 
@@ -36,7 +37,10 @@ def learning_rate(step: int, optim: OptimConfig, train: TrainConfig) -> float:
 
 
 def build_optimizer(model: nn.Module, optim: OptimConfig) -> torch.optim.Optimizer:
-    """SGD with momentum or AdamW over the trainable parameters; normalisation layers have their own weight decay."""
+    """SGD with momentum or AdamW over the trainable parameters; normalisation layers have their own weight decay.
+
+    A group's `lr_scale` is its factor on the learning rate: that of `backbone_scales`, and 1 outside the backbone.
+    """
     of_norms = {
         id(parameter)
         for module in model.modules()
@@ -44,19 +48,49 @@ def build_optimizer(model: nn.Module, optim: OptimConfig) -> torch.optim.Optimiz
         for parameter in module.parameters(recurse=False)
     }
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    scales = backbone_scales(model, optim)
+    members: dict[tuple[bool, float], list[nn.Parameter]] = {}
+    for parameter in trainable:
+        members.setdefault((id(parameter) in of_norms, scales.get(id(parameter), 1.0)), []).append(parameter)
     groups = [
-        {"params": [p for p in trainable if id(p) not in of_norms], "weight_decay": optim.weight_decay},
-        {"params": [p for p in trainable if id(p) in of_norms], "weight_decay": optim.norm_weight_decay},
+        {
+            "params": parameters,
+            "weight_decay": optim.norm_weight_decay if is_norm else optim.weight_decay,
+            "lr_scale": scale,
+        }
+        for (is_norm, scale), parameters in sorted(members.items(), key=lambda member: member[0])
     ]
-    groups = [group for group in groups if group["params"]]
     if optim.name == "adamw":
         return torch.optim.AdamW(groups, lr=optim.lr)
     return torch.optim.SGD(groups, lr=optim.lr, momentum=optim.momentum)
 
 
+def backbone_scales(model: nn.Module, optim: OptimConfig) -> dict[int, float]:
+    """The factor on the learning rate of each of the backbone's parameters, by the parameter's id().
+
+    The last stage has `backbone_lr`, and each stage before it `layer_decay` times the factor of the stage after it
+    (discriminative fine-tuning, Howard & Ruder 2018, section 3.2, a stage for a layer).
+    """
+    backbone = getattr(model, "backbone", None)
+    if not isinstance(backbone, Backbone):
+        return {}
+    return {
+        id(parameter): optim.backbone_lr * optim.layer_decay**depth
+        for depth, (_, stage) in enumerate(reversed(backbone.stages()))
+        for parameter in stage.parameters()
+    }
+
+
 def set_learning_rate(optimizer: torch.optim.Optimizer, value: float) -> None:
+    """Gives each parameter group `value` times its `lr_scale`, 1 where it has none."""
     for group in optimizer.param_groups:
-        group["lr"] = value
+        group["lr"] = value * group.get("lr_scale", 1.0)
+
+
+def learning_rate_scales(optimizer: torch.optim.Optimizer) -> tuple[float, float]:
+    """The smallest and the largest `lr_scale`."""
+    scales = [group.get("lr_scale", 1.0) for group in optimizer.param_groups]
+    return min(scales), max(scales)
 
 
 def clip_gradients(model: nn.Module, limit: float | None) -> Float[Tensor, ""]:

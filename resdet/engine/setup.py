@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +18,8 @@ from resdet.engine import checkpoint
 from resdet.engine.distributed import World
 from resdet.engine.files import replace_file
 from resdet.engine.log import METRICS, forget_after
-from resdet.engine.optim import build_optimizer, peak_learning_rate
+from resdet.engine.optim import build_optimizer, learning_rate_scales, peak_learning_rate
+from resdet.engine.precise_bn import batch_norms
 from resdet.engine.state import Run, TrainState
 from resdet.errors import UserError
 from resdet.models.build import build_model
@@ -92,16 +94,15 @@ def check_categories(train_set: CocoDataset, val_set: CocoDataset) -> None:
         )
 
 
-def check_num_classes(config: Config, dataset: CocoDataset) -> int:
-    """The number of classes in the data. Raises UserError when the config claims another."""
+def check_num_classes(config: Config, dataset: CocoDataset) -> None:
+    """Raises UserError when the config claims another number of classes than the data has."""
     found, wanted = len(dataset.class_names), config.model.num_classes
     if wanted is not None and wanted != found:
         raise UserError(f"model.num_classes={wanted}, but {dataset.annotations} has {found} categories; drop the key")
-    return found
 
 
 def build_state(
-    config: Config, num_classes: int, device: torch.device, world: World, *, pretrained: bool = True
+    config: Config, class_names: Sequence[str], device: torch.device, world: World, *, pretrained: bool = True
 ) -> tuple[TrainState, Config, list[str]]:
     """A model and an optimizer at step 0, the same in every process for the same seed.
 
@@ -111,9 +112,10 @@ def build_state(
     _ = torch.manual_seed(config.train.seed)
     whole = config.model.weights if pretrained else None
     random = whole or not pretrained
-    model = build_model(checkpoint.without_weights(config).model if random else config.model, num_classes)
+    start = checkpoint.without_weights(config) if random else with_backbone_file(config)
+    model = build_model(start.model, len(class_names))
     check_batch_norm(model, config, world)
-    loaded = load_detector(model, config, Path(whole)) if whole else list(model.notes)
+    loaded = load_detector(model, config, Path(whole), class_names) if whole else list(model.notes)
     config = with_normalisation(config, *model.normalisation)
     layout = torch.channels_last if config.train.channels_last else torch.contiguous_format
     model = model.to(device, memory_format=layout)  # pyright: ignore[reportCallIssue]
@@ -121,13 +123,23 @@ def build_state(
     return TrainState(model, build_optimizer(model, config.optim)), config, loaded
 
 
-def load_detector(model: RCNN, config: Config, weights: Path) -> list[str]:
+def with_backbone_file(config: Config) -> Config:
+    """The config with the model file in place of a run or a checkpoint whose backbone is wanted."""
+    weights = config.model.backbone.weights
+    if weights is None or not Path(weights).is_dir():
+        return config
+    file, _ = checkpoint.find_model_file(Path(weights))
+    backbone = replace(config.model.backbone, weights=str(file))
+    return replace(config, model=replace(config.model, backbone=backbone))
+
+
+def load_detector(model: RCNN, config: Config, weights: Path, class_names: Sequence[str]) -> list[str]:
     """Loads a whole detector and normalises images as it was trained to; says what was matched.
 
     Raises UserError for weights that do not fit, or that were trained under conventions the config contradicts.
     """
     file, _ = checkpoint.find_model_file(weights)
-    report, contract = load_detector_weights(model, file)
+    report, contract = load_detector_weights(model, file, class_names=class_names)
     if contract:
         wanted = config.model
         differences = conflicts(
@@ -167,6 +179,11 @@ def check_batch_norm(model: nn.Module, config: Config, world: World) -> None:
             "batch normalisation with 1 image a process (train.batch_size over the number of processes);"
             " use model.backbone.norm=gn, frozen_bn or sync_bn, or a larger batch"
         )
+    if config.train.precise_bn and not batch_norms(model):
+        raise UserError(
+            f"train.precise_bn={config.train.precise_bn}, but no layer of the model keeps batch statistics"
+            f" (model.backbone.norm={config.model.backbone.norm}); use model.backbone.norm=bn, or train.precise_bn=0"
+        )
 
 
 def start_folder(folder: Path, config: Config, step: int, train_set: CocoDataset, val_set: CocoDataset) -> None:
@@ -200,6 +217,10 @@ def announce(state: TrainState, run: Run, source: Path | None, *, loaded: list[s
         f" {optim.reference_batch} (optim.lr x batch / reference batch), {optim.warmup_steps} steps of warm-up,"
         f" {optim.schedule} schedule, {config.train.steps} steps"
     )
+    low, high = learning_rate_scales(state.optimizer)
+    if (low, high) != (1.0, 1.0):
+        scales = f"backbone_lr={optim.backbone_lr:g}, layer_decay={optim.layer_decay:g}"
+        log.say(f"learning rates of the layers: {low:.3g} to {high:.3g} times that (optim: {scales})")
     for line in loaded:
         log.say(line)
     for warning in (*random_constants(config, state.model), *warnings):

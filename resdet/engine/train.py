@@ -16,6 +16,7 @@ from resdet.engine.evaluate import Interrupted, evaluate, predict_dataset
 from resdet.engine.files import replace_file
 from resdet.engine.log import Meter, RunLog
 from resdet.engine.optim import clip_gradients, learning_rate, set_learning_rate
+from resdet.engine.precise_bn import make_precise
 from resdet.engine.saving import leave, save
 from resdet.engine.setup import (
     announce,
@@ -58,10 +59,11 @@ def train(
         source, warnings = (None, []) if dry_run else find_resume(output, resume, world)
         train_set, val_set = open_data(config, overfit)
         device = choose_device(config.train.device, world)
-        num_classes = check_num_classes(config, train_set)
+        check_num_classes(config, train_set)
         if source:
             config = as_resumed(config, source)
-        state, config, loaded = build_state(config, num_classes, device, world, pretrained=source is None)
+        names = train_set.class_names
+        state, config, loaded = build_state(config, names, device, world, pretrained=source is None)
         if source:
             warnings += state.restore(source, config, data_fingerprint(train_set), world)
         _ = world.any(flag=False)  # every process has looked at the folder as it was
@@ -80,8 +82,9 @@ def fit(state: TrainState, run: Run) -> Metrics:
     """The training loop."""
     config, world, log, stop = run.config, run.world, run.log, run.stop
     steps = config.train.steps
-    if due_for_evaluation(state, config):  # a signal came during it
-        _ = evaluate_step(state, run)
+    # An evaluation that a signal cut short. The last one may also have changed the model (precise BN).
+    if due_for_evaluation(state, config) and (evaluate_step(state, run) or state.step == steps):
+        save(state, run)
     batches = training_batches(run.train_set, config, start_step=state.step, rank=world.rank, world_size=world.size)
     losses_of = trainable(state.model, config.train, world)
     meter = Meter(config.train.batch_size)
@@ -169,7 +172,13 @@ def gradient_is_finite(norm: float, state: TrainState, log: RunLog) -> bool:
 
 
 def evaluate_step(state: TrainState, run: Run) -> bool:
-    """Evaluates, writes eval.json, and says whether this is the best evaluation so far."""
+    """Evaluates, writes eval.json, and says whether this is the best evaluation so far.
+
+    The last evaluation is of a model with precise batch statistics, where the config asks for them.
+    """
+    at_the_end = state.step == run.config.train.steps
+    if at_the_end and run.config.train.precise_bn and not make_precise(state.model, run):
+        raise leave(state, run)
     try:
         results = predict_dataset(
             state.model,

@@ -5,7 +5,15 @@ import torch
 from torch import nn
 
 from resdet.config import OptimConfig, TrainConfig
-from resdet.engine.optim import build_optimizer, clip_gradients, learning_rate, peak_learning_rate
+from resdet.engine.optim import (
+    build_optimizer,
+    clip_gradients,
+    learning_rate,
+    learning_rate_scales,
+    peak_learning_rate,
+    set_learning_rate,
+)
+from resdet.models.backbones import build_backbone
 
 TRAIN = TrainConfig(steps=90, batch_size=4)
 
@@ -53,6 +61,62 @@ def test_norms_have_their_own_weight_decay_and_frozen_parameters_none():
     assert decay[id(model.norm.weight)] == decay[id(model.norm.bias)] == 0.25
     assert id(model.frozen.weight) not in decay
     assert len(decay) == 4
+
+
+class Detector(nn.Module):
+    """A backbone of three stages (stem, conv2, conv3) and a head."""
+
+    def __init__(self, frozen_stages: int = 0) -> None:
+        super().__init__()
+        self.backbone = build_backbone("nano", norm="bn", frozen_stages=frozen_stages)
+        self.head = nn.Linear(16, 1)
+
+
+def rates(model: nn.Module, optim: OptimConfig, value: float) -> dict[str, float]:
+    optimizer = build_optimizer(model, optim)
+    set_learning_rate(optimizer, value)
+    by_id = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    return {name: by_id[id(p)] for name, p in model.named_parameters() if id(p) in by_id}
+
+
+def test_each_earlier_stage_of_the_backbone_learns_more_slowly():
+    of = rates(Detector(), OptimConfig(backbone_lr=0.5, layer_decay=0.1), 2.0)
+    assert of["head.weight"] == of["head.bias"] == 2
+    assert of["backbone.conv3.weight"] == of["backbone.bn3.bias"] == pytest.approx(1)
+    assert of["backbone.conv2.weight"] == of["backbone.bn2.weight"] == pytest.approx(0.1)
+    assert of["backbone.conv1.weight"] == of["backbone.bn1.weight"] == pytest.approx(0.01)
+
+
+def test_frozen_stages_have_no_rate_and_the_others_keep_theirs():
+    of = rates(Detector(frozen_stages=2), OptimConfig(layer_decay=0.5), 1.0)
+    assert set(of) == {
+        "backbone.conv3.weight", "backbone.conv3.bias", "backbone.bn3.weight", "backbone.bn3.bias",
+        "head.weight", "head.bias",
+    }  # fmt: skip
+    assert set(of.values()) == {1.0}
+
+
+def test_layers_at_one_rate_are_two_groups_and_all_at_the_rate_itself():
+    optimizer = build_optimizer(Detector(), OptimConfig())
+    assert len(optimizer.param_groups) == 2
+    assert learning_rate_scales(optimizer) == (1, 1)
+    assert set(rates(Detector(), OptimConfig(), 0.1).values()) == {0.1}
+    assert learning_rate_scales(build_optimizer(Detector(), OptimConfig(backbone_lr=0.5, layer_decay=0.1))) == (
+        pytest.approx(0.005),
+        1,
+    )
+
+
+def test_a_rate_of_zero_leaves_the_backbone_as_it_is():
+    model = Detector()
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    optimizer = build_optimizer(model, OptimConfig(backbone_lr=0.0))
+    set_learning_rate(optimizer, 0.1)
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    _ = optimizer.step()
+    changed = {name.partition(".")[0] for name, p in model.named_parameters() if not torch.equal(p, before[name])}
+    assert changed == {"head"}
 
 
 @pytest.mark.parametrize(("name", "kind"), [("sgd", torch.optim.SGD), ("adamw", torch.optim.AdamW)])

@@ -61,6 +61,7 @@ def load_checked(
     required: float = 0.99,
     reinitialise: Sequence[str] = (),
     class_heads: Sequence[str] = CLASS_HEADS,
+    new_classes: bool = False,
     notes: tuple[str, ...] = (),
 ) -> CoverageReport:
     """Copies the tensors of `state` into those of `module` (and of `also`, whose names must be others).
@@ -73,12 +74,14 @@ def load_checked(
         source: the file's name, for messages.
         reinitialise: prefixes of names that keep their fresh values, given by the user.
         class_heads: prefixes of names that keep their fresh values where only the number of classes differs.
+        new_classes: the classes are others, whatever their number: all of `class_heads` keep their fresh values.
         notes: what was done to the tensors before, carried into the report.
     """
     target = _target(module, also)
     state = without_counters(state)
-    report = replace(_compare(target, state, source, tuple(reinitialise), tuple(class_heads)), notes=notes)
-    report = _with_head_notes(report, target, state)
+    anew = (*reinitialise, *class_heads) if new_classes else tuple(reinitialise)
+    report = replace(_compare(target, state, source, anew, tuple(class_heads)), notes=notes)
+    report = report if new_classes else _with_head_notes(report, target, state)
     _check(report, target, state, required)
     with torch.no_grad():
         for name in report.matched:
