@@ -35,7 +35,7 @@ def test_a_config_builds_steps_and_predicts(path: Path) -> None:
     batch = next(iter(training_batches(dataset, config, start_step=0, rank=0, world_size=1))).batch
 
     loss = torch.stack(list(model(batch).values())).sum()
-    loss.backward()
+    _ = loss.backward()
     _ = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)  # frozen norms of a fresh net keep nothing in bounds
     _ = build_optimizer(model, config.optim).step()
 
