@@ -1,6 +1,8 @@
 """Precise batch normalisation, against means and variances of the layers' own inputs."""
 
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -88,6 +90,25 @@ def test_the_variance_holds_what_differs_between_batches_and_dropout_is_off():
     torch.testing.assert_close(model.norm.running_var, torch.full((3,), 492 / 6 - (46 / 6) ** 2))
     assert model.training
     assert model.norm.track_running_stats
+
+
+@dataclass(frozen=True)
+class TwoProcesses(World):
+    """This process, and another one with values of its own."""
+
+    other: tuple[float, ...] = ()
+
+    def mean(self, values: Sequence[float]) -> list[float]:
+        return [(ours + theirs) / 2 for ours, theirs in zip(values, self.other, strict=True)]
+
+
+def test_processes_share_their_batches():
+    """0 and 2 here, 10, 12, 12 and 10 there: the figures of the test before."""
+    model = OneNorm()
+    world = TwoProcesses(other=(4.0, *[44.0] * 3, *[488.0] * 3))  # count, sums, sums of squares
+    assert recompute_statistics(model, [grey_pixels(0, 2)], expected=1, world=world)
+    torch.testing.assert_close(model.norm.running_mean, torch.full((3,), 46 / 6))
+    torch.testing.assert_close(model.norm.running_var, torch.full((3,), 492 / 6 - (46 / 6) ** 2))
 
 
 def test_nothing_but_running_means_and_variances_changes(nano_bn: Config):
