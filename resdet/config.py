@@ -145,6 +145,7 @@ class TrainConfig:
     log_every: int = 20
     checkpoint_every: int = 5000
     keep_checkpoints: int = 2
+    tensorboard: bool = False  # also write TensorBoard event files into the run's folder (the extra `log`)
 
 
 @dataclass

@@ -12,12 +12,14 @@ from datetime import timedelta
 from io import TextIOWrapper
 from pathlib import Path
 from types import TracebackType
+from typing import Protocol, runtime_checkable
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
 
 from resdet.engine.files import replace_file
+from resdet.errors import UserError
 
 METRICS, TEXT = "metrics.jsonl", "log.txt"
 SPEED = ("images_per_second", "data_wait", "seconds_left")
@@ -28,11 +30,30 @@ def printable(text: str) -> str:
     return "".join("?" if unicodedata.category(character)[0] == "C" else character for character in text)
 
 
+@runtime_checkable
+class Board(Protocol):
+    """What else may be told the figures; TensorBoard's SummaryWriter is one."""
+
+    def add_scalar(self, tag: str, scalar_value: float, global_step: int) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def tensorboard(folder: Path) -> Board:
+    """Event files in the run's folder: `tensorboard --logdir runs` shows runs beside one another."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ModuleNotFoundError:
+        raise UserError("train.tensorboard=true needs a package more: pip install -e '.[log]'") from None
+    return SummaryWriter(str(folder))
+
+
 class RunLog:
     """Speaks for one run. Only the leading process has a terminal and files; the others are silent."""
 
-    def __init__(self, folder: Path | None, *, steps: int, speaks: bool = True) -> None:
-        """`folder` None writes no files (a dry run); the folder must exist."""
+    def __init__(self, folder: Path | None, *, steps: int, speaks: bool = True, board: Board | None = None) -> None:
+        """`folder` None writes no files (a dry run); the folder must exist. `board` gets every figure as well."""
+        self._board = board
         self.console = Console(stderr=False, quiet=not speaks, markup=False, highlight=False, emoji=False)
         self._text = _appended(folder / TEXT) if folder and speaks else None
         self._metrics = _appended(folder / METRICS) if folder and speaks else None
@@ -57,7 +78,7 @@ class RunLog:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._progress.stop()
-        for file in (self._text, self._metrics):
+        for file in (self._text, self._metrics, self._board):
             if file:
                 file.close()
 
@@ -80,6 +101,10 @@ class RunLog:
         if self._metrics:
             finite = {name: value if value is None or math.isfinite(value) else None for name, value in values.items()}
             print(json.dumps({"step": step, **finite}, ensure_ascii=False), file=self._metrics, flush=True)
+        if self._board:
+            for name, value in values.items():
+                if value is not None:
+                    self._board.add_scalar(name, value, step)
 
     def progress(self, step: int, values: Mapping[str, float]) -> None:
         """Moves the live line."""

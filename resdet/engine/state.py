@@ -21,8 +21,8 @@ from resdet.errors import UserError
 # Keys that a resumed run may change without a word, and those it may change with a warning. Any other change
 # would make it another experiment.
 FREE = (
-    "train.log_every", "train.checkpoint_every", "train.keep_checkpoints", "data.workers", "eval.every",
-    "eval.batch_size", "eval.backend",
+    "train.log_every", "train.checkpoint_every", "train.keep_checkpoints", "train.tensorboard", "data.workers",
+    "eval.every", "eval.batch_size", "eval.backend",
 )  # fmt: skip
 WARNED = ("train.steps", "train.device", "train.amp", "train.compile", "train.channels_last", "data.root")
 

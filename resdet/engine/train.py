@@ -14,7 +14,7 @@ from resdet.engine.distributed import autocast, choose_device, join_world, to_de
 from resdet.engine.dry_run import rehearse
 from resdet.engine.evaluate import Interrupted, evaluate, predict_dataset
 from resdet.engine.files import replace_file
-from resdet.engine.log import Meter, RunLog
+from resdet.engine.log import Meter, RunLog, tensorboard
 from resdet.engine.optim import clip_gradients, learning_rate, set_learning_rate
 from resdet.engine.precise_bn import make_precise
 from resdet.engine.saving import leave, save
@@ -70,7 +70,8 @@ def train(
         if not dry_run and world.leads:
             start_folder(output, config, state.step, train_set, val_set)
         folder = None if dry_run else output
-        with RunLog(folder, steps=config.train.steps, speaks=world.leads) as log, StopRequest() as stop:
+        board = tensorboard(output) if config.train.tensorboard and folder and world.leads else None
+        with RunLog(folder, steps=config.train.steps, speaks=world.leads, board=board) as log, StopRequest() as stop:
             run = Run(config, output, world, device, train_set, val_set, log, stop)
             if source and source.parent.parent == output:
                 run.saved_step = state.step

@@ -1,10 +1,12 @@
 import json
 import math
+import sys
 from pathlib import Path
 
 import pytest
 
-from resdet.engine.log import RunLog, forget_after, printable
+from resdet.engine.log import RunLog, forget_after, printable, tensorboard
+from resdet.errors import UserError
 
 
 def test_control_characters_do_not_reach_the_terminal():
@@ -40,3 +42,21 @@ def test_a_process_that_does_not_lead_is_silent(tmp_path: Path, capsys: pytest.C
         log.metrics(1, {"loss": 1.0})
     assert capsys.readouterr().out == ""
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:tensorboard")
+def test_tensorboard_gets_the_same_figures(tmp_path: Path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    with RunLog(tmp_path, steps=1, board=tensorboard(tmp_path)) as log:
+        log.metrics(7, {"loss": 0.5, "bbox/AP": None})
+    events = EventAccumulator(str(tmp_path))
+    _ = events.Reload()
+    assert events.Tags()["scalars"] == ["loss"]
+    assert [(event.step, event.value) for event in events.Scalars("loss")] == [(7, 0.5)]
+
+
+def test_without_the_package_tensorboard_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(UserError, match=r"pip install -e '.\[log\]'"):
+        _ = tensorboard(tmp_path)
