@@ -128,22 +128,26 @@ def _not_an_image(data: bytes) -> str:
 
 def _orientation(path: Path, header: Image.Image, height: int | None, width: int | None) -> int:
     """EXIF's number, 1 .. 8, or 1 where the annotations speak of the image as it is stored."""
+    stored = (header.height, header.width)
+    annotated = stored if height is None or width is None else (height, width)
+    mismatch = ImageError(
+        f"{path}: is {stored[0]} high and {stored[1]} wide, but the annotation file says height {height}, "
+        f"width {width}; correct the annotation file or restore the image"
+    )
+    if annotated not in (stored, stored[::-1]):
+        raise mismatch  # before the metadata is read: for some PNGs Pillow decodes all pixels to find it
     try:
         orientation = header.getexif().get(0x0112, 1)
     except _PILLOW_ERRORS:
         orientation = 1
     if orientation not in range(1, 9):
         orientation = 1
-    stored = (header.height, header.width)
     upright = stored[::-1] if orientation >= 5 else stored
-    if height is None or width is None or upright == (height, width):
+    if height is None or upright == annotated:
         return orientation
-    if stored == (height, width):
+    if stored == annotated:
         return 1
-    raise ImageError(
-        f"{path}: is {upright[0]} high and {upright[1]} wide, but the annotation file says height {height}, "
-        f"width {width}; correct the annotation file or restore the image"
-    )
+    raise mismatch
 
 
 def _is_plain(header: Image.Image) -> bool:

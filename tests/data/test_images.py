@@ -162,10 +162,10 @@ def test_damaged_files_give_an_image_or_an_error_in_bounded_time(tmp_path: Path,
         damaged[places] = rng.integers(0, 256, len(places))
         data = damaged.tobytes()[: rng.integers(1, len(good) + 1)] if rng.random() < 0.3 else damaged.tobytes()
         _ = path.write_bytes(data)
-        start = time.perf_counter()
+        start = time.process_time()
         with contextlib.suppress(ImageError):
             assert read_image(path, WIDTH, HEIGHT).shape in ((WIDTH, HEIGHT, 3), (HEIGHT, WIDTH, 3))
-        assert time.perf_counter() - start < 5
+        assert time.process_time() - start < 5
 
 
 def test_reading_raises_no_warning_and_leaves_filters_alone(tmp_path: Path, rgb: np.ndarray) -> None:

@@ -82,7 +82,7 @@ def test_malformed_annotation_files(tmp_path: Path, seed: int) -> None:
             content = mutated(content, rng) if content else content
         text = json.dumps(content).encode()
         _ = path.write_bytes(damaged(text, rng) if rng.random() < 0.3 else text)
-        start = time.perf_counter()
+        start = time.process_time()
         try:
             dataset = read_coco(path, tmp_path)
         except UserError as error:
@@ -96,7 +96,7 @@ def test_malformed_annotation_files(tmp_path: Path, seed: int) -> None:
             assert np.isfinite(dataset.boxes).all()
             assert (dataset.boxes[:, 2:] > dataset.boxes[:, :2]).all()
             assert dataset.labels.max(initial=0) < len(dataset.class_names)
-        assert time.perf_counter() - start < LIMIT
+        assert time.process_time() - start < LIMIT
         assert message.isprintable(), message
         assert str(path) in message or str(tmp_path) in message
     assert read > 0  # the mutations are mild enough to reach every check
