@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -53,8 +55,13 @@ class DeformableConv2d(nn.Conv2d):
         self, input: Float[Tensor, "N _ _ _"], weight: Float[Tensor, "_ _ _ _"], bias: Float[Tensor, " _"] | None
     ) -> Float[Tensor, "N _ _ _"]:
         input = input.to(weight.dtype)
-        with torch.autocast(input.device.type, enabled=False):  # coordinates need more than bfloat16's 8 bits
+        with _full_precision(input.device.type):  # coordinates need more than bfloat16's 8 bits
             offset, modulation = self.predictor(input).split([2 * self.taps, self.taps], dim=1)
             stride, padding, dilation = self.stride, self.padding, self.dilation
             mask = 2 * torch.sigmoid(modulation)
             return deform_conv2d(input, offset, weight, bias, stride, padding, dilation, mask)  # pyright: ignore[reportArgumentType]
+
+
+def _full_precision(device: str) -> AbstractContextManager[object]:
+    """No autocast, on devices that have one (the meta device, on which costs are counted, has none)."""
+    return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
