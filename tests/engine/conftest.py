@@ -1,12 +1,10 @@
 """A run of milliseconds: the nano config on eight generated images."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from resdet.config import Config, load_config
 
@@ -19,15 +17,6 @@ NANO = (
     "train.checkpoint_every=3",
     "optim.warmup_steps=2",
 )
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Two threads of a loaded machine wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture
