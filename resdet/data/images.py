@@ -169,12 +169,28 @@ def _is_deep(header: Image.Image, data: bytes) -> bool:
 
 def _decode(path: Path, data: bytes, mode: int) -> np.ndarray:
     try:
+        _check_chunks(data)
         image = cv2.imdecode(np.frombuffer(data, np.uint8), mode | cv2.IMREAD_IGNORE_ORIENTATION)
-    except cv2.error:
+    except (cv2.error, EOFError):
         image = None
     if image is None:
         raise ImageError(f"{path}: is truncated or damaged; download or export it again")
     return image
+
+
+def _check_chunks(data: bytes) -> None:
+    """Raises EOFError for a PNG with a chunk that claims more than the file holds.
+
+    OpenCV believes the length, clears up to two gigabytes for it and only then finds that the file ends.
+    """
+    if not data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return
+    position, kind = 8, b""
+    while kind != b"IEND":
+        length, kind = struct.unpack_from(">I4s", data.ljust(position + 8, b"\0"), position)
+        position += 12 + length  # length, kind, content, checksum
+        if position > len(data):
+            raise EOFError("a chunk ends behind the end of the file")
 
 
 def _decode_deep(path: Path, data: bytes) -> UInt8[np.ndarray, "H W 3"]:

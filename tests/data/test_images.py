@@ -168,6 +168,20 @@ def test_damaged_files_give_an_image_or_an_error_in_bounded_time(tmp_path: Path,
         assert time.process_time() - start < 5
 
 
+def test_a_png_chunk_longer_than_its_file_is_refused_before_memory_is_cleared_for_it(
+    tmp_path: Path, rgb: np.ndarray
+) -> None:
+    path = saved(tmp_path / "long.png", Image.fromarray(rgb))
+    data = bytearray(path.read_bytes())
+    place = data.index(b"IDAT") - 4
+    data[place : place + 4] = (2**31 - 1).to_bytes(4, "big")
+    _ = path.write_bytes(data)
+    start = time.process_time()
+    with pytest.raises(ImageError, match=r"long\.png: is truncated or damaged"):
+        _ = read_image(path)
+    assert time.process_time() - start < 0.5
+
+
 def test_reading_raises_no_warning_and_leaves_filters_alone(tmp_path: Path, rgb: np.ndarray) -> None:
     path = saved(tmp_path / "a.png", Image.fromarray(rgb))
     filters = list(warnings.filters)
