@@ -40,6 +40,7 @@ def check_setup(config: Config, world: World) -> None:
 def find_resume(output: Path, resume: bool | str | Path, world: World) -> tuple[Path | None, list[str]]:  # noqa: FBT001
     """The checkpoint to continue from, None to begin, and what to say about it.
 
+    `resume` is the value of `--resume`: absent (False), alone (True), or with a checkpoint.
     Raises UserError when `output` holds anything that this run would overwrite.
     """
     is_run = (output / METRICS).exists() or (output / "checkpoints").is_dir()
