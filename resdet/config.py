@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Any, get_args, get_type_hints
 
 import yaml
 from omegaconf import OmegaConf
@@ -79,12 +80,26 @@ class BoxHeadConfig:
 
 
 @dataclass
+class MaskHeadConfig:
+    """The fully convolutional mask branch (He et al. 2017); with c4 it works on what the box head made of a region."""
+
+    name: str = "fcn"
+    convs: int = 4  # 3x3 convolutions before the upsampling; 0 with c4
+    channels: int = 256
+    norm: str = "none"  # none | bn | sync_bn | gn
+    resolution: int = 14  # bins a side of a region; the mask has twice as many; with c4 it follows from the box head
+    sampling_ratio: int = 2
+    class_agnostic: bool = False  # one mask for all classes
+
+
+@dataclass
 class ModelConfig:
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     neck: NeckConfig = field(default_factory=NeckConfig)
     anchors: AnchorConfig = field(default_factory=AnchorConfig)
     rpn: RPNConfig = field(default_factory=RPNConfig)
     box_head: BoxHeadConfig = field(default_factory=BoxHeadConfig)
+    mask_head: MaskHeadConfig | None = None  # model.mask_head.name=fcn makes a Faster R-CNN a Mask R-CNN
     num_classes: int | None = None  # follows from the data unless given
     weights: str | None = None  # a resdet checkpoint to start from
     pixel_mean: list[float] | None = None  # RGB, 0..255; follows from the backbone and its weights unless given
@@ -128,6 +143,7 @@ class DataConfig:
     workers: int = 2
     on_bad_image: str = "error"  # error | skip: what to do with an image file that cannot be read
     sixteen_bit: str = "error"  # error | scale: what to do with more than 8 bits a channel (scale: 0..65535 to 0..255)
+    mask_resolution: int = 64  # cells a side that a ground-truth mask is kept in, in the frame of its box
     max_bad_fraction: float = 0.01  # with skip: more bad images than this is an error all the same
 
 
@@ -286,10 +302,22 @@ def _check_keys(tree: Any, data: dict[str, Any], path: tuple[str, ...], source: 
         here = ".".join((*path, str(key)))
         if key not in tree:
             raise UserError(f"{source}: unknown key {here!r}{did_you_mean(str(key), [str(k) for k in tree])}")
-        if OmegaConf.is_dict(tree[key]):
+        part = _optional_part(tree, key)
+        if part and value is None:
+            continue
+        group = OmegaConf.structured(part) if part else tree[key]
+        if OmegaConf.is_dict(group):
             if not isinstance(value, dict):
-                raise UserError(f"{source}: {here} is a group of keys ({', '.join(map(str, tree[key]))})")
-            _check_keys(tree[key], value, (*path, str(key)), source)
+                raise UserError(f"{source}: {here} is a group of keys ({', '.join(map(str, group))})")
+            _check_keys(group, value, (*path, str(key)), source)
+
+
+def _optional_part(tree: Any, key: str) -> type | None:
+    """The dataclass of a part that may be absent (`mask_head: MaskHeadConfig | None`), else None."""
+    of_tree = OmegaConf.get_type(tree)
+    assert of_tree is not None
+    alternatives = get_args(get_type_hints(of_tree)[key])
+    return next((kind for kind in alternatives if NoneType in alternatives and is_dataclass(kind)), None)
 
 
 CHOICES = {
@@ -300,6 +328,8 @@ CHOICES = {
     "model.box_head.name": ("two_fc", "four_conv_fc"),
     "model.box_head.norm": ("none", "bn", "sync_bn", "gn"),
     "model.box_head.pooling": ("roi_align", "roi_pool"),
+    "model.mask_head.name": ("fcn",),
+    "model.mask_head.norm": ("none", "bn", "sync_bn", "gn"),
     "train.device": ("auto", "cpu", "cuda"),
     "train.amp": ("auto", "off", "bf16", "native"),
     "optim.name": ("sgd", "adamw"),
@@ -316,7 +346,8 @@ BOUNDS = {
         "model.rpn.pre_nms_test model.rpn.proposals_train model.rpn.proposals_test model.box_head.resolution "
         "model.box_head.batch_size_per_image model.box_head.detections model.box_head.fc_dim data.augment.short_side "
         "data.augment.max_side data.augment.test_short_side data.shapes.train_images data.shapes.val_images "
-        "data.shapes.max_objects model.num_classes model.anchors.sizes model.rpn.convs"
+        "data.shapes.max_objects model.num_classes model.anchors.sizes model.rpn.convs "
+        "model.mask_head.channels model.mask_head.resolution"
     ),
     (0, 1): (
         "model.rpn.positive_fraction model.rpn.foreground_iou model.rpn.background_iou model.rpn.nms_iou "
@@ -327,8 +358,10 @@ BOUNDS = {
     (0, math.inf): (
         "optim.lr optim.weight_decay optim.norm_weight_decay optim.warmup_steps train.seed train.grad_clip eval.every "
         "data.workers model.backbone.frozen_stages model.box_head.sampling_ratio model.rpn.smooth_l1_beta "
-        "model.box_head.smooth_l1_beta optim.backbone_lr train.precise_bn"
+        "model.box_head.smooth_l1_beta optim.backbone_lr train.precise_bn model.mask_head.convs "
+        "model.mask_head.sampling_ratio"
     ),
+    (4, 1024): "data.mask_resolution",
     (64, math.inf): "data.shapes.size",
 }
 
@@ -337,7 +370,7 @@ def check(config: Config) -> None:
     """Refuses values no run could mean, before anything is built."""
     for key, choices in CHOICES.items():
         value = _at(config, key)
-        if value not in choices:
+        if value not in choices and not _absent(config, key):
             raise UserError(f"{key}={value} is not known{did_you_mean(str(value), choices)}")
     for (low, high), keys in BOUNDS.items():
         for key in keys.split():
@@ -356,6 +389,14 @@ def _check_bounds(key: str, value: Any, low: int | float, high: int | float) -> 
 
 
 def _at(config: Any, key: str) -> Any:
+    """The value of a key; None where the part it belongs to is absent."""
     for name in key.split("."):
+        if config is None:
+            return None
         config = getattr(config, name)
     return config
+
+
+def _absent(config: Config, key: str) -> bool:
+    """Whether the part that a key belongs to is left out."""
+    return _at(config, key.rpartition(".")[0]) is None

@@ -12,6 +12,7 @@ Conventions, stated here and assumed everywhere else:
     sizes      (height, width) of each image inside the padded batch, in pixels
     labels     0 .. K-1; background is K and known to the box head alone
     images     RGB, 0 .. 255, padded on the right and at the bottom with zeros
+    masks      an object's mask lives in the frame of its box: B x B (targets) or M x M (detections) cells, row by row
     padding    an entry that is not `valid` holds a zero box, zero score, label 0
     precision  coordinates, decoding, NMS and losses stay float32 under autocast
 """
@@ -22,7 +23,7 @@ from dataclasses import dataclass, fields, replace
 from typing import TypeVar
 
 import torch
-from jaxtyping import Bool, Float, Int64, Shaped
+from jaxtyping import Bool, Float, Int64, Shaped, UInt8
 from torch import Tensor
 
 Noun = TypeVar("Noun", bound="_Dense")  # typing.Self is refused by the shape checks of the tests
@@ -56,7 +57,8 @@ class Targets(_Dense):
 
     `seeds` holds one number in [0, 2**32) for each sample. All random sampling of anchors and RoIs is a stateless
     function of it, so the losses depend on weights and batch alone: the same after a resume, in any number of
-    processes, eager or compiled.
+    processes, eager or compiled. `masks` say how much of each cell of its box an object covers, 0 .. 255; an object
+    without a mask has zeros (B is data.mask_resolution).
     """
 
     boxes: Float[Tensor, "N G 4"]
@@ -64,6 +66,7 @@ class Targets(_Dense):
     crowd: Bool[Tensor, "N G"]
     valid: Bool[Tensor, "N G"]
     seeds: Int64[Tensor, " N"]
+    masks: UInt8[Tensor, "N G B B"] | None = None
 
 
 @dataclass(frozen=True)
@@ -86,9 +89,10 @@ class Proposals(_Dense):
 
 @dataclass(frozen=True)
 class Detections(_Dense):
-    """Final boxes, best first; `scores` are class probabilities."""
+    """Final boxes, best first; `scores` are class probabilities, `masks` the probability of each cell of a box."""
 
     boxes: Float[Tensor, "N D 4"]
     scores: Float[Tensor, "N D"]
     labels: Int64[Tensor, "N D"]
     valid: Bool[Tensor, "N D"]
+    masks: Float[Tensor, "N D M M"] | None = None

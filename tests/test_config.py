@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from resdet.config import Config, check, config_from_yaml, load_config, to_yaml
+from resdet.config import Config, MaskHeadConfig, check, config_from_yaml, load_config, to_yaml
 from resdet.errors import UserError
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
@@ -132,3 +132,25 @@ def test_a_word_that_older_yaml_takes_for_a_truth_value_is_named_as_written(word
 
 def test_true_and_false_stay_truth_values():
     assert not load_config(overrides=["train.channels_last=false"]).train.channels_last
+
+
+def test_a_part_that_is_absent_appears_with_any_of_its_keys_and_goes_with_null() -> None:
+    assert load_config().model.mask_head is None
+    present = load_config(overrides=["model.mask_head.class_agnostic=true"])
+    assert present.model.mask_head == MaskHeadConfig(class_agnostic=True)
+    assert config_from_yaml(to_yaml(present), "a run") == present
+    assert load_config(overrides=["model.mask_head.convs=2", "model.mask_head=null"]).model.mask_head is None
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("model.mask_head.nme=fcn", "did you mean 'name'"),
+        ("model.mask_head.name=fc", "did you mean 'fcn'"),
+        ("model.mask_head=3", "is a group of keys"),
+        ("model.mask_head.resolution=0", "at least 1"),
+    ],
+)
+def test_a_part_that_may_be_absent_is_checked_like_any_other(override: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        _ = load_config(overrides=[override])
