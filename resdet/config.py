@@ -317,7 +317,10 @@ def _optional_part(tree: Any, key: str) -> type | None:
     of_tree = OmegaConf.get_type(tree)
     assert of_tree is not None
     alternatives = get_args(get_type_hints(of_tree)[key])
-    return next((kind for kind in alternatives if NoneType in alternatives and is_dataclass(kind)), None)
+    return next(
+        (kind for kind in alternatives if NoneType in alternatives and isinstance(kind, type) and is_dataclass(kind)),
+        None,
+    )
 
 
 CHOICES = {
