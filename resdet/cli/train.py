@@ -9,8 +9,9 @@ Configs are merged left to right over the defaults, then key=value overrides; co
   torchrun --nproc-per-node=2 tools/train.py configs/quickstart.yaml --output runs/two
 
 Ctrl-C, SIGTERM and SIGUSR1 save a checkpoint before leaving with exit code 143; a second one leaves at once.
-The output folder has config.yaml, metrics.jsonl, eval.json, log.txt, data_report.json, checkpoints/, best (the name of
-the best checkpoint) and drawings/ (ground truth beside predictions; overview.jpg has all of them).
+The output folder has config.yaml, metrics.jsonl, eval.json, predictions.json (COCO results of the last evaluation),
+log.txt, data_report.json, checkpoints/, best (the name of the best checkpoint) and drawings/ (ground truth beside
+predictions; overview.jpg has all of them).
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ import json
 import math
 from pathlib import Path
 
+import msgspec
 import torch
 
 from resdet.config import Config
@@ -175,7 +176,8 @@ def gradient_is_finite(norm: float, state: TrainState, log: RunLog) -> bool:
 def evaluate_step(state: TrainState, run: Run) -> bool:
     """Evaluates, writes eval.json, and says whether this is the best evaluation so far.
 
-    The last evaluation is of a model with precise batch statistics, where the config asks for them.
+    The last evaluation is of a model with precise batch statistics, where the config asks for them, and leaves its
+    detections in predictions.json, a COCO results file.
     """
     at_the_end = state.step == run.config.train.steps
     if at_the_end and run.config.train.precise_bn and not make_precise(state.model, run):
@@ -199,6 +201,8 @@ def evaluate_step(state: TrainState, run: Run) -> bool:
         state.best, state.best_step = ap, state.step
     if run.world.leads:
         run.log.metrics(state.step, metrics)
+        if at_the_end:
+            replace_file(run.folder / "predictions.json", msgspec.json.encode(results.to_json()))
         content = {**metrics, "backend": backend_name(run.config.eval.backend), "step": state.step}
         replace_file(run.folder / "eval.json", json.dumps(content, indent=1, ensure_ascii=False).encode())
     described = "undefined: no ground truth" if ap is None else f"{ap:.4f}"

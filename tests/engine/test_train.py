@@ -28,6 +28,7 @@ from resdet.engine.signals import Stopped
 from resdet.engine.state import TrainState, config_warnings
 from resdet.engine.train import due, train
 from resdet.errors import UserError
+from resdet.evaluation.coco import evaluate_coco, read_ground_truth, read_results
 from resdet.models.weights import WeightContract, save_weights
 from resdet.structures import Batch
 
@@ -57,7 +58,8 @@ def test_a_run_leaves_what_the_next_reader_needs(tmp_path: Path, nano: Config, r
     run = tmp_path / "run"
     metrics = train(nano, run)
     assert {path.name for path in run.iterdir()} == {
-        "best", "checkpoints", "config.yaml", "data_report.json", "eval.json", "log.txt", "metrics.jsonl"
+        "best", "checkpoints", "config.yaml", "data_report.json", "eval.json", "log.txt", "metrics.jsonl",
+        "predictions.json",
     }  # fmt: skip
     written = json.loads((run / "eval.json").read_text())
     assert written.pop("backend").split()[0] in ("pycocotools", "hotcoco")
@@ -71,6 +73,15 @@ def test_a_run_leaves_what_the_next_reader_needs(tmp_path: Path, nano: Config, r
     assert lines[0]["loss"] == pytest.approx(total)
     assert (run / "best").read_text().strip() in {path.name for path in checkpoints(run)}
     assert "learning rate 0.01 = 0.08 x 2 / 16" in (run / "log.txt").read_text()
+
+
+def test_the_predictions_a_run_leaves_score_as_it_says(tmp_path: Path, nano: Config):
+    nano.train.steps, nano.optim.lr, nano.model.box_head.score_threshold = 2, 0.0, 0.0
+    metrics = train(nano, tmp_path / "run")
+    truth = read_ground_truth(open_split(nano.data, "val").annotations)
+    results = read_results(tmp_path / "run/predictions.json", truth)
+    assert len(results) > 0
+    assert evaluate_coco(truth, results) == pytest.approx(metrics, nan_ok=True)
 
 
 @pytest.fixture
