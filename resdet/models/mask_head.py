@@ -1,1 +1,86 @@
 """Mask heads: for each region, which of its cells belong to the object (He et al. 2017)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor, nn
+
+
+class MaskHead(nn.Module):
+    """3x3 convolutions, an upsampling by two, and one mask for each class (He et al. 2017, figure 4).
+
+    On a pyramid four convolutions; on what conv5 makes of a region (C4) none. Layers have Detectron2's names.
+
+    Args:
+        in_channels: of a region.
+        masks: one a class, or 1 for all classes together.
+        convs, channels: of the layers before the masks.
+        norm: makes a normalisation layer for a number of channels; None: convolutions with a bias.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        masks: int,
+        *,
+        convs: int = 4,
+        channels: int = 256,
+        norm: Callable[[int], nn.Module] | None = None,
+    ) -> None:
+        super().__init__()
+        self.convs = [f"mask_fcn{number}" for number in range(1, convs + 1)]
+        for name in self.convs:
+            self.add_module(name, NormedConv(in_channels, channels, norm))
+            in_channels = channels
+        self.deconv = nn.ConvTranspose2d(in_channels, channels, 2, stride=2)
+        self.predictor = nn.Conv2d(channels, masks, 1)
+        _init_hidden(self.deconv)
+        nn.init.normal_(self.predictor.weight, std=0.001)
+        nn.init.zeros_(self.predictor.bias)  # pyright: ignore[reportArgumentType]  # there is a bias
+
+    def forward(self, regions: Float[Tensor, "NR C h w"]) -> Float[Tensor, "NR K 2*h 2*w"]:
+        """Logits of each cell."""
+        for name in self.convs:
+            regions = self.get_submodule(name)(regions)
+        return self.predictor(F.relu(self.deconv(regions))).float()
+
+
+class NormedConv(nn.Conv2d):
+    """A 3x3 convolution, its normalisation and a ReLU."""
+
+    def __init__(self, in_channels: int, channels: int, norm: Callable[[int], nn.Module] | None) -> None:
+        super().__init__(in_channels, channels, 3, padding=1, bias=norm is None)
+        self.norm = nn.Identity() if norm is None else norm(channels)
+        _init_hidden(self)
+
+    def forward(self, input: Float[Tensor, "NR C h w"]) -> Float[Tensor, "NR D h w"]:
+        return F.relu(self.norm(super().forward(input)))
+
+
+def masks_of(labels: Int64[Tensor, "N R"], logits: Float[Tensor, "N R K M M"]) -> Float[Tensor, "N R M M"]:
+    """The mask of each region's class, or the one there is for all classes."""
+    own = labels.clamp(max=logits.shape[2] - 1)[..., None, None, None].expand(-1, -1, 1, *logits.shape[3:])
+    return logits.gather(2, own).squeeze(2)
+
+
+def mask_loss(
+    logits: Float[Tensor, "N R K M M"],
+    labels: Int64[Tensor, "N R"],
+    wanted: Bool[Tensor, "N R M M"],
+    counted: Bool[Tensor, "N R"],
+) -> Float[Tensor, ""]:
+    """Mean binary cross-entropy over the cells of the regions that count; 0 where none does.
+
+    Masks of other classes than a region's own teach nothing, so classes do not compete (He et al. 2017, section 3).
+    """
+    each = F.binary_cross_entropy_with_logits(masks_of(labels, logits), wanted.to(logits), reduction="none")
+    return (each.mean((2, 3)) * counted).sum() / counted.sum().clamp(min=1)
+
+
+def _init_hidden(layer: nn.Conv2d | nn.ConvTranspose2d) -> None:
+    nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
