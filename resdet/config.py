@@ -121,6 +121,17 @@ class AugmentConfig:
     flip: float = 0.5  # probability of a horizontal flip
     photometric: float = 0.0  # probability of a change of brightness, contrast, saturation and hue
 
+    pad: int = 0  # classification: pixels added on each side of an image before a random crop of its own size
+
+
+@dataclass
+class PatchesConfig:
+    """The generated classification set (`task=classification data.train.name=shapes_patches`)."""
+
+    train_images: int = 2000
+    val_images: int = 1000
+    size: int = 16  # pixels, square
+    seed: int = 0
 
 @dataclass
 class ShapesConfig:
@@ -141,6 +152,7 @@ class DataConfig:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     shapes: ShapesConfig = field(default_factory=ShapesConfig)
     workers: int = 2
+    patches: PatchesConfig = field(default_factory=PatchesConfig)
     on_bad_image: str = "error"  # error | skip: what to do with an image file that cannot be read
     sixteen_bit: str = "error"  # error | scale: what to do with more than 8 bits a channel (scale: 0..65535 to 0..255)
     mask_resolution: int = 64  # cells a side that a ground-truth mask is kept in, in the frame of its box
@@ -187,10 +199,12 @@ class EvalConfig:
     batch_size: int = 2
     backend: str = "auto"  # auto | pycocotools | hotcoco
 
+    train_images: int = 0  # classification: the first so many training images are evaluated too (train/error)
 
 @dataclass
 class Config:
     model: ModelConfig = field(default_factory=ModelConfig)
+    task: str = "detection"  # detection | classification (the backbone, a global average pool and one linear layer)
     data: DataConfig = field(default_factory=DataConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
@@ -325,6 +339,7 @@ def _optional_part(tree: Any, key: str) -> type | None:
 
 CHOICES = {
     "model.backbone.norm": ("frozen_bn", "bn", "sync_bn", "gn", "none"),
+    "task": ("detection", "classification"),
     "model.neck.name": ("fpn", "pafpn", "c4", "dc5"),
     "model.neck.norm": ("none", "bn", "sync_bn", "gn"),
     "model.neck.extra_levels": ("pool", "conv"),
@@ -350,7 +365,7 @@ BOUNDS = {
         "model.box_head.batch_size_per_image model.box_head.detections model.box_head.fc_dim data.augment.short_side "
         "data.augment.max_side data.augment.test_short_side data.shapes.train_images data.shapes.val_images "
         "data.shapes.max_objects model.num_classes model.anchors.sizes model.rpn.convs "
-        "model.mask_head.channels model.mask_head.resolution"
+        "model.mask_head.channels model.mask_head.resolution data.patches.train_images data.patches.val_images"
     ),
     (0, 1): (
         "model.rpn.positive_fraction model.rpn.foreground_iou model.rpn.background_iou model.rpn.nms_iou "
@@ -362,11 +377,12 @@ BOUNDS = {
         "optim.lr optim.weight_decay optim.norm_weight_decay optim.warmup_steps train.seed train.grad_clip eval.every "
         "data.workers model.backbone.frozen_stages model.box_head.sampling_ratio model.rpn.smooth_l1_beta "
         "model.box_head.smooth_l1_beta optim.backbone_lr train.precise_bn model.mask_head.convs "
-        "model.mask_head.sampling_ratio"
+        "model.mask_head.sampling_ratio data.augment.pad eval.train_images"
     ),
     (4, 1024): "data.mask_resolution",
     (64, math.inf): "data.shapes.size",
 }
+    (8, 256): "data.patches.size",
 
 
 def check(config: Config) -> None:
@@ -402,4 +418,5 @@ def _at(config: Any, key: str) -> Any:
 
 def _absent(config: Config, key: str) -> bool:
     """Whether the part that a key belongs to is left out."""
-    return _at(config, key.rpartition(".")[0]) is None
+    part = key.rpartition(".")[0]
+    return bool(part) and _at(config, part) is None

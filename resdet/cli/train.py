@@ -63,6 +63,9 @@ def run(args: argparse.Namespace) -> int:
     metrics = train(config, output, resume=args.resume, overfit=args.overfit, dry_run=args.dry_run)
     if not args.dry_run and is_lead():
         report(metrics, output)
+        if config.task == "classification":
+            print(f"next: resdet evaluate {output}   resdet probe --runs {output} --output {output}/probe")
+            return 0
         device = f"train.device={config.train.device}"  # the checkpoint's own may not be here
         print(printable(draw_examples(output, output, overrides=[device], overfit=args.overfit)))
         advise(output)

@@ -236,6 +236,8 @@ def load_model(path: str | Path) -> tuple[nn.Module, Config, tuple[str, ...], tu
     """
     file, _ = find_model_file(Path(path))
     saved = read_model_file(file)
+    if saved.config.task != "detection":
+        raise UserError(f"{file}: is a classifier, and this is for detectors; resdet evaluate takes it")
     model = build_model(without_weights(saved.config).model, len(saved.class_names))
     load_weights(model, saved.weights, str(file))
     return model.eval(), saved.config, saved.class_names, saved.category_ids

@@ -10,7 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from resdet.data.loader import LoadedBatch, evaluation_batches, training_batches
+from resdet.data.coco import CocoDataset
+from resdet.data.loader import LoadedBatch, evaluation_batches
+from resdet.engine.classify import training_batches
 from resdet.engine.distributed import autocast, to_device, trainable
 from resdet.engine.evaluate import predict_batch
 from resdet.engine.optim import clip_gradients, learning_rate, set_learning_rate
@@ -25,11 +27,12 @@ def rehearse(state: TrainState, run: Run) -> Metrics:
     losses_of = trainable(state.model, config.train, world)
     batches = training_batches(run.train_set, config, start_step=0, rank=world.rank, world_size=world.size)
     seconds = [timed_step(losses_of, next(batches), state, run) for _ in range(1 + TIMED)]
-    loaded = next(iter(evaluation_batches(run.val_set, config, rank=world.rank, world_size=world.size)))
-    _ = state.model.eval()
-    with torch.inference_mode(), autocast(config.train, run.device):
-        detections = predict_batch(state.model, to_device(loaded.batch, config.train, run.device))
-    log.say(f"evaluation batch: {int(detections.valid.sum())} detections on {len(loaded.images)} images")
+    if isinstance(run.val_set, CocoDataset):
+        loaded = next(iter(evaluation_batches(run.val_set, config, rank=world.rank, world_size=world.size)))
+        _ = state.model.eval()
+        with torch.inference_mode(), autocast(config.train, run.device):
+            detections = predict_batch(state.model, to_device(loaded.batch, config.train, run.device))
+        log.say(f"evaluation batch: {int(detections.valid.sum())} detections on {len(loaded.images)} images")
     step = sum(seconds[1:]) / TIMED
     total = timedelta(seconds=round(step * config.train.steps))
     log.say(f"{step:.3g} s a step, so about {total} for {config.train.steps} steps, evaluation aside")

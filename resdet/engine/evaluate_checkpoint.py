@@ -10,18 +10,19 @@ import numpy as np
 import torch
 from jaxtyping import Int64
 
-from resdet.config import config_from_yaml, to_yaml
+from resdet.config import Config, config_from_yaml, to_yaml
 from resdet.data.coco import CocoDataset
 from resdet.data.loader import open_split
-from resdet.engine.checkpoint import find_model_file, load_weights, read_model_file, without_weights
-from resdet.engine.distributed import choose_device, join_world
+from resdet.engine.checkpoint import ModelFile, find_model_file, load_weights, read_model_file, without_weights
+from resdet.engine.classify import evaluate_classifier, open_labelled
+from resdet.engine.distributed import World, choose_device, join_world
 from resdet.engine.evaluate import evaluate, predict_dataset
 from resdet.engine.files import replace_file
 from resdet.engine.log import RunLog
 from resdet.engine.state import Metrics
 from resdet.errors import UserError
 from resdet.evaluation.coco import backend_name
-from resdet.models.build import build_model
+from resdet.models.build import build_classifier, build_model
 
 
 def evaluate_checkpoint(path: Path, *, overrides: Sequence[str] = (), output: Path | None = None) -> Metrics:
@@ -33,6 +34,8 @@ def evaluate_checkpoint(path: Path, *, overrides: Sequence[str] = (), output: Pa
     file, skipped = find_model_file(path)
     saved = read_model_file(file)
     config = config_from_yaml(to_yaml(saved.config), str(file), overrides)
+    if config.task == "classification":
+        return evaluate_saved_classifier(saved, config, output)
     with join_world(config.train.device) as world, RunLog(None, steps=saved.step, speaks=world.leads) as log:
         device = choose_device(config.train.device, world)
         model = build_model(without_weights(config).model, len(saved.class_names))
@@ -53,6 +56,19 @@ def evaluate_checkpoint(path: Path, *, overrides: Sequence[str] = (), output: Pa
             write_json(output / "eval.json", content)
             write_json(output / "predictions.json", results.to_json())
         return metrics
+
+
+def evaluate_saved_classifier(saved: ModelFile, config: Config, output: Path | None) -> Metrics:
+    """The same for a classifier, in one process; `output` is a folder for eval.json."""
+    model = build_classifier(without_weights(config).model, len(saved.class_names))
+    load_weights(model, saved.weights, "the checkpoint")
+    train_set, val_set = open_labelled(config.data, "train"), open_labelled(config.data, "val")
+    if val_set.class_names != saved.class_names:
+        raise UserError(f"{val_set.annotations}: its classes are not the model's ({', '.join(saved.class_names)})")
+    metrics = evaluate_classifier(model.to(choose_device(config.train.device, World())), train_set, val_set, config)
+    if output:
+        write_json(output / "eval.json", {**metrics, "step": saved.step})
+    return metrics
 
 
 def matched_categories(class_names: tuple[str, ...], dataset: CocoDataset) -> tuple[Int64[np.ndarray, " K"], list[str]]:

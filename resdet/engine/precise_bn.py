@@ -16,7 +16,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm  # the common base of BatchNorm2d and SyncBatchNorm
 
-from resdet.data.loader import training_batches
+from resdet.engine.classify import training_batches
 from resdet.engine.distributed import World, autocast, to_device
 from resdet.engine.state import Run
 from resdet.structures import Batch

@@ -12,9 +12,11 @@ from torch import nn
 
 import resdet
 from resdet.config import Config, to_yaml
+from resdet.data.classification import LabelledImages
 from resdet.data.coco import CocoDataset
 from resdet.data.loader import open_split, subset
 from resdet.engine import checkpoint
+from resdet.engine.classify import LABELLED_SETS, ImageSet, open_labelled
 from resdet.engine.distributed import World
 from resdet.engine.files import replace_file
 from resdet.engine.log import METRICS, forget_after
@@ -22,7 +24,8 @@ from resdet.engine.optim import build_optimizer, learning_rate_scales, peak_lear
 from resdet.engine.precise_bn import batch_norms
 from resdet.engine.state import Run, TrainState
 from resdet.errors import UserError
-from resdet.models.build import build_model
+from resdet.models.build import build_classifier, build_model
+from resdet.models.classifier import Classifier
 from resdet.models.rcnn import RCNN
 from resdet.models.weights.contract import conflicts
 from resdet.models.weights.detector import load_detector_weights
@@ -70,12 +73,22 @@ def named_checkpoint(path: Path) -> Path:
     return file.parent
 
 
-def open_data(config: Config, overfit: int | None) -> tuple[CocoDataset, CocoDataset]:
+def open_data(
+    config: Config, overfit: int | None
+) -> tuple[CocoDataset, CocoDataset] | tuple[LabelledImages, LabelledImages]:
     """The train and val sets; with `overfit` the first so many training images with objects for both."""
+    if overfit is not None and overfit < 1:
+        raise UserError(f"--overfit {overfit} must be at least 1")
+    if config.task == "classification":
+        labelled = open_labelled(config.data, "train")
+        if overfit is not None:
+            labelled = labelled.first(overfit)
+            return labelled, labelled
+        return labelled, open_labelled(config.data, "val")
+    if config.data.train.name in LABELLED_SETS:
+        raise UserError(f"data.train.name={config.data.train.name} has no boxes; it is for task=classification")
     train_set = open_split(config.data, "train")
     if overfit is not None:
-        if overfit < 1:
-            raise UserError(f"--overfit {overfit} must be at least 1")
         train_set = subset(train_set, overfit)
         return train_set, train_set
     val_set = open_split(config.data, "val")
@@ -95,7 +108,7 @@ def check_categories(train_set: CocoDataset, val_set: CocoDataset) -> None:
         )
 
 
-def check_num_classes(config: Config, dataset: CocoDataset) -> None:
+def check_num_classes(config: Config, dataset: ImageSet) -> None:
     """Raises UserError when the config claims another number of classes than the data has."""
     found, wanted = len(dataset.class_names), config.model.num_classes
     if wanted is not None and wanted != found:
@@ -114,9 +127,13 @@ def build_state(
     whole = config.model.weights if pretrained else None
     random = whole or not pretrained
     start = checkpoint.without_weights(config) if random else with_backbone_file(config)
-    model = build_model(start.model, len(class_names))
+    if config.task == "classification":
+        model = build_classifier(start.model, len(class_names))
+        loaded = load_classifier(model, Path(whole)) if whole else []
+    else:
+        model = build_model(start.model, len(class_names))
+        loaded = load_detector(model, config, Path(whole), class_names) if whole else list(model.notes)
     check_batch_norm(model, config, world)
-    loaded = load_detector(model, config, Path(whole), class_names) if whole else list(model.notes)
     config = with_normalisation(config, *model.normalisation)
     layout = torch.channels_last if config.train.channels_last else torch.contiguous_format
     model = model.to(device, memory_format=layout)  # pyright: ignore[reportCallIssue]
@@ -157,6 +174,13 @@ def load_detector(model: RCNN, config: Config, weights: Path, class_names: Seque
     return report.details().splitlines()
 
 
+def load_classifier(model: Classifier, weights: Path) -> list[str]:
+    """Loads a whole classifier of the same backbone and number of classes."""
+    file, _ = checkpoint.find_model_file(weights)
+    checkpoint.load_weights(model, checkpoint.read_model_file(file).weights, str(file))
+    return [f"started from {file}"]
+
+
 def as_resumed(config: Config, source: Path) -> Config:
     """The config with the mean and deviation of the run that goes on."""
     saved = checkpoint.read_model_file(source / checkpoint.MODEL).config.model
@@ -187,7 +211,7 @@ def check_batch_norm(model: nn.Module, config: Config, world: World) -> None:
         )
 
 
-def start_folder(folder: Path, config: Config, step: int, train_set: CocoDataset, val_set: CocoDataset) -> None:
+def start_folder(folder: Path, config: Config, step: int, train_set: ImageSet, val_set: ImageSet) -> None:
     """Makes the run's folder with config.yaml and data_report.json; forgets metrics beyond `step`."""
     try:
         folder.mkdir(parents=True, exist_ok=True)

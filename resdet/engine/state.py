@@ -11,8 +11,9 @@ import torch
 from torch import nn
 
 from resdet.config import Config
-from resdet.data.coco import CocoDataset
+from resdet.data.classification import LabelledImages
 from resdet.engine.checkpoint import MODEL, load_weights, read_model_file, read_state
+from resdet.engine.classify import ImageSet
 from resdet.engine.distributed import World
 from resdet.engine.log import RunLog
 from resdet.engine.signals import StopRequest
@@ -36,7 +37,7 @@ class TrainState:
     model: nn.Module
     optimizer: torch.optim.Optimizer
     step: int = 0  # updates made
-    best: float | None = None  # the highest bbox/AP of an evaluation
+    best: float | None = None  # the highest bbox/AP (top1/accuracy) of an evaluation
     best_step: int = 0
     evaluated: int = 0  # the step of the last evaluation
     skipped: int = 0  # updates in a row left out for a gradient that was not finite
@@ -91,8 +92,8 @@ class Run:
     folder: Path
     world: World
     device: torch.device
-    train_set: CocoDataset
-    val_set: CocoDataset
+    train_set: ImageSet
+    val_set: ImageSet
     log: RunLog
     stop: StopRequest
     saved_step: int = 0  # of the last checkpoint in the folder
@@ -112,8 +113,10 @@ class Run:
         return data_fingerprint(self.train_set)
 
 
-def data_fingerprint(dataset: CocoDataset) -> str:
+def data_fingerprint(dataset: ImageSet) -> str:
     """Changes with the images' ids or sizes, the boxes and the classes, whatever folder they lie in."""
+    if isinstance(dataset, LabelledImages):
+        return dataset.fingerprint
     digest = hashlib.sha256("\0".join(dataset.class_names).encode())
     for array in (dataset.image_ids, dataset.heights, dataset.widths, dataset.offsets, dataset.boxes, dataset.labels):
         digest.update(array.tobytes())

@@ -10,7 +10,10 @@ import msgspec
 import torch
 
 from resdet.config import Config
-from resdet.data.loader import ImageInfo, training_batches
+from resdet.data.classification import LabelledImages
+from resdet.data.coco import CocoDataset
+from resdet.data.loader import ImageInfo
+from resdet.engine.classify import evaluate_classifier, training_batches
 from resdet.engine.distributed import autocast, choose_device, join_world, to_device, trainable
 from resdet.engine.dry_run import rehearse
 from resdet.engine.evaluate import Interrupted, evaluate, predict_dataset
@@ -32,8 +35,12 @@ from resdet.engine.setup import (
 from resdet.engine.signals import StopRequest
 from resdet.engine.state import Metrics, Run, TrainState, data_fingerprint
 from resdet.errors import UserError
-from resdet.evaluation.coco import backend_name
+from resdet.evaluation.coco import CocoResults, backend_name
 
+HEADLINES = {  # of each task: the metric whose highest value is the best checkpoint, and its name in the log
+    "detection": ("bbox/AP", "box AP"),
+    "classification": ("top1/accuracy", "top-1 accuracy"),
+}
 MOST_SKIPPED = 10  # updates in a row with a gradient that is not finite
 
 
@@ -45,7 +52,7 @@ def train(
     overfit: int | None = None,
     dry_run: bool = False,
 ) -> Metrics:
-    """Trains a detector into the folder `output` and returns the figures of its last evaluation.
+    """Trains a detector (task=classification: a classifier) into the folder `output`; the last evaluation's figures.
 
     `resume` continues the run in `output` from its newest checkpoint (from the beginning if it has none), or from
     the checkpoint given. `overfit` trains and evaluates on that many training images. `dry_run` makes a few steps,
@@ -183,31 +190,37 @@ def evaluate_step(state: TrainState, run: Run) -> bool:
     if at_the_end and run.config.train.precise_bn and not make_precise(state.model, run):
         raise leave(state, run)
     try:
-        results = predict_dataset(
-            state.model,
-            run.val_set,
-            run.config,
-            world=run.world,
-            stop=run.stop,
-            progress=run.log.evaluating,
-        )
+        metrics, results = figures_and_results(state, run)
     except Interrupted:
         raise leave(state, run) from None
-    metrics = evaluate(state.model, run.val_set, run.config, results=results, world=run.world)
     state.evaluated, run.metrics = state.step, metrics
-    ap = metrics["bbox/AP"]
-    improved = ap is not None and (state.best is None or ap > state.best)
+    name, words = HEADLINES[run.config.task]
+    headline = metrics[name]
+    improved = headline is not None and (state.best is None or headline > state.best)
     if improved:
-        state.best, state.best_step = ap, state.step
+        state.best, state.best_step = headline, state.step
     if run.world.leads:
         run.log.metrics(state.step, metrics)
-        if at_the_end:
+        if at_the_end and results is not None:
             replace_file(run.folder / "predictions.json", msgspec.json.encode(results.to_json()))
-        content = {**metrics, "backend": backend_name(run.config.eval.backend), "step": state.step}
+        backend = {} if results is None else {"backend": backend_name(run.config.eval.backend)}
+        content = {**metrics, **backend, "step": state.step}
         replace_file(run.folder / "eval.json", json.dumps(content, indent=1, ensure_ascii=False).encode())
-    described = "undefined: no ground truth" if ap is None else f"{ap:.4f}"
-    run.log.say(f"step {state.step}: box AP {described}{' (the best so far)' if improved else ''}")
+    described = "undefined: no ground truth" if headline is None else f"{headline:.4f}"
+    run.log.say(f"step {state.step}: {words} {described}{' (the best so far)' if improved else ''}")
     return improved
+
+
+def figures_and_results(state: TrainState, run: Run) -> tuple[Metrics, CocoResults | None]:
+    """The figures of the val set, and a detector's detections. Raises Interrupted on a signal."""
+    model, config, world, stop, progress = state.model, run.config, run.world, run.stop, run.log.evaluating
+    train_set, val_set = run.train_set, run.val_set
+    if isinstance(train_set, LabelledImages) and isinstance(val_set, LabelledImages):
+        figures = evaluate_classifier(model, train_set, val_set, config, world=world, stop=stop, progress=progress)
+        return figures, None
+    assert isinstance(val_set, CocoDataset)
+    results = predict_dataset(model, val_set, config, world=world, stop=stop, progress=progress)
+    return evaluate(model, val_set, config, results=results, world=world), results
 
 
 def finish(state: TrainState, run: Run) -> Metrics:

@@ -16,6 +16,7 @@ from resdet.models.backbones.norms import NORMS
 from resdet.models.backbones.resnet import ResNet
 from resdet.models.backbones.vgg import VGG
 from resdet.models.box_head import BoxHead, BoxPredictor, C5BoxHead, FourConvBoxHead, TwoLayerBoxHead
+from resdet.models.classifier import Classifier
 from resdet.models.fpn import ConvLevels, FeaturePyramidNetwork, PathAggregationNetwork, SingleLevel, SubsampledLevel
 from resdet.models.rcnn import RCNN
 from resdet.models.roi_heads import DetectionLimits, Pooling, RoIHeads, RoIPooler
@@ -70,6 +71,25 @@ def build_model(config: ModelConfig, num_classes: int) -> RCNN:
 
 
 @dataclass(frozen=True)
+def build_classifier(config: ModelConfig, num_classes: int) -> Classifier:
+    """The image classifier on the backbone that a config describes, from scratch.
+
+    Raises UserError for `model.backbone.weights`, which are for detectors.
+    """
+    if config.backbone.weights:
+        raise UserError(
+            f"model.backbone.weights={config.backbone.weights}: a classifier starts from scratch, or as a whole from "
+            "model.weights; leave it out"
+        )
+    backbone = _backbone(config)
+    return Classifier(
+        backbone,
+        num_classes,
+        pixel_mean=config.pixel_mean or backbone.pixel_mean,
+        pixel_std=config.pixel_std or backbone.pixel_std,
+    )
+
+
 class Layout:
     """What the feature layouts differ in: the maps that all regions share, and what runs on each region."""
 
