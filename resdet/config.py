@@ -120,7 +120,6 @@ class AugmentConfig:
     max_side: int = 1333
     flip: float = 0.5  # probability of a horizontal flip
     photometric: float = 0.0  # probability of a change of brightness, contrast, saturation and hue
-
     pad: int = 0  # classification: pixels added on each side of an image before a random crop of its own size
 
 
@@ -132,6 +131,7 @@ class PatchesConfig:
     val_images: int = 1000
     size: int = 16  # pixels, square
     seed: int = 0
+
 
 @dataclass
 class ShapesConfig:
@@ -151,8 +151,8 @@ class DataConfig:
     val: SplitConfig = field(default_factory=SplitConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     shapes: ShapesConfig = field(default_factory=ShapesConfig)
-    workers: int = 2
     patches: PatchesConfig = field(default_factory=PatchesConfig)
+    workers: int = 2
     on_bad_image: str = "error"  # error | skip: what to do with an image file that cannot be read
     sixteen_bit: str = "error"  # error | scale: what to do with more than 8 bits a channel (scale: 0..65535 to 0..255)
     mask_resolution: int = 64  # cells a side that a ground-truth mask is kept in, in the frame of its box
@@ -198,13 +198,13 @@ class EvalConfig:
     every: int = 0  # steps; 0: at the end only
     batch_size: int = 2
     backend: str = "auto"  # auto | pycocotools | hotcoco
-
     train_images: int = 0  # classification: the first so many training images are evaluated too (train/error)
+
 
 @dataclass
 class Config:
-    model: ModelConfig = field(default_factory=ModelConfig)
     task: str = "detection"  # detection | classification (the backbone, a global average pool and one linear layer)
+    model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
@@ -338,8 +338,8 @@ def _optional_part(tree: Any, key: str) -> type | None:
 
 
 CHOICES = {
-    "model.backbone.norm": ("frozen_bn", "bn", "sync_bn", "gn", "none"),
     "task": ("detection", "classification"),
+    "model.backbone.norm": ("frozen_bn", "bn", "sync_bn", "gn", "none"),
     "model.neck.name": ("fpn", "pafpn", "c4", "dc5"),
     "model.neck.norm": ("none", "bn", "sync_bn", "gn"),
     "model.neck.extra_levels": ("pool", "conv"),
@@ -381,8 +381,8 @@ BOUNDS = {
     ),
     (4, 1024): "data.mask_resolution",
     (64, math.inf): "data.shapes.size",
-}
     (8, 256): "data.patches.size",
+}
 
 
 def check(config: Config) -> None:

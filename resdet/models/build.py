@@ -70,7 +70,6 @@ def build_model(config: ModelConfig, num_classes: int) -> RCNN:
     )
 
 
-@dataclass(frozen=True)
 def build_classifier(config: ModelConfig, num_classes: int) -> Classifier:
     """The image classifier on the backbone that a config describes, from scratch.
 
@@ -90,6 +89,7 @@ def build_classifier(config: ModelConfig, num_classes: int) -> Classifier:
     )
 
 
+@dataclass(frozen=True)
 class Layout:
     """What the feature layouts differ in: the maps that all regions share, and what runs on each region."""
 
