@@ -27,6 +27,7 @@ class Regions:
     boxes: Float64[np.ndarray, "n 4"]  # x, y, width, height
     areas: Float64[np.ndarray, " n"]
     masks: list[Rle] | None
+    rows: Int64[np.ndarray, " n"]  # their places in GroundTruth, or in CocoResults
 
     def __len__(self) -> int:
         return len(self.image)

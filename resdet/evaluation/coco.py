@@ -85,7 +85,7 @@ def coco_problem(
     scores = results.scores[found_index]
     classes = np.ones(len(ground_truth.category_ids), dtype=np.int64)
     classes = classes if one_class else np.cumsum(classes)
-    found = Regions(number[image[found_index]], classes[label[found_index]], boxes, areas, found_masks)
+    found = Regions(number[image[found_index]], classes[label[found_index]], boxes, areas, found_masks, found_index)
     order = _order(found, scores)
     return Problem(
         sizes=ground_truth.sizes[part],
@@ -96,6 +96,7 @@ def coco_problem(
             ground_truth.boxes[truth_index],
             ground_truth.areas[truth_index],
             truth_masks,
+            truth_index,
         ),
         crowd=ground_truth.crowd[truth_index],
         difficult=ground_truth.difficult[truth_index],
@@ -183,9 +184,8 @@ def _order(found: Regions, scores: Float64[np.ndarray, " n"]) -> Int64[np.ndarra
 
 def _taken(regions: Regions, order: Int64[np.ndarray, " n"]) -> Regions:
     masks = None if regions.masks is None else [regions.masks[i] for i in order.tolist()]
-    return Regions(
-        regions.image[order], regions.category[order], regions.boxes[order], regions.areas[order], masks
-    )  # fmt: skip
+    image, category, boxes = regions.image[order], regions.category[order], regions.boxes[order]
+    return Regions(image, category, boxes, regions.areas[order], masks, regions.rows[order])
 
 
 def _figures(curves: Curves, prefix: str, limits: Sequence[int], class_names: Sequence[str]) -> dict[str, float | None]:
