@@ -57,6 +57,7 @@ class Sample:
     crowd: Bool[np.ndarray, " n"]
     seed: int
     info: ImageInfo
+    masks: UInt8[np.ndarray, "n B B"] | None = None  # in the frames of the boxes
     problem: str | None = None  # why the image is a blank
 
 
@@ -95,8 +96,19 @@ def collate(samples: Sequence[Sample], *, shape: tuple[int, int], slots: int) ->
         valid[row, :objects] = True
     sizes = torch.tensor([sample.image.shape[:2] for sample in samples], dtype=torch.int64)
     seeds = torch.tensor([sample.seed for sample in samples], dtype=torch.int64)
+    masks = _collate_masks([sample.masks for sample in samples if sample.masks is not None], slots)
     return LoadedBatch(
-        batch=Batch(images, sizes, Targets(boxes, labels, crowd, valid, seeds)),
+        batch=Batch(images, sizes, Targets(boxes, labels, crowd, valid, seeds, masks)),
         images=tuple(sample.info for sample in samples),
         skipped=tuple(sample.problem for sample in samples if sample.problem),
     )
+
+
+def _collate_masks(masks: Sequence[UInt8[np.ndarray, "_ B B"]], slots: int) -> UInt8[Tensor, "N G B B"] | None:
+    """None where the samples have none."""
+    if not masks:
+        return None
+    padded = torch.zeros(len(masks), slots, *masks[0].shape[1:], dtype=torch.uint8)
+    for row, objects in zip(padded, masks, strict=True):
+        row[: len(objects)] = torch.from_numpy(objects)
+    return padded

@@ -10,13 +10,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Int64
+from jaxtyping import Float32, Int64, UInt8
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from resdet.config import Config, DataConfig
 from resdet.data.coco import CocoDataset, read_coco
 from resdet.data.collate import ImageInfo, LoadedBatch, Sample, collate, ground_truth_slots, padded_shape
 from resdet.data.images import ImageError, read_image, resize, resized_size
+from resdet.data.masks import box_frame_masks
 from resdet.data.samplers import BatchOrder, evaluation_order, rank_slice, sample_seed
 from resdet.data.shapes import shapes_folder
 from resdet.data.transforms import Augmentation
@@ -91,6 +92,7 @@ def training_batches(
         config,
         short_sides=augment.short_side,
         augmentation=Augmentation(flip=augment.flip, photometric=augment.photometric) if random else None,
+        mask_resolution=config.data.mask_resolution if config.model.mask_head else None,
     )
     portrait = (dataset.heights > dataset.widths).astype(np.int64)
     order = BatchOrder(portrait, size, config.train.seed)
@@ -100,7 +102,7 @@ def training_batches(
 
 def evaluation_batches(dataset: CocoDataset, config: Config, *, rank: int, world_size: int) -> Iterable[LoadedBatch]:
     """This process' share of the images, each image once over all processes; may be iterated again and again."""
-    reader = _Reader(dataset, config, short_sides=[config.data.augment.test_short_side], augmentation=None)
+    reader = _Reader(dataset, config, short_sides=[config.data.augment.test_short_side])
     order = evaluation_order(dataset.heights, dataset.widths, config.eval.batch_size)
     keys = [reader.key(batch, batch, epoch=0) for batch in order[rank::world_size]]
     return _Evaluation(dataset, _batches(reader, keys, config), config)
@@ -149,9 +151,16 @@ class _Reader(Dataset[LoadedBatch | UserError]):
     """
 
     def __init__(
-        self, dataset: CocoDataset, config: Config, *, short_sides: Sequence[int], augmentation: Augmentation | None
+        self,
+        dataset: CocoDataset,
+        config: Config,
+        *,
+        short_sides: Sequence[int],
+        augmentation: Augmentation | None = None,
+        mask_resolution: int | None = None,
     ) -> None:
-        self.dataset, self.short_sides, self.augmentation = dataset, short_sides, augmentation
+        self.dataset, self.short_sides = dataset, short_sides
+        self.augmentation, self.mask_resolution = augmentation, mask_resolution
         self.data, self.seed = config.data, config.train.seed
 
     def key(self, share: Int64[np.ndarray, " n"], batch: Int64[np.ndarray, " m"], *, epoch: int) -> _Key:
@@ -181,16 +190,43 @@ class _Reader(Dataset[LoadedBatch | UserError]):
             original = read_image(dataset.path(index), info.height, info.width, sixteen_bit=self.data.sixteen_bit)
         except ImageError as error:
             if self.data.on_bad_image == "skip":
-                return _blank(size, info, seed, str(error))
+                return _blank(size, info, seed, str(error), self.mask_resolution)
             raise
-        rows = dataset.rows(index)
+        rows = np.arange(dataset.offsets[index], dataset.offsets[index + 1])
         image = resize(original, size)
         boxes = dataset.boxes[rows] * np.array([info.scale_x, info.scale_y] * 2, np.float32)
-        labels, crowd = dataset.labels[rows], dataset.crowd[rows]
+        corners = np.array([[0, 0], size[::-1]], np.float32)
         if self.augmentation:
-            image, boxes, kept = self.augmentation(image, boxes, seed=seed)
-            labels, crowd = labels[kept], crowd[kept]
-        return Sample(image, boxes, labels, crowd, seed, info)
+            changed = self.augmentation(image, boxes, seed=seed)
+            image, boxes, corners, rows = changed.image, changed.boxes, changed.corners, rows[changed.kept]
+        masks = self._masks(index, rows, boxes, corners) if self.mask_resolution else None
+        return Sample(image, boxes, dataset.labels[rows], dataset.crowd[rows], seed, info, masks)
+
+    def _masks(
+        self,
+        index: int,
+        rows: Int64[np.ndarray, " n"],
+        boxes: Float32[np.ndarray, "n 4"],
+        corners: Float32[np.ndarray, "2 2"],
+    ) -> UInt8[np.ndarray, "n B B"]:
+        """The objects' masks in the frames of their boxes, drawn once and from the original; crowd regions have none.
+
+        `boxes` and the image's `corners` are where resize and augmentation left them.
+        """
+        assert self.mask_resolution is not None
+        height, width = int(self.dataset.heights[index]), int(self.dataset.widths[index])
+        origin, extent = np.tile(corners[0], 2), np.tile(corners[1] - corners[0], 2)  # x falls where it is mirrored
+        masks = np.zeros((len(rows), self.mask_resolution, self.mask_resolution), np.uint8)
+        single = ~self.dataset.crowd[rows]
+        masks[single] = box_frame_masks(
+            self.dataset.segmentations,
+            rows[single],
+            ((boxes - origin) / extent * [width, height, width, height])[single],
+            height=height,
+            width=width,
+            resolution=self.mask_resolution,
+        )
+        return masks
 
     def _info(self, index: int, size: tuple[int, int]) -> ImageInfo:
         height, width = int(self.dataset.heights[index]), int(self.dataset.widths[index])
@@ -204,7 +240,7 @@ class _Reader(Dataset[LoadedBatch | UserError]):
         )
 
 
-def _blank(size: tuple[int, int], info: ImageInfo, seed: int, problem: str) -> Sample:
+def _blank(size: tuple[int, int], info: ImageInfo, seed: int, problem: str, mask_resolution: int | None) -> Sample:
     """Stands for an image that cannot be read: black, under one crowd region that leaves every candidate out of
     the losses. The other samples and their order stay what they are."""
     reach = 16 * max(size)  # candidates may extend over the image's border
@@ -215,6 +251,7 @@ def _blank(size: tuple[int, int], info: ImageInfo, seed: int, problem: str) -> S
         crowd=np.ones(1, bool),
         seed=seed,
         info=info,
+        masks=None if mask_resolution is None else np.zeros((1, mask_resolution, mask_resolution), np.uint8),
         problem=problem,
     )
 
