@@ -123,7 +123,7 @@ def _best_f1(problem: Problem, matches: Matches, category: int) -> tuple[float, 
         return np.nan, np.nan
     scores = problem.scores[ranked]
     f1 = 2 * np.cumsum(matches.right[ranked, AP50, 0]) / (np.arange(1, len(ranked) + 1) + objects)
-    cut = np.append(np.diff(scores) != 0, True)  # noqa: FBT003  # equal scores are accepted together
+    cut = np.append(np.diff(scores) != 0, True)  # equal scores are accepted together
     best = int(np.argmax(np.where(cut, f1, -1.0)))
     return float(scores[best]), float(f1[best])
 

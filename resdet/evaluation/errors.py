@@ -182,12 +182,14 @@ def _ap50(
     """Over the classes of the objects `classes`, that of `counted` detections against `objects`."""
     category = problem.detections.category if category is None else category
     classes = objects if classes is None else classes
-    ranked = np.argsort(-problem.scores, kind="stable")
-    ranked = ranked[counted[ranked]]
-    positives = np.bincount(problem.truth.category[objects], minlength=problem.num_categories + 1)
+    rows = np.flatnonzero(counted)
+    ranked = rows[np.lexsort((-problem.scores[rows], category[rows]))]
+    kinds = np.arange(problem.num_categories + 2)
+    bounds = np.searchsorted(category[ranked], kinds)
+    positives = np.bincount(problem.truth.category[objects], minlength=len(kinds))
     values = []
     for k in np.unique(problem.truth.category[classes]).tolist():
-        own = ranked[category[ranked] == k]
+        own = ranked[bounds[k] : bounds[k + 1]]
         if positives[k]:
             curve = precision_at_recalls(right[own], np.ones(len(own), dtype=bool), int(positives[k]))
             values.append(float(curve.mean()))

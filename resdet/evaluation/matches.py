@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int32, Int64
@@ -42,7 +43,7 @@ class Matches:
     ignored: Bool[np.ndarray, "D T S"]  # neither right nor wrong: on crowd, of another size, or beyond the best 100
     truth_ignored: Bool[np.ndarray, "G S"]  # not to be found: crowd, or of another size
 
-    @property
+    @cached_property
     def right(self) -> Bool[np.ndarray, "D T S"]:
         return (self.truth != NONE) & ~self.ignored
 
