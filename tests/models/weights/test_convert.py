@@ -246,6 +246,7 @@ def small_torchvision(classes):
         "roi_heads.mask_predictor.mask_fcn_logits.bias": torch.arange(classes + 1.0),
         "roi_heads.mask_predictor.conv5_mask.weight": torch.ones(1),
         "roi_heads.mask_head.2.0.weight": torch.ones(1),
+        "roi_heads.mask_head.2.1.running_mean": torch.ones(1),
     }
 
 
@@ -257,7 +258,9 @@ def test_the_background_moves_from_the_first_row_to_the_last():
     assert state["roi_heads.box_predictor.bbox_pred.bias"].tolist() == [4, 5, 6, 7, 8, 9, 10, 11]
     assert state["roi_heads.box_predictor.bbox_pred.weight"][:, 0].tolist() == [4, 5, 6, 7, 8, 9, 10, 11]
     assert state["roi_heads.mask_head.predictor.bias"].tolist() == [1, 2]
-    assert {"roi_heads.mask_head.mask_fcn3.weight", "roi_heads.mask_head.deconv.weight"} <= state.keys()
+    masks = {name.removeprefix("roi_heads.mask_head.") for name in state if ".mask_head." in name}
+    layers = {"mask_fcn3.weight", "mask_fcn3.norm.running_mean", "deconv.weight", "predictor.weight", "predictor.bias"}
+    assert masks == layers
     assert (converted.contract.anchors_rounded, converted.contract.roi_align_aligned) == (True, False)
 
 

@@ -48,6 +48,7 @@ RULES: Rules = (
     (r"roi_heads\.box_head\.fc2\.(weight|bias)", r"roi_heads.box_head.fc7.\1"),
     (r"roi_heads\.box_predictor\.(cls_score|bbox_pred)\.(weight|bias)", r"roi_heads.box_predictor.\1.\2"),
     (r"roi_heads\.mask_head\.(mask_fcn\d|deconv|predictor)\.(weight|bias)", r"roi_heads.mask_head.\1.\2"),
+    (rf"roi_heads\.mask_head\.(mask_fcn\d)\.norm\.{TENSOR}", r"roi_heads.mask_head.\1.norm.\2"),
     (r"pixel_(?:mean|std)", ""),  # read into the contract
 )
 

@@ -104,8 +104,11 @@ def _background_last(state: Mapping[str, Tensor], source: str) -> dict[str, Tens
 
 
 def _plain_mask_name(name: str) -> str:
-    """mask_head.0.0 is mask_fcn1."""
-    return re.sub(r"mask_head\.(\d)\.0\.", lambda found: f"mask_head.mask_fcn{int(found[1]) + 1}.", name)
+    """mask_head.0.0 is mask_fcn1, mask_head.0.1 the norm behind it."""
+    part = {"0": "", "1": "norm."}
+    return re.sub(
+        r"mask_head\.(\d)\.([01])\.", lambda found: f"mask_head.mask_fcn{int(found[1]) + 1}.{part[found[2]]}", name
+    )
 
 
 def _classifier(state: Mapping[str, Tensor], source: str) -> Converted:
