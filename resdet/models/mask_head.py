@@ -8,6 +8,12 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
+from resdet.ops.masks import crop_masks
+from resdet.structures import Detections, Targets
+
+# Boxes (N, R, 4) to what the head works on, (N * R, C, h, w).
+Pool = Callable[[Tensor], Tensor]
+
 
 class MaskHead(nn.Module):
     """3x3 convolutions, an upsampling by two, and one mask for each class (He et al. 2017, figure 4).
@@ -46,6 +52,30 @@ class MaskHead(nn.Module):
         for name in self.convs:
             regions = self.get_submodule(name)(regions)
         return self.predictor(F.relu(self.deconv(regions))).float()
+
+    def losses(
+        self,
+        pool: Pool,
+        boxes: Float[Tensor, "N R 4"],
+        labels: Int64[Tensor, "N R"],
+        matched: Int64[Tensor, "N R"],
+        positive: Bool[Tensor, "N R"],
+        targets: Targets,
+    ) -> dict[str, Float[Tensor, ""]]:
+        """`loss_mask` over the regions that are `positive` and whose object, the slot `matched`, has a mask."""
+        assert targets.masks is not None, "a mask head learns from masks: these targets have none"
+        logits = self(pool(boxes)).unflatten(0, boxes.shape[:2])
+        frames = targets.boxes.gather(1, matched[..., None].expand(-1, -1, 4))
+        wanted = crop_masks(targets.masks, frames, matched, boxes, logits.shape[-1])
+        has_mask = targets.masks.flatten(2).any(-1).gather(1, matched)
+        return {"loss_mask": mask_loss(logits, labels, wanted, positive & has_mask)}
+
+    def predict(self, pool: Pool, detections: Detections) -> Detections:
+        """The detections with the masks of their classes: probabilities, zero where there is no detection."""
+        boxes, labels, valid = detections.boxes, detections.labels, detections.valid
+        logits = self(pool(boxes)).unflatten(0, boxes.shape[:2])
+        masks = masks_of(labels, logits).sigmoid() * valid[..., None, None]
+        return Detections(boxes=boxes, scores=detections.scores, labels=labels, valid=valid, masks=masks)
 
 
 class NormedConv(nn.Conv2d):
