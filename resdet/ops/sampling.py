@@ -27,12 +27,17 @@ class BalancedSampler:
     size: int
     positive_fraction: float
 
+    @property
+    def most_positives(self) -> int:
+        """Slots that can be positive; they come first."""
+        return max(1, int(self.size * self.positive_fraction))
+
     def __call__(
         self, positive: Bool[Tensor, "N A"], negative: Bool[Tensor, "N A"], seeds: Int64[Tensor, " N"]
     ) -> Samples:
         keys = random_keys(seeds, positive.shape[1])
         size = min(self.size, positive.shape[1])
-        quota = max(1, min(int(self.size * self.positive_fraction), positive.shape[1]))
+        quota = min(self.most_positives, positive.shape[1])
         positive_keys, positive_index = keys.masked_fill(~positive, -1).topk(quota)
         negative_keys, negative_index = keys.masked_fill(~negative, -1).topk(size)
         slot = torch.arange(size, device=keys.device).expand(len(seeds), -1)
