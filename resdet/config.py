@@ -58,7 +58,10 @@ class RPNConfig:
     proposals_train: int = 2000  # proposals an image after NMS
     proposals_test: int = 1000
     nms_iou: float = 0.7
+    box_loss: str = "smooth_l1"  # smooth_l1 | giou | ciou: on deltas, or on the boxes they lead to
     smooth_l1_beta: float = 0.0  # 0 is plain L1
+    box_loss_weight: float = 1.0
+    cross_boundary: float | None = None  # pixels by which an anchor that teaches may leave the image (0: in the paper)
 
 
 @dataclass
@@ -69,11 +72,19 @@ class BoxHeadConfig:
     batch_size_per_image: int = 512
     positive_fraction: float = 0.25
     foreground_iou: float = 0.5
+    background_iou_low: float = 0.0  # regions that overlap less teach nothing (Fast R-CNN: 0.1)
     resolution: int = 7  # bins a side; c4 with a ResNet: 14 with conv5's stride of 2, 7 without it
     sampling_ratio: int = 2  # samples a bin side; 0: adaptive, as many as the bin is pixels wide
     aligned: bool = True  # half-pixel correction of RoIAlign (Detectron2); torchvision's detectors use False
     fc_dim: int = 1024
+    global_context: bool = False  # the whole image's vector joined to that of each region (He et al. 2015)
+    classification_loss: str = "cross_entropy"  # cross_entropy | focal: (1 - p)^gamma times it, of the same softmax
+    focal_gamma: float = 2.0
+    class_weights: list[float] | None = None  # factors on the loss, one a class; a last one more for the background
+    class_agnostic: bool = False  # one box a region instead of one a class
+    box_loss: str = "smooth_l1"  # smooth_l1 | giou | ciou: on deltas, or on the boxes they lead to
     smooth_l1_beta: float = 0.0
+    box_loss_weight: float = 1.0
     score_threshold: float = 0.05
     nms_iou: float = 0.5
     detections: int = 100  # kept an image
@@ -84,7 +95,7 @@ class MaskHeadConfig:
     """The fully convolutional mask branch (He et al. 2017); with c4 it works on what the box head made of a region."""
 
     name: str = "fcn"
-    convs: int = 4  # 3x3 convolutions before the upsampling; 0 with c4
+    convs: int | None = None  # 3x3 convolutions before the upsampling: 4, with c4 none, unless given
     channels: int = 256
     norm: str = "none"  # none | bn | sync_bn | gn
     resolution: int = 14  # bins a side of a region; the mask has twice as many; with c4 it follows from the box head
@@ -346,6 +357,9 @@ CHOICES = {
     "model.box_head.name": ("two_fc", "four_conv_fc"),
     "model.box_head.norm": ("none", "bn", "sync_bn", "gn"),
     "model.box_head.pooling": ("roi_align", "roi_pool"),
+    "model.rpn.box_loss": ("smooth_l1", "giou", "ciou"),
+    "model.box_head.box_loss": ("smooth_l1", "giou", "ciou"),
+    "model.box_head.classification_loss": ("cross_entropy", "focal"),
     "model.mask_head.name": ("fcn",),
     "model.mask_head.norm": ("none", "bn", "sync_bn", "gn"),
     "train.device": ("auto", "cpu", "cuda"),
@@ -369,15 +383,17 @@ BOUNDS = {
     ),
     (0, 1): (
         "model.rpn.positive_fraction model.rpn.foreground_iou model.rpn.background_iou model.rpn.nms_iou "
-        "model.box_head.positive_fraction model.box_head.foreground_iou model.box_head.score_threshold "
+        "model.box_head.positive_fraction model.box_head.foreground_iou model.box_head.background_iou_low "
+        "model.box_head.score_threshold "
         "model.box_head.nms_iou data.augment.flip data.augment.photometric data.max_bad_fraction optim.milestones "
         "optim.momentum optim.gamma optim.warmup_factor optim.layer_decay"
     ),
     (0, math.inf): (
         "optim.lr optim.weight_decay optim.norm_weight_decay optim.warmup_steps train.seed train.grad_clip eval.every "
         "data.workers model.backbone.frozen_stages model.box_head.sampling_ratio model.rpn.smooth_l1_beta "
-        "model.box_head.smooth_l1_beta optim.backbone_lr train.precise_bn model.mask_head.convs "
-        "model.mask_head.sampling_ratio data.augment.pad eval.train_images"
+        "model.rpn.box_loss_weight model.rpn.cross_boundary model.box_head.focal_gamma model.box_head.class_weights "
+        "model.box_head.box_loss_weight model.box_head.smooth_l1_beta optim.backbone_lr train.precise_bn "
+        "model.mask_head.convs model.mask_head.sampling_ratio data.augment.pad eval.train_images"
     ),
     (4, 1024): "data.mask_resolution",
     (64, math.inf): "data.shapes.size",

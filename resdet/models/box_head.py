@@ -72,20 +72,24 @@ BoxHead = TwoLayerBoxHead | FourConvBoxHead | C5BoxHead
 
 
 class BoxPredictor(nn.Module):
-    """Two sibling layers: logits of K classes and the background (last), and deltas for each class."""
+    """Two sibling layers: logits of K classes and the background (last), and deltas for each class.
 
-    def __init__(self, in_channels: int, num_classes: int) -> None:
+    Args:
+        class_agnostic: one set of deltas for all classes, in the place of the K.
+    """
+
+    def __init__(self, in_channels: int, num_classes: int, *, class_agnostic: bool = False) -> None:
         super().__init__()
         self.num_classes = num_classes
         self.cls_score = nn.Linear(in_channels, num_classes + 1)
-        self.bbox_pred = nn.Linear(in_channels, num_classes * 4)
+        self.bbox_pred = nn.Linear(in_channels, 4 if class_agnostic else num_classes * 4)
         nn.init.normal_(self.cls_score.weight, std=0.01)
         nn.init.normal_(self.bbox_pred.weight, std=0.001)
         nn.init.zeros_(self.cls_score.bias)
         nn.init.zeros_(self.bbox_pred.bias)
 
     def forward(self, features: Float[Tensor, "NR dim"]) -> tuple[Float[Tensor, "NR K_1"], Float[Tensor, "NR K 4"]]:
-        deltas = self.bbox_pred(features).unflatten(1, (self.num_classes, 4))
+        deltas = self.bbox_pred(features).unflatten(1, (-1, 4))
         return self.cls_score(features).float(), deltas.float()
 
 

@@ -9,7 +9,7 @@ from inspect import signature
 
 from torch import nn
 
-from resdet.config import ModelConfig
+from resdet.config import BoxHeadConfig, ModelConfig, RPNConfig
 from resdet.errors import UserError
 from resdet.models.backbones import BACKBONES, Backbone, build_backbone
 from resdet.models.backbones.norms import NORMS
@@ -18,6 +18,15 @@ from resdet.models.backbones.vgg import VGG
 from resdet.models.box_head import BoxHead, BoxPredictor, C5BoxHead, FourConvBoxHead, TwoLayerBoxHead
 from resdet.models.classifier import Classifier
 from resdet.models.fpn import ConvLevels, FeaturePyramidNetwork, PathAggregationNetwork, SingleLevel, SubsampledLevel
+from resdet.models.losses import (
+    BoxLoss,
+    ClassificationLoss,
+    RegionLoss,
+    ciou_box_loss,
+    giou_box_loss,
+    smooth_l1_box_loss,
+)
+from resdet.models.mask_head import MaskHead
 from resdet.models.rcnn import RCNN
 from resdet.models.roi_heads import DetectionLimits, Pooling, RoIHeads, RoIPooler
 from resdet.models.rpn import RPN, AnchorGenerator, ProposalLimits, RPNHead
@@ -51,16 +60,25 @@ def build_model(config: ModelConfig, num_classes: int) -> RCNN:
             matcher=Matcher(rpn.foreground_iou, rpn.background_iou, low_quality=True),
             sampler=BalancedSampler(rpn.batch_size_per_image, rpn.positive_fraction),
             nms_iou=rpn.nms_iou,
-            smooth_l1_beta=rpn.smooth_l1_beta,
+            box_loss=_box_loss(rpn),
+            box_loss_weight=rpn.box_loss_weight,
+            cross_boundary=rpn.cross_boundary,
         ),
         RoIHeads(
             RoIPooler(layout.pooled_strides, _pooling(config)),
             layout.box_head,
-            BoxPredictor(layout.box_head.out_channels, num_classes),
-            matcher=Matcher(box.foreground_iou, box.foreground_iou),
+            BoxPredictor(
+                layout.box_head.out_channels * (2 if box.global_context else 1),
+                num_classes,
+                class_agnostic=box.class_agnostic,
+            ),
+            matcher=Matcher(box.foreground_iou, box.foreground_iou, background_iou_low=box.background_iou_low),
             sampler=BalancedSampler(box.batch_size_per_image, box.positive_fraction),
             limits=DetectionLimits(box.score_threshold, box.nms_iou, box.detections),
-            smooth_l1_beta=box.smooth_l1_beta,
+            region_loss=_region_loss(box, num_classes),
+            global_context=box.global_context,
+            mask_head=_mask_head(layout, config, num_classes),
+            mask_pooler=_mask_pooler(layout, config),
         ),
         pixel_mean=weights.pixel_mean,
         pixel_std=weights.pixel_std,
@@ -152,6 +170,9 @@ def _dc5(config: ModelConfig) -> Layout:
     return Layout(backbone, neck, neck.strides, [config.anchors.sizes], head, (backbone,))
 
 
+BOX_LOSSES: dict[str, BoxLoss] = {"giou": giou_box_loss, "ciou": ciou_box_loss}  # smooth_l1 has a parameter
+
+
 LAYOUTS: dict[str, Callable[[ModelConfig], Layout]] = {
     "fpn": partial(_pyramid, network=FeaturePyramidNetwork),
     "pafpn": partial(_pyramid, network=PathAggregationNetwork),
@@ -176,6 +197,54 @@ def _box_head(config: ModelConfig, channels: int) -> TwoLayerBoxHead | FourConvB
     if box.name == "four_conv_fc":
         return FourConvBoxHead(channels, box.resolution, box.fc_dim, norm=_norm(box.norm))
     return TwoLayerBoxHead(channels, box.resolution, box.fc_dim)
+
+
+def _box_loss(config: RPNConfig | BoxHeadConfig) -> BoxLoss:
+    return BOX_LOSSES.get(config.box_loss) or partial(smooth_l1_box_loss, beta=config.smooth_l1_beta)
+
+
+def _region_loss(box: BoxHeadConfig, num_classes: int) -> RegionLoss:
+    weights = box.class_weights
+    if weights is not None and len(weights) not in (num_classes, num_classes + 1):
+        raise UserError(
+            f"model.box_head.class_weights has {len(weights)} numbers for {num_classes} classes; give one for each "
+            f"class, or {num_classes + 1} with that of the background last"
+        )
+    classification = ClassificationLoss(
+        gamma=box.focal_gamma if box.classification_loss == "focal" else None,
+        class_weights=None if weights is None else [*weights, 1.0][: num_classes + 1],
+    )
+    return RegionLoss(classification, _box_loss(box), box_loss_weight=box.box_loss_weight)
+
+
+def _mask_head(layout: Layout, config: ModelConfig, num_classes: int) -> MaskHead | None:
+    """On regions of its own, or (C4) on what conv5 makes of a region."""
+    mask = config.mask_head
+    if mask is None:
+        return None
+    shared = config.neck.name == "c4"
+    if shared and not isinstance(layout.box_head, C5BoxHead):
+        raise UserError(
+            f"model.mask_head.name={mask.name} with model.neck.name=c4 works on the maps of conv5, which "
+            f"{config.backbone.name} does not have: it ends in fully connected layers; take a resnet, or "
+            "model.neck.name=fpn"
+        )
+    return MaskHead(
+        layout.box_head.out_channels if shared else layout.neck.channels,
+        1 if mask.class_agnostic else num_classes,
+        convs=(0 if shared else 4) if mask.convs is None else mask.convs,
+        channels=mask.channels,
+        norm=_norm(mask.norm),
+    )
+
+
+def _mask_pooler(layout: Layout, config: ModelConfig) -> RoIPooler | None:
+    mask = config.mask_head
+    if mask is None or config.neck.name == "c4":
+        return None
+    aligned = config.box_head.aligned
+    pooling = partial(roi_align, resolution=mask.resolution, sampling_ratio=mask.sampling_ratio, aligned=aligned)
+    return RoIPooler(layout.pooled_strides, pooling)
 
 
 def _pooling(config: ModelConfig) -> Pooling:

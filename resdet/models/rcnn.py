@@ -56,7 +56,8 @@ class RCNN(nn.Module):
         features = self.neck(self.backbone(self.normalized(batch)))
         rpn = self.rpn(features)
         proposals = self.rpn.proposals(rpn, batch.sizes, self.train_limits)
-        return self.rpn.losses(rpn, batch.targets) | self.roi_heads.losses(features, proposals, batch.targets)
+        second = self.roi_heads.losses(features, proposals, batch.targets, batch.sizes)
+        return self.rpn.losses(rpn, batch.targets, batch.sizes) | second
 
     @torch.no_grad()
     def predict(self, batch: Batch) -> Detections:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
-from resdet.models.box_head import BoxHead, BoxPredictor
+from resdet.models.box_head import BoxHead, BoxPredictor, C5BoxHead
+from resdet.models.global_context import join_image_vector, with_image_box
+from resdet.models.losses import RegionLoss, Regions
+from resdet.models.mask_head import MaskHead
 from resdet.ops.box_coder import BoxCoder
 from resdet.ops.boxes import clip_boxes, is_nonempty
 from resdet.ops.matching import Matcher
@@ -57,10 +60,13 @@ class RoIHeads(nn.Module):
     Args:
         pooler: features of boxes.
         box_head: one vector for each region.
-        box_predictor: logits and deltas from the vector.
+        box_predictor: logits and deltas from the vector, or from two of them with `global_context`.
         matcher, sampler: choose the proposals that teach.
         limits: which detections are reported.
-        smooth_l1_beta: where the box loss turns from quadratic to linear, in units of a delta.
+        region_loss: what classes and boxes cost.
+        global_context: join the vector of the whole image to that of each region (He et al. 2015, appendix B).
+        mask_head: masks of regions; None: boxes alone.
+        mask_pooler: features of boxes for the mask head; None: what conv5 of the box head makes of a region.
     """
 
     def __init__(
@@ -72,7 +78,10 @@ class RoIHeads(nn.Module):
         matcher: Matcher,
         sampler: BalancedSampler,
         limits: DetectionLimits,
-        smooth_l1_beta: float,
+        region_loss: RegionLoss,
+        global_context: bool = False,
+        mask_head: MaskHead | None = None,
+        mask_pooler: RoIPooler | None = None,
     ) -> None:
         super().__init__()
         self.pooler = pooler
@@ -81,84 +90,152 @@ class RoIHeads(nn.Module):
         self.matcher = matcher
         self.sampler = sampler
         self.limits = limits
-        self.smooth_l1_beta = smooth_l1_beta
+        self.region_loss = region_loss
+        self.global_context = global_context
+        self.mask_head = mask_head
+        self.mask_pooler = mask_pooler
         self.box_coder = BoxCoder((10.0, 10.0, 5.0, 5.0))
 
     def forward(
-        self, features: Sequence[Float[Tensor, "N C _h _w"]], boxes: Float[Tensor, "N R 4"]
+        self,
+        features: Sequence[Float[Tensor, "N C _h _w"]],
+        boxes: Float[Tensor, "N R 4"],
+        sizes: Int64[Tensor, "N 2"],
     ) -> tuple[Float[Tensor, "N R K_1"], Float[Tensor, "N R K 4"]]:
         """Class logits (background last) and class-wise deltas of each box."""
-        logits, deltas = self.box_predictor(self.box_head(self.pooler(features, boxes)))
+        return self.classify(partial(self.pooler, features), boxes, sizes)
+
+    def classify(
+        self, pool: Callable[[Tensor], Tensor], boxes: Float[Tensor, "N R 4"], sizes: Int64[Tensor, "N 2"]
+    ) -> tuple[Float[Tensor, "N R K_1"], Float[Tensor, "N R K 4"]]:
+        """As `forward`, with regions from `pool`: (N, R, 4) boxes to (N * R, C, h, w) features."""
+        regions = with_image_box(boxes, sizes) if self.global_context else boxes
+        vectors = self.box_head(pool(regions)).unflatten(0, regions.shape[:2])
+        vectors = join_image_vector(vectors) if self.global_context else vectors
+        logits, deltas = self.box_predictor(vectors.flatten(0, 1))
         return logits.unflatten(0, boxes.shape[:2]), deltas.unflatten(0, boxes.shape[:2])
 
     def losses(
-        self, features: Sequence[Float[Tensor, "N C _h _w"]], proposals: Proposals, targets: Targets
+        self,
+        features: Sequence[Float[Tensor, "N C _h _w"]],
+        proposals: Proposals,
+        targets: Targets,
+        sizes: Int64[Tensor, "N 2"],
     ) -> dict[str, Float[Tensor, ""]]:
         """`loss_classifier` and `loss_box_reg` over the sampled regions of the batch (Girshick 2015, equation 1)."""
-        boxes, labels, matched, valid = self.sample(proposals, targets)
-        logits, deltas = self(features, boxes)
-        count = valid.sum().clamp(min=1)
+        regions = self.sample(proposals, targets)
+        logits, deltas = self(features, regions.boxes, sizes)
+        losses = self.region_loss(logits, deltas, regions, self.box_coder)
+        return losses | self.mask_losses(features, regions, targets)
 
-        classification = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none")
-
-        positive = valid & (labels < self.box_predictor.num_classes)
-        own = labels.clamp(max=self.box_predictor.num_classes - 1)[..., None, None].expand(-1, -1, 1, 4)
-        deltas = deltas.gather(2, own).squeeze(2)
-        wanted = self.box_coder.encode(matched, boxes)
-        regression = F.smooth_l1_loss(deltas, wanted, beta=self.smooth_l1_beta, reduction="none").sum(-1)
-        return {
-            "loss_classifier": (classification * valid.flatten()).sum() / count,
-            "loss_box_reg": (regression * positive).sum() / count,
-        }
-
-    @torch.no_grad()
-    def sample(
-        self, proposals: Proposals, targets: Targets
-    ) -> tuple[Tensor, Int64[Tensor, "N R"], Float[Tensor, "N R 4"], Tensor]:
-        """Regions to learn from: boxes, labels (background is K), their ground-truth boxes, and which are real.
-
-        The ground truth itself joins the proposals, so that there are positives from the first step on.
-        """
-        candidates = torch.cat([proposals.boxes, targets.boxes], dim=1)
-        real = torch.cat([proposals.valid, targets.valid & ~targets.crowd], dim=1)
-        matches = self.matcher(candidates, targets.boxes, targets.crowd, targets.valid)
-        samples = self.sampler(matches.positive & real, matches.negative & real, targets.seeds + 1)
-        boxes = candidates.gather(1, samples.index[..., None].expand(-1, -1, 4))
-        matched = matches.index.gather(1, samples.index)
-        labels = torch.where(samples.positive, targets.labels.gather(1, matched), self.box_predictor.num_classes)
-        return boxes, labels, targets.boxes.gather(1, matched[..., None].expand(-1, -1, 4)), samples.valid
+    def sample(self, proposals: Proposals, targets: Targets) -> Regions:
+        return sample_regions(proposals, targets, self.matcher, self.sampler, background=self.box_predictor.num_classes)
 
     def predict(
         self, features: Sequence[Float[Tensor, "N C _h _w"]], proposals: Proposals, sizes: Int64[Tensor, "N 2"]
     ) -> Detections:
-        logits, deltas = self(features, proposals.boxes)
-        return self.detections(logits, deltas, proposals, sizes)
+        logits, deltas = self(features, proposals.boxes, sizes)
+        detections = suppressed(self.candidates(logits.softmax(-1), deltas, proposals, sizes), self.limits)
+        if self.mask_head is None:
+            return detections
+        return self.mask_head.predict(partial(self.mask_regions, features), detections)
 
-    def detections(
+    def mask_losses(
+        self, features: Sequence[Float[Tensor, "N C _h _w"]], regions: Regions, targets: Targets
+    ) -> dict[str, Float[Tensor, ""]]:
+        """`loss_mask` where there is a mask head. It sees no more regions than can be positive."""
+        if self.mask_head is None:
+            return {}
+        first = slice(self.sampler.most_positives)
+        labels = regions.labels[:, first]
+        return self.mask_head.losses(
+            partial(self.mask_regions, features),
+            regions.boxes[:, first],
+            labels,
+            regions.matched[:, first],
+            regions.valid[:, first] & (labels < self.box_predictor.num_classes),
+            targets,
+        )
+
+    def mask_regions(
+        self, features: Sequence[Float[Tensor, "N C _h _w"]], boxes: Float[Tensor, "N R 4"]
+    ) -> Float[Tensor, "N*R D h w"]:
+        """What the mask head works on."""
+        if self.mask_pooler is not None:
+            return self.mask_pooler(features, boxes)
+        assert isinstance(self.box_head, C5BoxHead), "without a pooler of its own a mask head needs a C4's conv5"
+        return self.box_head.layer4(self.pooler(features, boxes))
+
+    def candidates(
         self,
-        logits: Float[Tensor, "N P K_1"],
+        probabilities: Float[Tensor, "N P K_1"],
         deltas: Float[Tensor, "N P K 4"],
         proposals: Proposals,
         sizes: Int64[Tensor, "N 2"],
     ) -> Detections:
-        """Every class of every proposal is a candidate; NMS within each class, the best of all classes are kept."""
-        classes = deltas.shape[2]
-        boxes = self.box_coder.decode(deltas, proposals.boxes[:, :, None]).flatten(1, 2)  # (N, P * K, 4)
-        boxes = clip_boxes(boxes, sizes)
-        scores = logits.softmax(-1)[..., :-1].flatten(1)
-        labels = torch.arange(classes, device=boxes.device).repeat(deltas.shape[1]).expand(len(boxes), -1)
-        real = proposals.valid.repeat_interleave(classes, dim=1)
-        keep, valid = batched_nms(
-            boxes,
-            scores,
-            labels,
-            real & (scores > self.limits.score_threshold) & is_nonempty(boxes),
-            iou_threshold=self.limits.nms_iou,
-            keep=self.limits.detections,
+        """Every class of every proposal, (N, P * K): overlapping and in the order of the proposals."""
+        boxes = self.box_coder.decode(deltas, proposals.boxes[:, :, None])
+        return class_candidates(
+            boxes, probabilities, proposals.valid, sizes, score_threshold=self.limits.score_threshold
         )
-        return Detections(
-            boxes=boxes.gather(1, keep[..., None].expand(-1, -1, 4)) * valid[..., None],
-            scores=scores.gather(1, keep) * valid,
-            labels=labels.gather(1, keep) * valid,
-            valid=valid,
-        )
+
+
+@torch.no_grad()
+def sample_regions(
+    proposals: Proposals, targets: Targets, matcher: Matcher, sampler: BalancedSampler, *, background: int
+) -> Regions:
+    """Regions to learn from, positives first; label `background` for what matches nothing.
+
+    The ground truth itself joins the proposals, so that there are positives from the first step on.
+    """
+    candidates = torch.cat([proposals.boxes, targets.boxes], dim=1)
+    real = torch.cat([proposals.valid, targets.valid & ~targets.crowd], dim=1)
+    matches = matcher(candidates, targets.boxes, targets.crowd, targets.valid)
+    samples = sampler(matches.positive & real, matches.negative & real, targets.seeds + 1)
+    matched = matches.index.gather(1, samples.index)
+    return Regions(
+        boxes=candidates.gather(1, samples.index[..., None].expand(-1, -1, 4)),
+        labels=torch.where(samples.positive, targets.labels.gather(1, matched), background),
+        matched=matched,
+        matched_boxes=targets.boxes.gather(1, matched[..., None].expand(-1, -1, 4)),
+        valid=samples.valid,
+    )
+
+
+def class_candidates(
+    boxes: Float[Tensor, "N P B 4"],
+    probabilities: Float[Tensor, "N P K_1"],
+    valid: Bool[Tensor, "N P"],
+    sizes: Int64[Tensor, "N 2"],
+    *,
+    score_threshold: float,
+) -> Detections:
+    """Every class of every proposal, (N, P * K); B boxes a proposal: one for each class, or one for all of them."""
+    classes = probabilities.shape[2] - 1
+    boxes = clip_boxes(boxes.expand(-1, -1, classes, -1).flatten(1, 2), sizes)
+    scores = probabilities[..., :-1].flatten(1)
+    real = valid.repeat_interleave(classes, dim=1)
+    return Detections(
+        boxes=boxes,
+        scores=scores,
+        labels=torch.arange(classes, device=boxes.device).repeat(valid.shape[1]).expand(len(boxes), -1),
+        valid=real & (scores > score_threshold) & is_nonempty(boxes),
+    )
+
+
+def suppressed(candidates: Detections, limits: DetectionLimits) -> Detections:
+    """The best `limits.detections` of each image, best first, after NMS within each class."""
+    keep, valid = batched_nms(
+        candidates.boxes,
+        candidates.scores,
+        candidates.labels,
+        candidates.valid,
+        iou_threshold=limits.nms_iou,
+        keep=limits.detections,
+    )
+    return Detections(
+        boxes=candidates.boxes.gather(1, keep[..., None].expand(-1, -1, 4)) * valid[..., None],
+        scores=candidates.scores.gather(1, keep) * valid,
+        labels=candidates.labels.gather(1, keep) * valid,
+        valid=valid,
+    )

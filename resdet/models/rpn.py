@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
+from resdet.models.losses import BoxLoss
 from resdet.ops.anchors import cell_anchors, grid_anchors
 from resdet.ops.box_coder import BoxCoder
 from resdet.ops.boxes import clip_boxes, is_nonempty
-from resdet.ops.matching import Matcher
+from resdet.ops.matching import Matcher, Matches
 from resdet.ops.nms import batched_nms
 from resdet.ops.sampling import BalancedSampler
 from resdet.structures import Proposals, Targets
@@ -88,7 +89,9 @@ class RPN(nn.Module):
         anchor_generator: gives the anchors of all levels.
         matcher, sampler: choose the anchors that teach.
         nms_iou: proposals of one level overlap less than this.
-        smooth_l1_beta: where the box loss turns from quadratic to linear, in units of a delta.
+        box_loss, box_loss_weight: the loss of an anchor's deltas, and a factor on it.
+        cross_boundary: pixels by which an anchor that teaches may cross the border of its image (Ren et al. 2015,
+            section 3.3: 0); None: as far as it likes.
     """
 
     def __init__(
@@ -99,7 +102,9 @@ class RPN(nn.Module):
         matcher: Matcher,
         sampler: BalancedSampler,
         nms_iou: float,
-        smooth_l1_beta: float,
+        box_loss: BoxLoss,
+        box_loss_weight: float = 1.0,
+        cross_boundary: float | None = None,
     ) -> None:
         super().__init__()
         self.head = head
@@ -108,7 +113,9 @@ class RPN(nn.Module):
         self.sampler = sampler
         self.box_coder = BoxCoder((1.0, 1.0, 1.0, 1.0))
         self.nms_iou = nms_iou
-        self.smooth_l1_beta = smooth_l1_beta
+        self.box_loss = box_loss
+        self.box_loss_weight = box_loss_weight
+        self.cross_boundary = cross_boundary
 
     def forward(self, features: Sequence[Float[Tensor, "N C _h _w"]]) -> RPNOutput:
         logits, deltas = zip(*(self.head(feature) for feature in features), strict=True)
@@ -147,10 +154,9 @@ class RPN(nn.Module):
             valid=valid,
         )
 
-    def losses(self, output: RPNOutput, targets: Targets) -> dict[str, Float[Tensor, ""]]:
+    def losses(self, output: RPNOutput, targets: Targets, sizes: Int64[Tensor, "N 2"]) -> dict[str, Float[Tensor, ""]]:
         """`loss_objectness` and `loss_rpn_box_reg` over the sampled anchors of the batch (equation 1)."""
-        anchors = output.anchors[None]
-        matches = self.matcher(anchors, targets.boxes, targets.crowd, targets.valid)
+        matches = self.match(output.anchors, targets, sizes)
         samples = self.sampler(matches.positive, matches.negative, targets.seeds)
         count = samples.valid.sum().clamp(min=1)
 
@@ -159,10 +165,25 @@ class RPN(nn.Module):
 
         matched = matches.index.gather(1, samples.index)
         boxes = targets.boxes.gather(1, matched[..., None].expand(-1, -1, 4))
-        wanted = self.box_coder.encode(boxes, output.anchors[samples.index])
         deltas = output.deltas.gather(1, samples.index[..., None].expand(-1, -1, 4))
-        regression = F.smooth_l1_loss(deltas, wanted, beta=self.smooth_l1_beta, reduction="none").sum(-1)
+        regression = self.box_loss(deltas, boxes, output.anchors[samples.index], self.box_coder)
         return {
             "loss_objectness": (objectness * samples.valid).sum() / count,
-            "loss_rpn_box_reg": (regression * samples.positive).sum() / count,
+            "loss_rpn_box_reg": (regression * samples.positive).sum() / count * self.box_loss_weight,
         }
+
+    @torch.no_grad()
+    def match(self, anchors: Float[Tensor, "A 4"], targets: Targets, sizes: Int64[Tensor, "N 2"]) -> Matches:
+        """Which anchors may teach; one that crosses the border too far is no example, and no ground truth's best."""
+        if self.cross_boundary is None:
+            return self.matcher(anchors[None], targets.boxes, targets.crowd, targets.valid)
+        inside = within_images(anchors, sizes, margin=self.cross_boundary)
+        matches = self.matcher(anchors * inside[..., None], targets.boxes, targets.crowd, targets.valid)
+        return Matches(matches.index, matches.positive & inside, matches.negative & inside)
+
+
+def within_images(boxes: Float[Tensor, "A 4"], sizes: Int64[Tensor, "N 2"], *, margin: float) -> Bool[Tensor, "N A"]:
+    """Whether a box crosses the border of each image by at most `margin` pixels."""
+    height, width = sizes[:, 0, None], sizes[:, 1, None]
+    x1, y1, x2, y2 = boxes.unbind(-1)
+    return (x1 >= -margin) & (y1 >= -margin) & (x2 <= width + margin) & (y2 <= height + margin)

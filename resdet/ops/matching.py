@@ -28,7 +28,7 @@ class Matches:
 
 @dataclass(frozen=True)
 class Matcher:
-    """Positive at `foreground_iou` or more, negative below `background_iou`.
+    """Positive at `foreground_iou` or more, negative below `background_iou` and from `background_iou_low` up.
 
     With `low_quality`, each ground truth also keeps the candidates that overlap it most, however little
     (Ren et al. 2015, condition i).
@@ -37,6 +37,7 @@ class Matcher:
     foreground_iou: float
     background_iou: float
     low_quality: bool = False
+    background_iou_low: float = 0.0
 
     def __call__(
         self,
@@ -64,7 +65,7 @@ class Matcher:
                 is_best = is_best | ((iou == closest) & (closest > 0)).any(dim=2)
             in_crowd = in_crowd | self._in_crowd(candidates, boxes[:, chunk], (crowd & valid)[:, chunk])
         positive = (best >= self.foreground_iou) | is_best
-        negative = (best < self.background_iou) & ~positive & ~in_crowd
+        negative = (best < self.background_iou) & (best >= self.background_iou_low) & ~positive & ~in_crowd
         return Matches(index, positive, negative)
 
     @staticmethod

@@ -161,7 +161,8 @@ def test_losses_of_the_same_samples_are_equal(models: tuple[FasterRCNN, RCNN], m
         _ = theirs.eval()
     features = ours.neck(ours.backbone(ours.normalized(batch)))
     proposals = as_proposals(their_proposals)
-    losses = ours.rpn.losses(ours.rpn(features), targets) | ours.roi_heads.losses(features, proposals, targets)
+    first = ours.rpn.losses(ours.rpn(features), targets, batch.sizes)
+    losses = first | ours.roi_heads.losses(features, proposals, targets, batch.sizes)
     for name, expected in (rpn_losses | roi_losses).items():
         assert_close(losses[name], expected, atol=1e-5, rtol=1e-5)
 

@@ -1,0 +1,170 @@
+"""What boxes and classes cost: functions of the boxes' deltas, and losses of class logits."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor, nn
+
+from resdet.ops.box_coder import BoxCoder
+from resdet.ops.boxes import box_area
+
+TINY = 1e-7  # keeps the overlap of empty boxes and its gradient finite
+
+# (deltas, boxes, references, coder) to the loss of each entry: `deltas` were predicted for `references`, whose
+# ground truth are `boxes`. Gradients stay finite for padding, so that a sum may mask entries by a product.
+BoxLoss = Callable[[Tensor, Tensor, Tensor, BoxCoder], Tensor]
+
+
+def smooth_l1_box_loss(
+    deltas: Float[Tensor, "*S 4"],
+    boxes: Float[Tensor, "*S 4"],
+    references: Float[Tensor, "*S 4"],
+    coder: BoxCoder,
+    *,
+    beta: float,
+) -> Float[Tensor, "*S"]:
+    """The sum over the four deltas, quadratic below `beta` and linear above (Girshick 2015, equation 3); 0 is L1."""
+    return F.smooth_l1_loss(deltas, coder.encode(boxes, references), beta=beta, reduction="none").sum(-1)
+
+
+def giou_box_loss(
+    deltas: Float[Tensor, "*S 4"], boxes: Float[Tensor, "*S 4"], references: Float[Tensor, "*S 4"], coder: BoxCoder
+) -> Float[Tensor, "*S"]:
+    """1 - GIoU of the decoded boxes and the ground truth (Rezatofighi et al. 2019, algorithm 1)."""
+    return 1 - generalized_iou(coder.decode(deltas, references), boxes)
+
+
+def ciou_box_loss(
+    deltas: Float[Tensor, "*S 4"], boxes: Float[Tensor, "*S 4"], references: Float[Tensor, "*S 4"], coder: BoxCoder
+) -> Float[Tensor, "*S"]:
+    """1 - CIoU of the decoded boxes and the ground truth (Zheng et al. 2020, equations 8 to 11)."""
+    return 1 - complete_iou(coder.decode(deltas, references), boxes)
+
+
+def generalized_iou(first: Float[Tensor, "*S 4"], second: Float[Tensor, "*S 4"]) -> Float[Tensor, "*S"]:
+    """IoU of each pair less the share of their enclosing box that neither covers, in [-1, 1]."""
+    iou, union = _iou_and_union(first, second)
+    enclosing = _enclosing_sides(first, second).prod(-1)
+    return iou - (enclosing - union) / (enclosing + TINY)
+
+
+def complete_iou(first: Float[Tensor, "*S 4"], second: Float[Tensor, "*S 4"]) -> Float[Tensor, "*S"]:
+    """IoU of each pair less the squared distance of the centres (over the enclosing box's squared diagonal) and less
+    the difference of the aspect ratios, whose weight is a constant to the gradient. `second` is the ground truth.
+    """
+    iou, _ = _iou_and_union(first, second)
+    diagonal = _enclosing_sides(first, second).square().sum(-1) + TINY
+    shift = (first[..., :2] + first[..., 2:] - second[..., :2] - second[..., 2:]) / 2
+    aspect = (4 / math.pi**2) * (_aspect_angle(second) - _aspect_angle(first)).square()
+    with torch.no_grad():
+        weight = aspect / (1 - iou + aspect + TINY)
+    return iou - shift.square().sum(-1) / diagonal - weight * aspect
+
+
+def _iou_and_union(
+    first: Float[Tensor, "*S 4"], second: Float[Tensor, "*S 4"]
+) -> tuple[Float[Tensor, "*S"], Float[Tensor, "*S"]]:
+    top_left = torch.maximum(first[..., :2], second[..., :2])
+    bottom_right = torch.minimum(first[..., 2:], second[..., 2:])
+    shared = (bottom_right - top_left).clamp(min=0).prod(-1)
+    union = box_area(first) + box_area(second) - shared
+    return shared / (union + TINY), union
+
+
+def _enclosing_sides(first: Float[Tensor, "*S 4"], second: Float[Tensor, "*S 4"]) -> Float[Tensor, "*S 2"]:
+    return torch.maximum(first[..., 2:], second[..., 2:]) - torch.minimum(first[..., :2], second[..., :2])
+
+
+def _aspect_angle(boxes: Float[Tensor, "*S 4"]) -> Float[Tensor, "*S"]:
+    """Arc tangent of width over height."""
+    width, height = (boxes[..., 2:] - boxes[..., :2]).unbind(-1)
+    return torch.atan(width / height.clamp(min=TINY))
+
+
+class ClassificationLoss(nn.Module):
+    """The cross entropy of the softmax over K classes and the background, or its focal form.
+
+    The focal form is (1 - p_t)^gamma times the cross entropy, after Lin et al. 2017, "Focal Loss", equation 4, with
+    the softmax in place of the sigmoid: prediction stays the same whatever the loss.
+
+    Args:
+        gamma: of the focal form; None: the plain cross entropy.
+        class_weights: a factor on the loss of a region of each class, the background last; None: 1 for all.
+    """
+
+    class_weights: Tensor | None
+
+    def __init__(self, *, gamma: float | None = None, class_weights: Sequence[float] | None = None) -> None:
+        super().__init__()
+        self.gamma = gamma
+        weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
+        self.register_buffer("class_weights", weights, persistent=False)
+
+    def forward(self, logits: Float[Tensor, "M K_1"], labels: Int64[Tensor, " M"]) -> Float[Tensor, " M"]:
+        """The loss of each region."""
+        if self.gamma is None:
+            return F.cross_entropy(logits, labels, weight=self.class_weights, reduction="none")
+        entropy = F.cross_entropy(logits, labels, reduction="none")
+        doubt = (-torch.expm1(-entropy)).clamp(min=TINY)  # 1 - p_t; its power has no slope at zero for a small gamma
+        focal = doubt**self.gamma * entropy
+        return focal if self.class_weights is None else focal * self.class_weights[labels]
+
+
+@dataclass(frozen=True)
+class Regions:
+    """Regions to learn from.
+
+    `labels` are 0 .. K-1, and K for the background; `matched` is the ground-truth slot of each region, and
+    `matched_boxes` its box; a region that is not `valid` teaches nothing.
+    """
+
+    boxes: Float[Tensor, "N R 4"]
+    labels: Int64[Tensor, "N R"]
+    matched: Int64[Tensor, "N R"]
+    matched_boxes: Float[Tensor, "N R 4"]
+    valid: Bool[Tensor, "N R"]
+
+
+class RegionLoss(nn.Module):
+    """The loss of a box head: of the classes over all sampled regions, of the boxes over the positives.
+
+    Both are sums over the batch divided by the number of sampled regions (Girshick 2015, equation 1; Detectron2 takes
+    the same divisor for GIoU and CIoU), and class weights do not enter the divisor.
+
+    Args:
+        classification: the loss of a region's class.
+        box_loss: the loss of a region's deltas.
+        box_loss_weight: factor on the loss of the boxes.
+    """
+
+    def __init__(self, classification: ClassificationLoss, box_loss: BoxLoss, *, box_loss_weight: float = 1.0) -> None:
+        super().__init__()
+        self.classification = classification
+        self.box_loss = box_loss
+        self.box_loss_weight = box_loss_weight
+
+    def forward(
+        self,
+        logits: Float[Tensor, "N R K_1"],
+        deltas: Float[Tensor, "N R K 4"],
+        regions: Regions,
+        coder: BoxCoder,
+    ) -> dict[str, Float[Tensor, ""]]:
+        """`loss_classifier` and `loss_box_reg`; with one delta for all classes K of `deltas` is 1."""
+        valid, labels = regions.valid, regions.labels
+        count = valid.sum().clamp(min=1)
+        classification = self.classification(logits.flatten(0, 1), labels.flatten())
+
+        positive = valid & (labels < logits.shape[2] - 1)
+        own = labels.clamp(max=deltas.shape[2] - 1)[..., None, None].expand(-1, -1, 1, 4)
+        regression = self.box_loss(deltas.gather(2, own).squeeze(2), regions.matched_boxes, regions.boxes, coder)
+        return {
+            "loss_classifier": (classification * valid.flatten()).sum() / count,
+            "loss_box_reg": (regression * positive).sum() / count * self.box_loss_weight,
+        }
