@@ -67,7 +67,7 @@ class MaskHead(nn.Module):
         logits = self(pool(boxes)).unflatten(0, boxes.shape[:2])
         frames = targets.boxes.gather(1, matched[..., None].expand(-1, -1, 4))
         wanted = crop_masks(targets.masks, frames, matched, boxes, logits.shape[-1])
-        has_mask = targets.masks.flatten(2).any(-1).gather(1, matched)
+        has_mask = (targets.masks.flatten(2).amax(-1) > 0).gather(1, matched)
         return {"loss_mask": mask_loss(logits, labels, wanted, positive & has_mask)}
 
     def predict(self, pool: Pool, detections: Detections) -> Detections:
