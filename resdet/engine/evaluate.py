@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -16,8 +18,11 @@ from resdet.data.collate import boxes_in_original
 from resdet.data.loader import ImageInfo, evaluation_batches
 from resdet.engine.distributed import World, autocast, to_device
 from resdet.engine.signals import StopRequest
-from resdet.evaluation.coco import CocoResults, evaluate_coco, read_ground_truth
+from resdet.evaluation.coco import CocoResults, GroundTruth, evaluate_coco, read_ground_truth
+from resdet.ops.pasting import encode_masks
 from resdet.structures import Batch, Detections
+
+BATCHES_AHEAD = 4  # whose masks may wait to be encoded while the model goes on
 
 
 class Interrupted(Exception):
@@ -34,6 +39,8 @@ def evaluate(
 ) -> dict[str, float | None]:
     """The 12 figures of COCO and those of each class: `bbox/AP` ..., in [0, 1], None where undefined.
 
+    With a mask head the same again as `segm/AP` ..., of those images whose objects all have a mask (`mask_gaps` says
+    which have not); left out where no object has one.
     `results` are detections that `predict_dataset` collected before; without them the model makes them. The model
     stays on its device and in its mode. In several processes each predicts its share, and all get the figures.
     """
@@ -46,6 +53,14 @@ def evaluate(
         figures = evaluate_coco(
             ground_truth, results, backend=config.eval.backend, image_ids=dataset.image_ids.tolist()
         )
+        if config.model.mask_head and dataset.segmentations.present().any():
+            figures |= evaluate_coco(
+                ground_truth,
+                results,
+                iou_type="segm",
+                backend=config.eval.backend,
+                image_ids=_masked_images(dataset, ground_truth),
+            )
     figures = world.from_lead(figures)
     assert figures is not None
     return figures
@@ -76,16 +91,22 @@ def predict_dataset(
     batches = iter(evaluation_batches(dataset, config, rank=world.rank, world_size=world.size))
     share = math.ceil(len(dataset) / (config.eval.batch_size * world.size))
     category_ids = dataset.category_ids if category_ids is None else category_ids
-    try:
-        while (loaded := stop.next(batches)) is not None:
-            with torch.inference_mode(), autocast(config.train, device):
-                detections = predict_batch(model, to_device(loaded.batch, config.train, device))
-            add_detections(results, detections, loaded.images, category_ids)
-            done += 1
-            if progress:
-                progress(done, share)
-    finally:
-        _ = model.train(mode)
+    waiting: deque[Future[CocoResults]] = deque()
+    with ThreadPoolExecutor(1) as encoder:
+        try:
+            while (loaded := stop.next(batches)) is not None:
+                with torch.inference_mode(), autocast(config.train, device):
+                    detections = predict_batch(model, to_device(loaded.batch, config.train, device))
+                detections = detections.to("cpu")  # the one copy from the device
+                waiting.append(encoder.submit(batch_results, detections, loaded.images, category_ids))
+                if len(waiting) > BATCHES_AHEAD:
+                    results.extend([waiting.popleft().result()])
+                done += 1
+                if progress:
+                    progress(done, share)
+        finally:
+            _ = model.train(mode)
+        results.extend([batch.result() for batch in waiting])
     if world.any(stop.requested):
         raise Interrupted
     shares = world.gather(results)
@@ -101,16 +122,43 @@ def predict_batch(model: nn.Module, batch: Batch) -> Detections:
     return detections
 
 
-def add_detections(
-    results: CocoResults,
-    detections: Detections,
-    images: tuple[ImageInfo, ...],
-    category_ids: Int64[np.ndarray, " K"],
-) -> None:
-    """Adds a batch's valid detections, in pixels of the original images, to `results`."""
-    detections = detections.to("cpu")  # the one copy from the device
+def batch_results(
+    detections: Detections, images: tuple[ImageInfo, ...], category_ids: Int64[np.ndarray, " K"]
+) -> CocoResults:
+    """A batch's valid detections in pixels of the original images, and their masks as run lengths."""
+    results = CocoResults()
     for row, image in enumerate(images):
         categories = category_ids[detections.labels[row].numpy()]
         kept = detections.valid[row].numpy() & (categories >= 0)
-        boxes = boxes_in_original(detections.boxes[row], image)
-        results.add(image.image_id, boxes[kept], detections.scores[row].float().numpy()[kept], categories[kept])
+        boxes = boxes_in_original(detections.boxes[row], image)[kept]
+        masks = None
+        if detections.masks is not None:
+            masks = encode_masks(detections.masks[row].float().numpy()[kept], boxes, image.height, image.width)
+        results.add(image.image_id, boxes, detections.scores[row].float().numpy()[kept], categories[kept], masks)
+    return results
+
+
+def mask_gaps(dataset: CocoDataset) -> list[str]:
+    """A warning where the figures of masks leave out images, or all of them, for want of annotated masks."""
+    present = dataset.segmentations.present()
+    if present.all():
+        return []
+    if not present.any():
+        return [f"{dataset.annotations}: no annotation has a mask, so the figures have no segm/..."]
+    return [
+        f"{dataset.annotations}: {(~present).sum()} of {len(present)} annotations have no usable mask; the"
+        f" {len(_unmasked(dataset))} images with them are left out of segm/..."
+    ]
+
+
+def _unmasked(dataset: CocoDataset) -> set[int]:
+    """Ids of images with an annotation that has no usable mask."""
+    image = np.repeat(dataset.image_ids, np.diff(dataset.offsets))
+    return set(image[~dataset.segmentations.present()].tolist())
+
+
+def _masked_images(dataset: CocoDataset, ground_truth: GroundTruth) -> list[int]:
+    """Ids of the other images; `ground_truth` also has annotations whose box was of no use."""
+    bare = [position for position, mask in enumerate(ground_truth.segmentations) if not mask]
+    unmasked = _unmasked(dataset) | set(ground_truth.image_ids[ground_truth.image[bare]].tolist())
+    return [image for image in dataset.image_ids.tolist() if image not in unmasked]

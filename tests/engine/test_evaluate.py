@@ -1,21 +1,26 @@
 """Evaluation: a detector that answers with the ground truth scores 1, whatever its images were resized to."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from resdet.config import Config
+from resdet.config import Config, MaskHeadConfig
 from resdet.data.coco import CocoDataset
 from resdet.data.collate import ImageInfo, boxes_in_original
-from resdet.data.loader import open_split, subset
-from resdet.engine.evaluate import evaluate, predict_dataset
+from resdet.data.loader import evaluation_batches, open_split, subset
+from resdet.data.masks import box_frame_masks
+from resdet.data.samplers import sample_seed
+from resdet.engine.evaluate import batch_results, evaluate, mask_gaps, predict_dataset
 from resdet.engine.evaluate_checkpoint import evaluate_checkpoint, matched_categories
 from resdet.engine.train import train
 from resdet.errors import UserError
+from resdet.evaluation.coco import evaluate_coco, read_ground_truth, read_results
 from resdet.structures import Batch, Detections
 
 
@@ -112,3 +117,113 @@ def test_a_saved_model_scores_what_it_scored_in_training(nano: Config, tmp_path:
         assert {"image_id", "category_id", "bbox", "score"} == result.keys()
     with pytest.raises(UserError, match="unknown key 'evla'"):
         _ = evaluate_checkpoint(tmp_path / "run", overrides=["evla.backend=auto"])
+
+
+class MaskOracle(Oracle):
+    """Knows the masks as well, in 64 x 64 cells; a sample's seed says which image it is."""
+
+    def __init__(self, dataset: CocoDataset, config: Config) -> None:
+        super().__init__()
+        self.dataset = dataset
+        self.index = {sample_seed(config.train.seed, 0, index): index for index in range(len(dataset))}
+
+    def predict(self, batch: Batch) -> Detections:
+        assert batch.targets is not None
+        data, found = self.dataset, super().predict(batch)
+        masks = torch.zeros(*found.valid.shape, 64, 64)
+        for image, seed in zip(masks, batch.targets.seeds.tolist(), strict=True):
+            index = self.index[seed]
+            rows = np.arange(data.offsets[index], data.offsets[index + 1])
+            height, width = int(data.heights[index]), int(data.widths[index])
+            cells = box_frame_masks(
+                data.segmentations, rows, data.boxes[rows], height=height, width=width, resolution=64
+            )
+            image[: len(rows)] = torch.from_numpy(cells / np.float32(255))
+        return replace(found, masks=masks)
+
+
+@pytest.fixture
+def masked(nano: Config) -> Config:
+    nano.model.mask_head = MaskHeadConfig()
+    return nano
+
+
+@pytest.mark.parametrize(("side", "batch"), [(64, 1), (96, 3)])
+def test_masks_come_back_through_their_boxes_at_any_size_and_batch(masked: Config, side: int, batch: int):
+    masked.data.augment.test_short_side = masked.data.augment.max_side = side
+    masked.eval.batch_size = batch
+    dataset = open_split(masked.data, "val")
+    metrics = evaluate(MaskOracle(dataset, masked), dataset, masked)
+    assert metrics["bbox/AP"] == pytest.approx(1)
+    assert metrics["segm/AP"] == pytest.approx(1)
+    assert {name for name in metrics if name.startswith("segm/")} == {
+        name.replace("bbox/", "segm/") for name in metrics if name.startswith("bbox/")
+    }
+
+
+def test_a_results_file_has_masks_that_score_the_same(masked: Config, tmp_path: Path):
+    dataset = open_split(masked.data, "val")
+    results = predict_dataset(MaskOracle(dataset, masked), dataset, masked)
+    metrics = evaluate(MaskOracle(dataset, masked), dataset, masked, results=results)
+    _ = (tmp_path / "predictions.json").write_text(json.dumps(results.to_json()))
+    truth = read_ground_truth(dataset.annotations)
+    read = read_results(tmp_path / "predictions.json", truth)
+    again = evaluate_coco(truth, read) | evaluate_coco(truth, read, iou_type="segm")
+    assert again == metrics
+
+
+def test_masks_are_encoded_beside_the_predictions_in_their_order(masked: Config):
+    """Also when they take longer than the model, and when the model fails."""
+    dataset = open_split(masked.data, "val")
+    masked.eval.batch_size = 1
+    model = MaskOracle(dataset, masked)
+    results = predict_dataset(model, dataset, masked)
+    batches = list(evaluation_batches(dataset, masked, rank=0, world_size=1))
+    shares = [batch_results(model.predict(loaded.batch), loaded.images, dataset.category_ids) for loaded in batches]
+    assert results.to_json() == [entry for share in shares for entry in share.to_json()]
+    model.index.popitem()
+    with pytest.raises(KeyError):
+        _ = predict_dataset(model, dataset, masked)
+
+
+def with_annotations(config: Config, folder: Path, change: Any) -> CocoDataset:
+    """The val set with its annotations changed."""
+    from resdet.data.coco import read_coco
+
+    source = open_split(config.data, "val")
+    truth = json.loads(source.annotations.read_text())
+    change(truth["annotations"])
+    path = folder / "changed.json"
+    _ = path.write_text(json.dumps(truth))
+    return read_coco(path, source.images)
+
+
+def test_images_with_objects_without_masks_are_left_out_of_the_figures_of_masks(masked: Config, tmp_path: Path):
+    def forget_first(annotations: list[dict[str, Any]]) -> None:
+        annotations[0] |= {"segmentation": []}
+        annotations[-1] |= {"segmentation": [[1, 2, 3]]}
+
+    dataset = with_annotations(masked, tmp_path, forget_first)
+    metrics = evaluate(MaskOracle(dataset, masked), dataset, masked)
+    assert metrics["segm/AP"] == metrics["bbox/AP"] == pytest.approx(1)
+    (warning,) = mask_gaps(dataset)
+    assert f"2 of {len(dataset.boxes)} annotations have no usable mask" in warning
+    assert "the 2 images with them are left out" in warning
+
+
+def test_data_without_masks_has_no_figures_of_masks(masked: Config, tmp_path: Path):
+    def forget(annotations: list[dict[str, Any]]) -> None:
+        for annotation in annotations:
+            del annotation["segmentation"]
+
+    dataset = with_annotations(masked, tmp_path, forget)
+    metrics = evaluate(MaskOracle(dataset, masked), dataset, masked)
+    assert metrics["bbox/AP"] == pytest.approx(1)
+    assert not any(name.startswith("segm/") for name in metrics)
+    assert "no annotation has a mask" in mask_gaps(dataset)[0]
+    assert mask_gaps(open_split(masked.data, "val")) == []
+
+
+def test_no_detections_have_no_masks_and_score_zero(masked: Config):
+    metrics = evaluate(Blind(), open_split(masked.data, "val"), masked)
+    assert metrics["bbox/AP"] == metrics["segm/AP"] == 0

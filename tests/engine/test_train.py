@@ -380,14 +380,14 @@ def test_a_signal_during_an_evaluation_saves_and_the_resumed_run_evaluates(
 ):
     import resdet.engine.evaluate as module
 
-    real = module.add_detections
+    real = module.predict_batch
 
-    def interrupted(*arguments: Any) -> None:
+    def interrupted(*arguments: Any) -> Any:
         os.kill(os.getpid(), signal.SIGTERM)
-        real(*arguments)
+        return real(*arguments)
 
     nano.eval.every = 2
-    monkeypatch.setattr(module, "add_detections", interrupted)
+    monkeypatch.setattr(module, "predict_batch", interrupted)
     with pytest.raises(Stopped, match=r"stopped by SIGTERM at step 2"):
         _ = train(nano, tmp_path / "run")
     assert checkpoints(tmp_path / "run")[-1].name == "step_00000002"
