@@ -21,6 +21,7 @@ COMMANDS = {
     "predict": "resdet.cli.predict",
     "score": "resdet.cli.score",
     "benchmark": "resdet.cli.benchmark",
+    "probe": "resdet.cli.probe",
     "check-data": "resdet.cli.check_data",
     "convert-weights": "resdet.cli.convert_weights",
 }

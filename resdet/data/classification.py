@@ -87,8 +87,8 @@ def cifar10(root: Path, split: str) -> LabelledImages:
     """
     folder = root / "cifar10" / CIFAR10.base_folder
     remedy = f"unpack {CIFAR10.filename} ({CIFAR10.url}) in {folder.parent}, or set data.root"
-    checksums = dict([*CIFAR10.train_list, *CIFAR10.test_list, (CIFAR10.meta["filename"], CIFAR10.meta["md5"])])
-    for name, checksum in checksums.items():
+    meta = [CIFAR10.meta["filename"], CIFAR10.meta["md5"]]
+    for name, checksum in (*CIFAR10.train_list, *CIFAR10.test_list, meta):
         if not (folder / name).is_file():
             raise UserError(f"{folder / name} is missing; {remedy}")
         if not check_integrity(folder / name, checksum):

@@ -1,0 +1,74 @@
+"""Look inside nets: gradient, response and update of each layer, over a few training steps.
+
+The measurements of He et al. 2015: whether gradients vanish (section 4.1), and how large the responses of plain and
+residual layers are (Fig. 7). Every combination of --backbones, --norms and --inits is a net; what is not given is as
+the config says. --runs looks at trained nets instead, on the first training batch of each.
+
+  resdet probe configs/cifar/patches.yaml --backbones plain20_cifar plain56_cifar --norms bn none --output probe
+  resdet probe configs/quickstart.yaml --backbones vgg16 resnet50 --kernels all --steps 20 --output probe
+  resdet probe --runs runs/plain20 runs/plain56 runs/resnet20 runs/resnet56 --output probe
+
+The output folder gets probe.html (a page of plots, one file) and probe.json (the numbers, by net, step and layer).
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("inputs", nargs="*", metavar="CONFIG | key=value", help="YAML files, then overrides of keys")
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder for probe.html, probe.json")
+    parser.add_argument("--backbones", nargs="+", default=[], metavar="NAME", help="nets to compare")
+    parser.add_argument("--norms", nargs="+", default=[], metavar="NORM", help="frozen_bn, bn, sync_bn, gn, none")
+    parser.add_argument(
+        "--inits", nargs="+", default=[], metavar="INIT", help="he (as built), xavier, gaussian (0.01), of the backbone"
+    )
+    parser.add_argument("--runs", nargs="+", type=Path, default=[], metavar="RUN", help="trained nets instead")
+    parser.add_argument("--kernels", choices=["3x3", "all"], default="3x3", help="which convolutions (%(default)s)")
+    parser.add_argument("--steps", type=int, default=10, metavar="N", help="updates (default: %(default)s)")
+    parser.add_argument("--every", type=int, default=5, metavar="N", help="look every N updates (default: %(default)s)")
+    parser.add_argument("--figure", type=Path, metavar="FILE", help="also draw the layers of the last look as a PNG")
+
+
+def run(args: argparse.Namespace) -> int:
+    from resdet.cli.train import split_inputs
+    from resdet.config import load_config
+    from resdet.errors import UserError
+
+    if args.steps < 1 or args.every < 1:
+        raise UserError(f"--steps {args.steps} --every {args.every}: both must be at least 1")
+    files, overrides = split_inputs(args.inputs)
+    if bool(files) == bool(args.runs):
+        raise UserError("give a CONFIG to probe nets from their start, or --runs to look at trained ones")
+    if args.runs and (overrides or args.backbones or args.norms or args.inits):
+        raise UserError("--runs are looked at as they were trained; leave out overrides, --backbones, --norms, --inits")
+
+    from resdet.analysis.signal import nets_of, nets_of_runs, probe
+    from resdet.analysis.signal_page import draw_figure, summary_rows, to_json, to_page, write
+
+    if args.runs:
+        nets = nets_of_runs(args.runs)
+    else:
+        nets = nets_of(load_config(*files, overrides=overrides), args.backbones, args.norms, args.inits)
+    seen = {}
+    for net in nets:
+        print(f"probing {net.name}", flush=True)
+        seen[net.name] = probe(net, steps=args.steps, every=args.every, kernels=args.kernels)
+    write(args.output, {"probe.html": to_page(seen), "probe.json": to_json(seen)})
+    if args.figure:
+        draw_figure(seen, args.figure)
+    print(aligned(summary_rows(seen)))
+    print(f"page: {args.output}/probe.html   numbers: {args.output}/probe.json")
+    return 0
+
+
+def aligned(rows: list[dict[str, str]]) -> str:
+    """A table as text: the first column to the left, the others to the right."""
+    lines = [list(rows[0]), *(list(row.values()) for row in rows)]
+    first, *widths = (max(map(len, column)) for column in zip(*lines, strict=True))
+    return "\n".join(
+        "  ".join([name.ljust(first), *(cell.rjust(width) for cell, width in zip(cells, widths, strict=True))])
+        for name, *cells in lines
+    )
