@@ -16,7 +16,7 @@ from resdet.data.loader import open_split
 from resdet.engine.checkpoint import ModelFile, find_model_file, load_weights, read_model_file, without_weights
 from resdet.engine.classify import evaluate_classifier, open_labelled
 from resdet.engine.distributed import World, choose_device, join_world
-from resdet.engine.evaluate import evaluate, predict_dataset
+from resdet.engine.evaluate import evaluate, mask_gaps, predict_dataset
 from resdet.engine.files import replace_file
 from resdet.engine.log import RunLog
 from resdet.engine.state import Metrics
@@ -44,7 +44,8 @@ def evaluate_checkpoint(path: Path, *, overrides: Sequence[str] = (), output: Pa
         model = model.to(device, memory_format=layout)  # pyright: ignore[reportCallIssue]
         dataset = open_split(config.data, "val")
         category_ids, absent = matched_categories(saved.class_names, dataset)
-        for warning in skipped + absent:
+        gaps = mask_gaps(dataset) if config.model.mask_head else []
+        for warning in skipped + absent + gaps:
             log.warn(warning)
         log.say(f"{file}: step {saved.step}; {dataset.report.summary()}")
         results = predict_dataset(

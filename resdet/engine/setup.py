@@ -18,6 +18,7 @@ from resdet.data.loader import open_split, subset
 from resdet.engine import checkpoint
 from resdet.engine.classify import LABELLED_SETS, ImageSet, open_labelled
 from resdet.engine.distributed import World
+from resdet.engine.evaluate import mask_gaps
 from resdet.engine.files import replace_file
 from resdet.engine.log import METRICS, forget_after
 from resdet.engine.optim import build_optimizer, learning_rate_scales, peak_learning_rate
@@ -88,6 +89,7 @@ def open_data(
     if config.data.train.name in LABELLED_SETS:
         raise UserError(f"data.train.name={config.data.train.name} has no boxes; it is for task=classification")
     train_set = open_split(config.data, "train")
+    check_masks(config, train_set)
     if overfit is not None:
         train_set = subset(train_set, overfit)
         return train_set, train_set
@@ -105,6 +107,15 @@ def check_categories(train_set: CocoDataset, val_set: CocoDataset) -> None:
         raise UserError(
             f"{val_set.annotations}: its categories differ from those of {train_set.annotations} (first at id {number},"
             f" {name!r}); train and val need the same list"
+        )
+
+
+def check_masks(config: Config, train_set: CocoDataset) -> None:
+    """Raises UserError when there is nothing for a mask head to learn from."""
+    if config.model.mask_head and not train_set.segmentations.present()[~train_set.crowd].any():
+        raise UserError(
+            f"{train_set.annotations}: no object has a mask (segmentation), which model.mask_head learns from;"
+            " set model.mask_head=null for boxes alone"
         )
 
 
@@ -248,7 +259,8 @@ def announce(state: TrainState, run: Run, source: Path | None, *, loaded: list[s
         log.say(f"learning rates of the layers: {low:.3g} to {high:.3g} times that (optim: {scales})")
     for line in loaded:
         log.say(line)
-    for warning in (*random_constants(config, state.model), *warnings):
+    gaps = mask_gaps(run.val_set) if config.model.mask_head and isinstance(run.val_set, CocoDataset) else []
+    for warning in (*random_constants(config, state.model), *gaps, *warnings):
         log.warn(warning)
     if source:
         log.say(f"resumed from {source} at step {state.step}")

@@ -181,7 +181,7 @@ def test_masks_are_encoded_beside_the_predictions_in_their_order(masked: Config)
     batches = list(evaluation_batches(dataset, masked, rank=0, world_size=1))
     shares = [batch_results(model.predict(loaded.batch), loaded.images, dataset.category_ids) for loaded in batches]
     assert results.to_json() == [entry for share in shares for entry in share.to_json()]
-    model.index.popitem()
+    _ = model.index.popitem()
     with pytest.raises(KeyError):
         _ = predict_dataset(model, dataset, masked)
 
@@ -227,3 +227,26 @@ def test_data_without_masks_has_no_figures_of_masks(masked: Config, tmp_path: Pa
 def test_no_detections_have_no_masks_and_score_zero(masked: Config):
     metrics = evaluate(Blind(), open_split(masked.data, "val"), masked)
     assert metrics["bbox/AP"] == metrics["segm/AP"] == 0
+
+
+def test_training_masks_without_a_mask_to_learn_from_is_an_error(masked: Config, tmp_path: Path):
+    def forget(annotations: list[dict[str, Any]]) -> None:
+        for annotation in annotations:
+            del annotation["segmentation"]
+
+    dataset = with_annotations(masked, tmp_path, forget)
+    masked.data.train.annotations, masked.data.train.images = str(dataset.annotations), str(dataset.images)
+    with pytest.raises(UserError, match=r"no object has a mask .* model\.mask_head=null"):
+        _ = train(masked, tmp_path / "run")
+
+
+def test_a_saved_model_of_masks_scores_what_it_scored_in_training(masked: Config, tmp_path: Path):
+    assert masked.model.mask_head
+    masked.model.mask_head.channels = 8
+    metrics = train(masked, tmp_path / "run")
+    assert metrics["segm/AP"] is not None
+    assert evaluate_checkpoint(tmp_path / "run", output=tmp_path / "figures") == metrics
+    for file in (tmp_path / "figures/predictions.json", tmp_path / "run/predictions.json"):
+        truth = read_ground_truth(open_split(masked.data, "val").annotations)
+        read = read_results(file, truth)
+        assert evaluate_coco(truth, read) | evaluate_coco(truth, read, iou_type="segm") == metrics
