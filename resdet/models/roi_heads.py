@@ -33,7 +33,7 @@ class DetectionLimits:
 
 
 # RoIAlign or RoIPool with its options filled in: (features, strides, boxes, levels) to regions.
-Pooling = Callable[[Sequence[Tensor], Sequence[int], Tensor, Tensor], Tensor]
+Pooling = Callable[[Sequence[Tensor], Sequence[int | float], Tensor, Tensor], Tensor]
 
 
 class RoIPooler(nn.Module):

@@ -30,7 +30,7 @@ def assign_levels(boxes: Float[Tensor, "*S 4"], finest: int, coarsest: int) -> I
 
 def roi_align(
     features: Sequence[Float[Tensor, "N C _h _w"]],
-    strides: Sequence[int],
+    strides: Sequence[int | float],
     boxes: Float[Tensor, "N R 4"],
     levels: Int64[Tensor, "N R"],
     *,

@@ -21,7 +21,7 @@ KERNELS = torch.ops.torchvision
 
 def adaptive_roi_align(
     features: Sequence[Float[Tensor, "N C _h _w"]],
-    strides: Sequence[int],
+    strides: Sequence[int | float],
     boxes: Float[Tensor, "N R 4"],
     levels: Int64[Tensor, "N R"],
     *,
@@ -38,7 +38,7 @@ def adaptive_roi_align(
 
 def roi_pool(
     features: Sequence[Float[Tensor, "N C _h _w"]],
-    strides: Sequence[int],
+    strides: Sequence[int | float],
     boxes: Float[Tensor, "N R 4"],
     levels: Int64[Tensor, "N R"],
     *,
