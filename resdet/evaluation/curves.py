@@ -53,7 +53,7 @@ class Calibration:
     2017), the mean gap weighted by the bins' counts; None without detections. Scores outside [0, 1] count at its ends.
     """
 
-    edges: Float64[np.ndarray, " B+1"]
+    edges: Float64[np.ndarray, " B1"]
     counts: Int64[np.ndarray, " B"]
     confidence: Float64[np.ndarray, " B"]  # NaN in an empty bin
     precision: Float64[np.ndarray, " B"]
