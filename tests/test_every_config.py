@@ -12,14 +12,16 @@ from resdet.data.loader import open_split, training_batches
 from resdet.engine.optim import build_optimizer
 from resdet.models.build import build_model
 
-CONFIGS = sorted(path for path in (Path(__file__).parents[1] / "configs").rglob("*.yaml") if path.parent.name != "cifar")
+CONFIGS = sorted(
+    path for path in (Path(__file__).parents[1] / "configs").rglob("*.yaml") if path.parent.name != "cifar"
+)
 SMALL = [
     "model.backbone.weights=null",  # which would have to be downloaded
     "data.train={name: shapes, annotations: null, images: null}",
     "data.shapes={train_images: 4, val_images: 2, size: 64, max_objects: 3, seed: 0}",
     "data.augment={short_side: [64], test_short_side: 64}",
-    "model.rpn={proposals_train: 50, proposals_test: 50}",  # few regions: conv5 of a C4 runs on each of them
-    "model.box_head={batch_size_per_image: 16, fc_dim: 64}",
+    "model.rpn={proposals_train: 20, proposals_test: 10}",  # few regions: conv5 of a C4 runs on each of them
+    "model.box_head={batch_size_per_image: 8, fc_dim: 64, detections: 5}",
     "data.workers=0",
     "train.batch_size=2",
 ]
@@ -44,5 +46,7 @@ def test_a_config_builds_steps_and_predicts(path: Path) -> None:
         assert parameter.isfinite().all(), name
         assert parameter.requires_grad or torch.equal(parameter, before[name]), f"{name} is frozen and moved"
     assert not torch.equal(model.get_parameter("rpn.head.cls_logits.weight"), before["rpn.head.cls_logits.weight"])
+    assert (config.model.mask_head is None) == (batch.targets is None or batch.targets.masks is None)
     detections = model.eval().predict(batch)
+    assert (config.model.mask_head is None) == (detections.masks is None)
     assert detections.boxes.shape == (2, config.model.box_head.detections, 4)
