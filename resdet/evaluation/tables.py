@@ -46,15 +46,15 @@ def print_figures(
     table.add_column("value", justify="right")
     table.add_column("", style="dim")
     for name, value in overall.items():
-        table.add_row(_printable(name), _number(value), _meaning(name))
+        table.add_row(_printable(name), _number(value), meaning(name))
     console.print(table)
-    by_class = _by_class(figures)
-    if by_class:
+    rows = by_class(figures)
+    if rows:
         console.print()
-        console.print(_class_table(by_class, console.width))
+        console.print(_class_table(rows, console.width))
 
 
-def _by_class(figures: Mapping[str, float | None]) -> dict[str, dict[str, float | None]]:
+def by_class(figures: Mapping[str, float | None]) -> dict[str, dict[str, float | None]]:
     """{"person": {"bbox/AP": .27, "bbox/AR": .41}, ...}; a class name may hold slashes itself."""
     rows: dict[str, dict[str, float | None]] = {}
     for name, value in figures.items():
@@ -97,7 +97,8 @@ def _number(value: float | None) -> Text:
     return Text("-", style="dim") if value is None else Text(f"{value:.3f}")
 
 
-def _meaning(name: str) -> str:
+def meaning(name: str) -> str:
+    """What a figure is, in words; empty for one that is not known."""
     kind, figure = name.split("/", 1)
     if kind == "voc":
         return "Pascal VOC average precision at IoU .50, mean over classes"
