@@ -91,6 +91,19 @@ class BoxHeadConfig:
 
 
 @dataclass
+class CascadeConfig:
+    """A box head for each overlap, on the boxes of the one before (Cai & Vasconcelos 2018).
+
+    All are as `box_head` says, but with class-agnostic boxes; the overlaps take the place of its `foreground_iou`.
+    """
+
+    ious: list[float] = field(default_factory=lambda: [0.5, 0.6, 0.7])  # a stage's foreground overlaps as much
+    delta_weights: list[list[float]] = field(  # of each stage: factors on dx, dy, dw, dh
+        default_factory=lambda: [[10.0, 10.0, 5.0, 5.0], [20.0, 20.0, 10.0, 10.0], [30.0, 30.0, 15.0, 15.0]]
+    )
+
+
+@dataclass
 class MaskHeadConfig:
     """The fully convolutional mask branch (He et al. 2017); with c4 it works on what the box head made of a region."""
 
@@ -109,7 +122,8 @@ class ModelConfig:
     neck: NeckConfig = field(default_factory=NeckConfig)
     anchors: AnchorConfig = field(default_factory=AnchorConfig)
     rpn: RPNConfig = field(default_factory=RPNConfig)
-    box_head: BoxHeadConfig = field(default_factory=BoxHeadConfig)
+    box_head: BoxHeadConfig | None = field(default_factory=BoxHeadConfig)  # null: the first stage alone
+    cascade: CascadeConfig | None = None  # model.cascade.ious=[0.5,0.6,0.7] makes it a Cascade R-CNN; not with c4
     mask_head: MaskHeadConfig | None = None  # model.mask_head.name=fcn makes a Faster R-CNN a Mask R-CNN
     num_classes: int | None = None  # follows from the data unless given
     weights: str | None = None  # a resdet checkpoint to start from
@@ -213,6 +227,38 @@ class EvalConfig:
 
 
 @dataclass
+class RefinementConfig:
+    """Regions are looked at again where the first look put them (He et al. 2015, appendix B)."""
+
+    nms_iou: float = 0.3  # over the union of both looks, in the place of model.box_head.nms_iou
+
+
+@dataclass
+class VotingConfig:
+    """A detection's box becomes the mean of the overlapping candidates of its class (Gidaris & Komodakis 2015)."""
+
+    iou: float = 0.5
+
+
+@dataclass
+class AugmentationConfig:
+    """Detections of several views of each image, put together."""
+
+    short_sides: list[int] = field(default_factory=list)  # pixels; none: data.augment.test_short_side alone
+    flip: bool = True  # each view mirrored as well
+
+
+@dataclass
+class TestConfig:
+    """What `resdet evaluate` and `resdet predict` add to a detector; evaluations in training go without."""
+
+    refinement: RefinementConfig | None = None
+    voting: VotingConfig | None = None
+    scales: list[int] | None = None  # short sides; each region is pooled from two adjacent ones, merged by maxout
+    augmentation: AugmentationConfig | None = None
+
+
+@dataclass
 class Config:
     task: str = "detection"  # detection | classification (the backbone, a global average pool and one linear layer)
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -220,6 +266,7 @@ class Config:
     train: TrainConfig = field(default_factory=TrainConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
+    test: TestConfig = field(default_factory=TestConfig)
 
 
 def load_config(*paths: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -379,14 +426,16 @@ BOUNDS = {
         "model.box_head.batch_size_per_image model.box_head.detections model.box_head.fc_dim data.augment.short_side "
         "data.augment.max_side data.augment.test_short_side data.shapes.train_images data.shapes.val_images "
         "data.shapes.max_objects model.num_classes model.anchors.sizes model.rpn.convs "
-        "model.mask_head.channels model.mask_head.resolution data.patches.train_images data.patches.val_images"
+        "model.mask_head.channels model.mask_head.resolution data.patches.train_images data.patches.val_images "
+        "test.scales test.augmentation.short_sides"
     ),
     (0, 1): (
         "model.rpn.positive_fraction model.rpn.foreground_iou model.rpn.background_iou model.rpn.nms_iou "
         "model.box_head.positive_fraction model.box_head.foreground_iou model.box_head.background_iou_low "
+        "model.cascade.ious "
         "model.box_head.score_threshold "
         "model.box_head.nms_iou data.augment.flip data.augment.photometric data.max_bad_fraction optim.milestones "
-        "optim.momentum optim.gamma optim.warmup_factor optim.layer_decay"
+        "optim.momentum optim.gamma optim.warmup_factor optim.layer_decay test.refinement.nms_iou test.voting.iou"
     ),
     (0, math.inf): (
         "optim.lr optim.weight_decay optim.norm_weight_decay optim.warmup_steps train.seed train.grad_clip eval.every "

@@ -1,11 +1,13 @@
 """Evaluate a trained detector: COCO's figures, as a table.
 
 A checkpoint carries its config and class names, so nothing else is needed; key=value overrides change the data or
-the evaluation. CHECKPOINT is a run (its newest checkpoint), a checkpoint's folder or a model.safetensors.
+the evaluation. CHECKPOINT is a run (its newest checkpoint), a checkpoint's folder or a model.safetensors. Several of
+them, of the same classes, are evaluated as an ensemble, with the data of the first.
 
   resdet evaluate runs/quickstart
   resdet evaluate runs/quickstart/checkpoints/$(cat runs/quickstart/best)
   resdet evaluate runs/quickstart data.val.annotations=my.json data.val.images=photos --output runs/mine
+  resdet evaluate runs/a runs/b test.refinement.nms_iou=0.3 test.voting.iou=0.5 test.augmentation.flip=true
 """
 
 from __future__ import annotations
@@ -16,8 +18,9 @@ from pathlib import Path
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command line."""
-    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a run, a checkpoint or a model file")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="overrides of keys of its config")
+    parser.add_argument(
+        "inputs", nargs="+", metavar="CHECKPOINT | key=value", help="runs, checkpoints or model files, then overrides"
+    )
     parser.add_argument(
         "--output", type=Path, metavar="DIR", help="write eval.json, predictions.json and drawings there"
     )
@@ -26,15 +29,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Evaluates, prints and writes; returns the exit code. Raises UserError for a user's mistake."""
     from resdet.cli.predict import draw_examples
+    from resdet.cli.train import split_inputs
     from resdet.engine.distributed import is_lead
     from resdet.engine.evaluate_checkpoint import evaluate_checkpoint
     from resdet.engine.log import printable
+    from resdet.errors import UserError
     from resdet.evaluation.tables import print_figures
+    from resdet.inference.build import build_detector
 
-    metrics = evaluate_checkpoint(args.checkpoint, overrides=args.overrides, output=args.output)
+    paths, overrides = split_inputs(args.inputs)
+    if not paths:
+        raise UserError("no CHECKPOINT given; name a run, such as runs/quickstart")
+    first, *also = map(Path, paths)
+    metrics = evaluate_checkpoint(first, also=also, overrides=overrides, output=args.output, prepare=build_detector)
     if is_lead():
-        print_figures({printable(name): value for name, value in metrics.items()}, title=str(args.checkpoint))
+        print_figures({printable(name): value for name, value in metrics.items()}, title=" + ".join(paths))
         if args.output:
             print(f"\nwritten: {args.output}/eval.json, {args.output}/predictions.json")
-            print(printable(draw_examples(args.checkpoint, args.output, overrides=args.overrides)))
+            print(printable(draw_examples(first, args.output, also=also, overrides=overrides)))
     return 0

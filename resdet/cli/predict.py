@@ -10,6 +10,7 @@ that cannot be read is named and left out, and the exit code is then 2.
 
   resdet predict runs/quickstart photos --output predictions
   resdet predict runs/quickstart/checkpoints/$(cat runs/quickstart/best) a.jpg b.jpg --output predictions --score 0.3
+  resdet predict runs/a photos test.refinement.nms_iou=0.3 test.voting.iou=0.5 --ensemble runs/b --output predictions
 """
 
 from __future__ import annotations
@@ -17,12 +18,11 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from resdet.engine.checkpoint import ModelFile
+    from resdet.engine.saved_models import SavedModel
     from resdet.inference.prediction_folder import PredictionFolder
     from resdet.inference.predictor import Predictor
 
@@ -32,28 +32,34 @@ PLAIN_EVERY = 10.0  # seconds between lines where there is no terminal
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command line."""
     parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a run, a checkpoint or a model file")
-    parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="images, or folders of images")
+    parser.add_argument("inputs", nargs="+", metavar="PATH | key=value", help="images or folders, then overrides")
+    parser.add_argument(
+        "--ensemble", action="append", type=Path, default=[], metavar="CHECKPOINT",
+        help="another model of the same classes, whose findings are joined in; may be given again",
+    )  # fmt: skip
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder for drawings and predictions")
     parser.add_argument("--score", type=float, default=0.5, help="smallest score of a box that is drawn (default: 0.5)")
 
 
 def run(args: argparse.Namespace) -> int:
     """Predicts, draws and writes; returns the exit code. Raises UserError for a user's mistake."""
+    from resdet.cli.train import split_inputs
     from resdet.errors import UserError
     from resdet.inference.image_list import find_images
 
     if not 0 <= args.score <= 1:
         raise UserError(f"--score {args.score:g} must lie between 0 and 1")
-    paths = find_images(args.paths)
+    inputs, overrides = split_inputs(args.inputs)
+    paths = find_images([Path(text) for text in inputs])
 
-    from resdet.engine.checkpoint import find_model_file
     from resdet.engine.log import printable
     from resdet.inference.prediction_folder import IMAGES, PREDICTIONS, PredictionFolder
 
-    file, skipped = find_model_file(args.checkpoint)
-    for line in skipped:
-        print(printable(f"warning: {line}"))
-    predictor, saved = load_predictor(file)
+    predictor, models = load_predictor([args.checkpoint, *args.ensemble], ["train.device=auto", *overrides])
+    for model in models:
+        for line in model.warnings:
+            print(printable(f"warning: {line}"))
+    file, saved = models[0].file, models[0].saved
     print(printable(f"{file}: step {saved.step}, {len(saved.class_names)} classes; images: {len(paths)}"))
     folder = PredictionFolder(
         args.output, paths, class_names=saved.class_names, category_ids=saved.category_ids, drawn_score=args.score
@@ -69,24 +75,18 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def load_predictor(file: Path, overrides: Sequence[str] = ("train.device=auto",)) -> tuple[Predictor, ModelFile]:
-    """A predictor of the model in a file, by the file's config with `key=value` overrides of it, and the file."""
-    import torch
-
-    from resdet.config import config_from_yaml, to_yaml
-    from resdet.engine.checkpoint import load_weights, read_model_file, without_weights
+def load_predictor(paths: Sequence[Path], overrides: Sequence[str]) -> tuple[Predictor, list[SavedModel]]:
+    """A predictor of the model of a checkpoint, or of an ensemble of several, by its config with overrides."""
     from resdet.engine.distributed import World, choose_device, uses_bf16
+    from resdet.engine.saved_models import built, place, read_models
+    from resdet.inference.build import build_detector
     from resdet.inference.predictor import Predictor
-    from resdet.models.build import build_model
 
-    saved = read_model_file(file)
-    config = config_from_yaml(to_yaml(saved.config), str(file), overrides)
+    models = read_models(paths, overrides)
+    config = models[0].saved.config
     device = choose_device(config.train.device, World())
-    model = build_model(without_weights(config).model, len(saved.class_names))
-    load_weights(model, saved.weights, str(file))
-    layout = torch.channels_last if config.train.channels_last else torch.contiguous_format
     predictor = Predictor(
-        model.to(device, memory_format=layout),  # pyright: ignore[reportCallIssue]
+        place(build_detector([built(model) for model in models], config), device, config.train),
         short_side=config.data.augment.test_short_side,
         max_side=config.data.augment.max_side,
         batch_size=config.eval.batch_size,
@@ -94,7 +94,7 @@ def load_predictor(file: Path, overrides: Sequence[str] = ("train.device=auto",)
         channels_last=config.train.channels_last,
         sixteen_bit=config.data.sixteen_bit,
     )
-    return predictor, replace(saved, config=config)
+    return predictor, models
 
 
 def predict(predictor: Predictor, paths: list[Path], folder: PredictionFolder) -> None:
@@ -133,19 +133,26 @@ def predict(predictor: Predictor, paths: list[Path], folder: PredictionFolder) -
     )
 
 
-def draw_examples(checkpoint: Path, output: Path, *, overrides: Sequence[str] = (), overfit: int | None = None) -> str:
+def draw_examples(
+    checkpoint: Path,
+    output: Path,
+    *,
+    also: Sequence[Path] = (),
+    overrides: Sequence[str] = (),
+    overfit: int | None = None,
+) -> str:
     """Draws what a saved model finds in its val set beside the ground truth, into `output`/drawings.
 
     Returns the line that says where, or why there are no drawings: training and evaluation, which end with them, have
     done their work. With `overfit` the images are the first so many training images.
     """
     from resdet.data.loader import open_split, subset
-    from resdet.engine.checkpoint import find_model_file
     from resdet.errors import UserError
     from resdet.inference.gallery import draw_gallery
 
     try:
-        predictor, saved = load_predictor(find_model_file(checkpoint)[0], overrides)
+        predictor, models = load_predictor([checkpoint, *also], overrides)
+        saved = models[0].saved
         data = saved.config.data
         dataset = subset(open_split(data, "train"), overfit) if overfit else open_split(data, "val")
         return f"drawings: {draw_gallery(predictor, dataset, saved.config, output, class_names=saved.class_names)}"

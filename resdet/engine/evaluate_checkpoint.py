@@ -7,51 +7,58 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from jaxtyping import Int64
 
-from resdet.config import Config, config_from_yaml, to_yaml
+from resdet.config import Config
 from resdet.data.coco import CocoDataset
 from resdet.data.loader import open_split
-from resdet.engine.checkpoint import ModelFile, find_model_file, load_weights, read_model_file, without_weights
+from resdet.engine.checkpoint import ModelFile, load_weights, without_weights
 from resdet.engine.classify import evaluate_classifier, open_labelled
 from resdet.engine.distributed import World, choose_device, join_world
 from resdet.engine.evaluate import evaluate, mask_gaps, predict_dataset
 from resdet.engine.files import replace_file
 from resdet.engine.log import RunLog
+from resdet.engine.saved_models import Prepare, built, only_model, place, read_models
 from resdet.engine.state import Metrics
 from resdet.errors import UserError
 from resdet.evaluation.coco import backend_name
-from resdet.models.build import build_classifier, build_model
+from resdet.models.build import build_classifier
 
 
-def evaluate_checkpoint(path: Path, *, overrides: Sequence[str] = (), output: Path | None = None) -> Metrics:
+def evaluate_checkpoint(
+    path: Path,
+    *,
+    also: Sequence[Path] = (),
+    overrides: Sequence[str] = (),
+    output: Path | None = None,
+    prepare: Prepare = only_model,
+) -> Metrics:
     """The figures of a saved model on its config's val set, with `key=value` overrides of that config.
 
-    `output` is a folder for eval.json and predictions.json (COCO results). Raises UserError for a damaged
-    checkpoint, a mistake in the overrides or data with none of the model's classes.
+    `prepare` makes the detector of it and of those in `also`, which must have its classes. `output` is a folder for
+    eval.json and predictions.json (COCO results). Raises UserError for a damaged checkpoint, a mistake in the
+    overrides, data with none of the model's classes, or models that `prepare` does not put together.
     """
-    file, skipped = find_model_file(path)
-    saved = read_model_file(file)
-    config = config_from_yaml(to_yaml(saved.config), str(file), overrides)
+    models = read_models([path, *also], overrides)
+    saved, config = models[0].saved, models[0].saved.config
     if config.task == "classification":
         return evaluate_saved_classifier(saved, config, output)
     with join_world(config.train.device) as world, RunLog(None, steps=saved.step, speaks=world.leads) as log:
-        device = choose_device(config.train.device, world)
-        model = build_model(without_weights(config).model, len(saved.class_names))
-        load_weights(model, saved.weights, str(file))
-        layout = torch.channels_last if config.train.channels_last else torch.contiguous_format
-        model = model.to(device, memory_format=layout)  # pyright: ignore[reportCallIssue]
+        detector = prepare([built(model) for model in models], config)
+        detector = place(detector, choose_device(config.train.device, world), config.train)
         dataset = open_split(config.data, "val")
         category_ids, absent = matched_categories(saved.class_names, dataset)
         gaps = mask_gaps(dataset) if config.model.mask_head else []
+        skipped = [warning for model in models for warning in model.warnings]
         for warning in skipped + absent + gaps:
             log.warn(warning)
-        log.say(f"{file}: step {saved.step}; {dataset.report.summary()}")
+        for model in models:
+            log.say(f"{model.file}: step {model.saved.step}")
+        log.say(dataset.report.summary())
         results = predict_dataset(
-            model, dataset, config, category_ids=category_ids, world=world, progress=log.evaluating
+            detector, dataset, config, category_ids=category_ids, world=world, progress=log.evaluating
         )
-        metrics = evaluate(model, dataset, config, results=results, world=world)
+        metrics = evaluate(detector, dataset, config, results=results, world=world)
         if output and world.leads:
             content = {**metrics, "backend": backend_name(config.eval.backend), "step": saved.step}
             write_json(output / "eval.json", content)

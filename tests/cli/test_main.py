@@ -17,7 +17,7 @@ from resdet.errors import UserError
 ROOT = Path(__file__).parents[2]
 OPTIONS = {
     "train": ["inputs", "--output", "--resume", "--dry-run", "--overfit"],
-    "evaluate": ["checkpoint", "overrides", "--output"],
+    "evaluate": ["inputs", "--output"],
 }
 
 

@@ -1,0 +1,76 @@
+"""Trained models read back for evaluation and prediction, one or several of the same classes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from resdet.config import Config, TrainConfig, config_from_yaml, to_yaml
+from resdet.engine.checkpoint import ModelFile, find_model_file, load_weights, read_model_file, without_weights
+from resdet.errors import UserError
+from resdet.models.build import build_model
+from resdet.models.rcnn import RCNN
+
+# What is made of trained models by a config, such as an ensemble: `predict` like a model's.
+Prepare = Callable[[Sequence[RCNN], Config], nn.Module]
+
+
+@dataclass(frozen=True)
+class SavedModel:
+    """A model file, its config with overrides; `warnings` name checkpoints that were skipped on the way to it."""
+
+    file: Path
+    saved: ModelFile
+    warnings: tuple[str, ...]
+
+
+def read_models(paths: Sequence[Path], overrides: Sequence[str]) -> list[SavedModel]:
+    """Each run, checkpoint or file; the overrides go for all.
+
+    Raises UserError for a damaged file, a mistake in the overrides, and where classes differ from the first's.
+    """
+    models = [_read(path, overrides) for path in paths]
+    first = models[0]
+    for other in models[1:]:
+        if other.saved.class_names != first.saved.class_names:
+            raise UserError(
+                f"{other.file}: its classes ({_listed(other.saved)}) are not those of {first.file}"
+                f" ({_listed(first.saved)}); an ensemble needs the same names in the same order"
+            )
+    return models
+
+
+def only_model(models: Sequence[RCNN], config: Config) -> nn.Module:
+    """The model as it was trained, without anything around it."""
+    if len(models) != 1:
+        raise UserError(f"{len(models)} models are one detector only as an ensemble; give one")
+    return models[0]
+
+
+def place(model: nn.Module, device: torch.device, train: TrainConfig) -> nn.Module:
+    """On its device, in its memory format and in evaluation mode."""
+    layout = torch.channels_last if train.channels_last else torch.contiguous_format
+    return model.to(device, memory_format=layout).eval()  # pyright: ignore[reportCallIssue]
+
+
+def built(model: SavedModel) -> RCNN:
+    """With its weights, on the CPU."""
+    rcnn = build_model(without_weights(model.saved.config).model, len(model.saved.class_names))
+    load_weights(rcnn, model.saved.weights, str(model.file))
+    return rcnn
+
+
+def _read(path: Path, overrides: Sequence[str]) -> SavedModel:
+    file, skipped = find_model_file(path)
+    saved = read_model_file(file)
+    config = config_from_yaml(to_yaml(saved.config), str(file), overrides)
+    return SavedModel(file, replace(saved, config=config), tuple(skipped))
+
+
+def _listed(saved: ModelFile) -> str:
+    names = saved.class_names
+    return ", ".join(names[:5]) + (" ..." if len(names) > 5 else "")
