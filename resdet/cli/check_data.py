@@ -22,7 +22,9 @@ SIZES = (("small (under 32 x 32)", 0, 32**2), ("medium", 32**2, 96**2), ("large 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command line."""
-    parser.add_argument("annotations", metavar="ANNOTATIONS", help="annotation file, COCO json")
+    parser.add_argument(
+        "annotations", metavar="ANNOTATIONS", help="COCO json, or a VOC split (ImageSets/Main/train.txt)"
+    )
     parser.add_argument("images", metavar="IMAGES", help="folder that its file names are relative to")
     parser.add_argument("--decode", action="store_true", help="also decode every image (minutes for 100,000)")
     parser.add_argument("--strict", action="store_true", help="anything skipped or mended is an error")
@@ -35,9 +37,11 @@ def run(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from resdet.data.coco import read_coco
+    from resdet.data.voc import annotation_file
     from resdet.errors import UserError
 
-    dataset = read_coco(Path(args.annotations), Path(args.images))
+    images = Path(args.images)
+    dataset = read_coco(annotation_file(Path(args.annotations), images), images)
     report = dataset.report
     console = Console()
     console.print(_plain(report.annotations), soft_wrap=True)
@@ -76,6 +80,7 @@ def _overview(dataset: CocoDataset) -> Table:
         ("  objects", report.objects),
         *((f"    {name}", int(((areas >= low) & (areas < high)).sum())) for name, low, high in SIZES),
         ("  crowd regions", report.crowd),
+        ("  difficult objects", report.difficult),
         ("masks", report.masks),
         ("classes", len(report.class_counts)),
     )

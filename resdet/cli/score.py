@@ -12,7 +12,9 @@ METRICS = ("coco", "voc07", "voc12", "recall")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command line."""
-    parser.add_argument("ground_truth", metavar="GROUND_TRUTH", help="annotations, COCO json")
+    parser.add_argument(
+        "ground_truth", metavar="GROUND_TRUTH", help="COCO json, or a VOC split (ImageSets/Main/test.txt)"
+    )
     parser.add_argument("results", metavar="RESULTS", help="detections, COCO results json (predictions.json)")
     parser.add_argument(
         "--metric",
@@ -32,6 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Scores, prints and writes; returns the exit code. Raises UserError for input that cannot be scored."""
+    from pathlib import Path
+
+    from resdet.data.voc import annotation_file
     from resdet.errors import UserError
     from resdet.evaluation.coco import backend_name, evaluate_coco, read_ground_truth, read_results
     from resdet.evaluation.proposals import evaluate_proposals
@@ -41,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     if args.metric.startswith("voc") and args.iou_type == "segm":
         raise UserError(f"--metric {args.metric} compares boxes; leave out --iou-type segm")
     backend = VOC_BACKEND if args.metric.startswith("voc") else backend_name(args.backend)
-    ground_truth = read_ground_truth(args.ground_truth)
+    ground_truth = read_ground_truth(annotation_file(Path(args.ground_truth)))
     results = read_results(args.results, ground_truth)
     if args.metric == "coco":
         figures = evaluate_coco(ground_truth, results, iou_type=args.iou_type, backend=args.backend)

@@ -26,6 +26,7 @@ class AnnotationRecord(msgspec.Struct, gc=False):
     bbox: tuple[float, float, float, float]  # x, y, width, height
     area: float | None = None
     iscrowd: int | bool = 0
+    difficult: int | bool | None = None  # Pascal VOC's
     segmentation: msgspec.Raw = msgspec.Raw(b"[]")  # a view of the file, parsed later in chunks
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from jaxtyping import Int64, UInt8
 from torchvision.datasets import CIFAR10
 from torchvision.datasets.utils import check_integrity
 
+from resdet.data.cache import cache_folder
 from resdet.data.collate import ImageInfo, LoadedBatch
 from resdet.data.samplers import BatchOrder, rank_slice, sample_seed
 from resdet.data.shapes import CLASSES, SPLITS, draw_scene
@@ -103,7 +103,7 @@ def shapes_patches(split: str, *, count: int, size: int, seed: int) -> LabelledI
 
     Drawn once, then read from the cache ($RESDET_CACHE, else ~/.cache/resdet).
     """
-    cache = Path(os.environ.get("RESDET_CACHE") or Path.home() / ".cache" / "resdet")
+    cache = cache_folder()
     file = cache / f"patches-v{PATCHES_VERSION}-{size}px-{split}{count}-seed{seed}.npz"
     if not file.is_file():
         drawn = [

@@ -40,7 +40,8 @@ class PackedStrings:
 class CocoDataset:
     """N images in the file's order and their M annotations, grouped by image; K classes by ascending category id.
 
-    Boxes are (x1, y1, x2, y2) in pixels of the original image, inside it and with a positive area.
+    Boxes are (x1, y1, x2, y2) in pixels of the original image, inside it and with a positive area. `crowd` marks
+    what is neither to be found nor held against a detector in training: crowd regions and difficult objects.
     `classes[label]` and `category_ids[label]` name a label; evaluation maps back through the latter.
     """
 
@@ -74,7 +75,7 @@ class CocoDataset:
         return self.images / self.file_names[index]
 
     def objects_per_image(self) -> Int64[np.ndarray, " N"]:
-        """How many annotations that are not crowd each image has."""
+        """How many annotations that are to be found each image has."""
         image = np.repeat(np.arange(len(self)), np.diff(self.offsets))
         return np.bincount(image[~self.crowd], minlength=len(self))
 
@@ -137,7 +138,7 @@ def read_coco(
         offsets=row_offsets(np.bincount(objects.image_index, minlength=len(image_ids))),
         boxes=objects.boxes.astype(np.float32),
         labels=objects.labels,
-        crowd=objects.crowd,
+        crowd=objects.crowd | objects.difficult,
         areas=objects.areas.astype(np.float32),
         annotation_ids=objects.ids,
         segmentations=packed.masks,
@@ -152,9 +153,10 @@ def _report(
     kept: Objects,
     packed: PackedMasks,
 ) -> DataReport:
-    objects_in = np.bincount(kept.image_index[~kept.crowd], minlength=len(file.images))
-    crowd_in = np.bincount(kept.image_index[kept.crowd], minlength=len(file.images))
-    by_class = np.bincount(kept.labels[~kept.crowd], minlength=len(class_names)).tolist()
+    left_out = kept.crowd | kept.difficult
+    objects_in = np.bincount(kept.image_index[~left_out], minlength=len(file.images))
+    crowd_in = np.bincount(kept.image_index[left_out], minlength=len(file.images))
+    by_class = np.bincount(kept.labels[~left_out], minlength=len(class_names)).tolist()
     renamed = len(set(class_names) - {category.name for category in file.categories})
     fixed = kept.fixed | {reason: Note.of(kept.ids[rows]) for reason, rows in packed.clipped.items()}
     if renamed:
@@ -169,7 +171,8 @@ def _report(
         annotations_read=len(file.annotations),
         annotations_kept=len(kept.rows),
         objects=int(objects_in.sum()),
-        crowd=int(crowd_in.sum()),
+        crowd=int(kept.crowd.sum()),
+        difficult=int((kept.difficult & ~kept.crowd).sum()),
         masks=int(packed.masks.present().sum()),
         class_counts=dict(zip(class_names, by_class, strict=True)),
         skipped=kept.skipped,

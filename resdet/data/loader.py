@@ -21,6 +21,8 @@ from resdet.data.masks import box_frame_masks
 from resdet.data.samplers import BatchOrder, evaluation_order, rank_slice, sample_seed
 from resdet.data.shapes import shapes_folder
 from resdet.data.transforms import Augmentation
+from resdet.data.voc import KNOWN_SETS as VOC_SETS
+from resdet.data.voc import annotation_file, known_split
 from resdet.errors import UserError, did_you_mean
 
 KNOWN_SETS = {  # name -> split -> (annotation file, images folder), below data.root
@@ -46,15 +48,17 @@ def open_split(data: DataConfig, split: str) -> CocoDataset:
 def _split_files(data: DataConfig, split: str) -> tuple[Path, Path]:
     chosen = {"train": data.train, "val": data.val}[split]
     if chosen.annotations and chosen.images:
-        return Path(chosen.annotations), Path(chosen.images)
+        return annotation_file(Path(chosen.annotations), Path(chosen.images)), Path(chosen.images)
     if chosen.annotations or chosen.images:
         absent = "images" if chosen.annotations else "annotations"
         raise UserError(f"data.{split}.{absent} is not given; data.{split}.annotations and .images go together")
     if chosen.name == "shapes":
         folder = shapes_folder(**asdict(data.shapes))
         return folder / "annotations" / f"instances_{split}.json", folder / split
+    if chosen.name in VOC_SETS:
+        return known_split(Path(data.root) / "VOCdevkit", chosen.name, split)
     if chosen.name not in KNOWN_SETS:
-        known = ("shapes", *KNOWN_SETS)
+        known = ("shapes", *KNOWN_SETS, *VOC_SETS)
         raise UserError(f"data.{split}.name={chosen.name} is no known data set{did_you_mean(chosen.name, known)}")
     annotations, images = (Path(data.root) / part for part in KNOWN_SETS[chosen.name][split])
     for path in (annotations, images):

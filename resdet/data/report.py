@@ -31,12 +31,13 @@ class DataReport:
     images_folder: str
     images: int
     images_without_objects: int
-    images_with_crowd_only: int
+    images_with_crowd_only: int  # or difficult objects
     missing_files: list[str]
     annotations_read: int
     annotations_kept: int
-    objects: int  # kept and not crowd
+    objects: int  # kept, and neither crowd nor difficult
     crowd: int
+    difficult: int  # not trained on
     masks: int
     class_counts: dict[str, int]  # objects a class
     skipped: dict[str, Note]
@@ -50,6 +51,7 @@ class DataReport:
         counts = [
             f"{self.annotations}: {self.images} images, {self.objects} objects, {len(self.class_counts)} classes",
             f"{self.crowd} crowd" if self.crowd else "",
+            f"{self.difficult} difficult" if self.difficult else "",
             f"{len(self.missing_files)} image files missing" if self.missing_files else "",
             *(f"skipped {note.count} ({reason})" for reason, note in self.skipped.items()),
             *(f"left out {note.count} masks ({reason})" for reason, note in self.skipped_masks.items()),

@@ -6,7 +6,6 @@ Every image is a pure function of (seed, split, index), so the same parameters g
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -19,6 +18,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64, UInt8
 from pycocotools import mask as coco_mask
 
+from resdet.data.cache import cache_folder
 from resdet.data.textures import background, colour, fill
 from resdet.errors import UserError
 
@@ -40,7 +40,7 @@ def shapes_folder(*, train_images: int, val_images: int, size: int, max_objects:
     Holds annotations/instances_{train,val}.json and the images in train/ and val/. `size` is the side of the
     square images in pixels. The folder appears complete or not at all, however many processes ask at once.
     """
-    cache = Path(os.environ.get("RESDET_CACHE") or Path.home() / ".cache" / "resdet")
+    cache = cache_folder()
     folder = cache / f"shapes-v{VERSION}-{size}px-{train_images}+{val_images}-max{max_objects}-seed{seed}"
     if folder.is_dir():
         return folder

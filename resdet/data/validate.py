@@ -34,6 +34,7 @@ class Objects:
     labels: Int64[np.ndarray, " M"]
     boxes: Float64[np.ndarray, "M 4"]  # xyxy
     crowd: Bool[np.ndarray, " M"]
+    difficult: Bool[np.ndarray, " M"]
     areas: Float64[np.ndarray, " M"]
     heights: Int64[np.ndarray, " M"]  # of the image each lies in
     widths: Int64[np.ndarray, " M"]
@@ -99,6 +100,7 @@ def objects(file: AnnotationFile, image_ids: Int64[np.ndarray, " N"], category_i
         raise UserError(f"{file.path}: duplicate annotation ids: {_listed(repeated)}; give each its own id")
     crowd = np.fromiter((record.iscrowd for record in records), np.float64, count)
     _require(file, (crowd == 0) | (crowd == 1), "iscrowd", "must be 0 or 1")
+    difficult = np.fromiter((bool(record.difficult) for record in records), bool, count)
     category = np.fromiter((record.category_id for record in records), np.int64, count)
     labels, known = _positions(category_ids, category)
     _require(file, known, "category_id", f"not in the file's categories ({_listed(category_ids.tolist())})")
@@ -136,6 +138,7 @@ def objects(file: AnnotationFile, image_ids: Int64[np.ndarray, " N"], category_i
         labels=labels[rows],
         boxes=boxes[rows],
         crowd=crowd[rows] == 1,
+        difficult=difficult[rows],
         areas=areas[rows],
         heights=heights[rows],
         widths=widths[rows],
