@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -12,6 +14,18 @@ from pycocotools import mask as pycocotools_mask
 from resdet.data.segmentation import Segmentations, decompress
 
 coco_mask: Any = pycocotools_mask  # its annotations refuse polygons
+
+
+@dataclass(frozen=True)
+class MaskWindow:
+    """The part of an image that holds a mask, 0 or 1 in each pixel, and the part's corner in the image."""
+
+    pixels: UInt8[np.ndarray, "h w"]
+    x: int
+    y: int
+
+
+EMPTY = MaskWindow(np.zeros((0, 0), np.uint8), 0, 0)
 
 
 def box_frame_masks(
@@ -30,46 +44,53 @@ def box_frame_masks(
     """
     masks = np.zeros((len(rows), resolution, resolution), np.uint8)
     for mask, row, frame in zip(masks, rows.tolist(), frames.astype(np.float64), strict=True):
-        pixels, corner = mask_pixels(segmentations, row, height, width)
-        if pixels.size:
-            mask[:] = _coverage(pixels, frame - np.tile(corner, 2), resolution)
+        window = mask_window(segmentations, row, height, width)
+        if window.pixels.size:
+            mask[:] = _coverage(window.pixels, frame - np.tile((window.x, window.y), 2), resolution)
     return masks
 
 
-def mask_pixels(
-    segmentations: Segmentations, row: int, height: int, width: int
-) -> tuple[UInt8[np.ndarray, "h w"], Int64[np.ndarray, "2"]]:
-    """The window that holds an annotation's mask, 0 or 1 in each pixel exactly as COCO's evaluation has them, and the
-    window's corner (x, y) in the image; an empty window where there is no mask."""
+def mask_window(segmentations: Segmentations, row: int, height: int, width: int) -> MaskWindow:
+    """An annotation's mask, pixel by pixel as COCO's evaluation has it; an empty window where there is none."""
     runs = segmentations.run_lengths(row)
     if len(runs):
-        return run_pixels(runs, height)
+        return run_window(runs, height)
     polygons = segmentations.polygons(row)
     if not polygons:
-        return np.zeros((0, 0), np.uint8), np.zeros(2, np.int64)
+        return EMPTY
     vertices = np.concatenate(polygons)
     low = np.maximum(np.floor(vertices.min(0)) - 1, 0)  # the rasteriser rounds outlines to fifths of a pixel
     high = np.minimum(np.ceil(vertices.max(0)) + 1, (width, height))
     across, down = (high - low).astype(np.int64).tolist()
     moved = [(polygon - low).ravel().tolist() for polygon in polygons]
-    drawn = decompress(coco_mask.merge(coco_mask.frPyObjects(moved, down, across))["counts"].decode())
-    assert drawn is not None
-    pixels, corner = run_pixels(drawn, down)
-    return pixels, corner + low.astype(np.int64)
+    left, top = low.astype(np.int64).tolist()
+    window = encoded_window(coco_mask.merge(coco_mask.frPyObjects(moved, down, across)))
+    return MaskWindow(window.pixels, left + window.x, top + window.y)
 
 
-def run_pixels(runs: Integer[np.ndarray, " n"], height: int) -> tuple[UInt8[np.ndarray, "h w"], Int64[np.ndarray, "2"]]:
-    """The columns that a run-length encoding of an image of so many rows reaches, and their corner (x, y)."""
+def encoded_window(mask: Mapping[str, Any]) -> MaskWindow:
+    """A sound run-length encoding in COCO's compressed form, {size, counts}, as pixels."""
+    counts = mask["counts"]
+    runs = decompress(counts.decode() if isinstance(counts, bytes) else counts)
+    assert runs is not None, "no run-length encoding"
+    return run_window(runs, mask["size"][0])
+
+
+def run_window(runs: Integer[np.ndarray, " n"], height: int) -> MaskWindow:
+    """Run lengths over the columns of an image of so many rows, background first, as pixels."""
     ends = np.cumsum(runs, dtype=np.int64)
     starts, stops = ends[:-1:2], ends[1::2]  # of the foreground
     if not len(starts):
-        return np.zeros((0, 0), np.uint8), np.zeros(2, np.int64)
+        return EMPTY
     first, last = int(starts[0]) // height, -(-int(stops[-1]) // height)
     steps = np.zeros((last - first) * height + 1, np.int8)
     np.add.at(steps, starts - first * height, 1)  # runs of length 0 meet at one pixel
     np.add.at(steps, stops - first * height, -1)
     columns = np.cumsum(steps[:-1], dtype=np.int8).view(np.uint8).reshape(last - first, height)
-    return columns.T, np.array([first, 0])
+    rows = np.flatnonzero(columns.any(axis=0))
+    if not len(rows):
+        return EMPTY
+    return MaskWindow(np.ascontiguousarray(columns[:, rows[0] : rows[-1] + 1].T), first, int(rows[0]))
 
 
 def _coverage(
@@ -77,7 +98,7 @@ def _coverage(
 ) -> UInt8[np.ndarray, "B B"]:
     """The exact share of each cell that set pixels cover: between pixel corners the integral image is bilinear."""
     x1, y1, x2, y2 = frame.tolist()
-    integral = cv2.integral(np.ascontiguousarray(pixels))
+    integral = cv2.integral(pixels)
     table = _between(integral, np.linspace(y1, y2, resolution + 1))
     table = _between(table.T, np.linspace(x1, x2, resolution + 1)).T
     covered = np.diff(np.diff(table, axis=0), axis=1)

@@ -1,4 +1,4 @@
-"""Pictures of detections: boxes, name tags, and sheets that set pictures side by side.
+"""Pictures of detections: masks, boxes, name tags, and sheets that set pictures side by side.
 
 Images are RGB uint8 (H, W, 3). Lines and tags are blended with exact coverage, so edges are smooth at any scale.
 """
@@ -14,12 +14,12 @@ from jaxtyping import Float, Float32, Int, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 from resdet.data.images import resize
+from resdet.data.masks import MaskWindow
+from resdet.inference.mask_drawing import DARK, Color, blend, paint_mask, resized
 
-Color = tuple[int, int, int]
 Rect = tuple[float, float, float, float]  # x1, y1, x2, y2
 
 GOLDEN_ANGLE = 137.508  # degrees: neighbours in the palette are far apart, and no later colour falls on an early one
-DARK: Color = (20, 22, 26)
 PAPER: Color = (250, 250, 248)
 LARGEST_ENLARGEMENT = 8
 LARGEST_SIDE = 4096  # pixels of a drawing: what shows more takes gigabytes and is not looked at
@@ -50,10 +50,11 @@ def draw_detections(
     scores: Float[np.ndarray, " n"] | None,
     class_names: Sequence[str],
     *,
+    masks: Sequence[MaskWindow] | None = None,
     min_side: int = 480,
     most_tags: int = 40,
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """The image with its boxes and tags; the image handed over is left as it is.
+    """The image with its masks, boxes and tags; the image handed over is left as it is.
 
     `boxes` are (x1, y1, x2, y2) in pixels of the image, what lies outside is cut off. `scores` None draws names
     alone, as for ground truth. An image whose shorter side is below `min_side` is enlarged (0: it is not), and one
@@ -66,9 +67,13 @@ def draw_detections(
     shown = [i for i in _best_first(boxes, scores) if _visible(boxes[i] * scale, height, width)]
     rects = {i: _clipped(boxes[i] * scale, height, width) for i in shown}
     line = float(np.clip(min(height, width) / 230, 2, 10))
+    if masks is not None:
+        for i in reversed(shown):
+            paint_mask(canvas, resized(masks[i], scale), class_color(int(labels[i])), line)
+    frame = line if masks is None else line / 2  # the mask says where the object is
     for i in reversed(shown):  # the best on top
-        _frame(canvas, rects[i], line + 2, DARK, 0.55)
-        _frame(canvas, _shrunk(rects[i], 1.0), line, class_color(int(labels[i])), 1.0)
+        _frame(canvas, rects[i], frame + 2, DARK, 0.55)
+        _frame(canvas, _shrunk(rects[i], 1.0), frame, class_color(int(labels[i])), 1.0)
     crowding = float(np.clip(np.sqrt(12 / max(1, len(shown))), 0.75, 1))
     font_size = float(round(float(np.clip(min(height, width) / 30, 15, 42) * crowding)))
     placed: list[Rect] = []
@@ -133,7 +138,7 @@ def _cell(image: UInt8[np.ndarray, "_ _ 3"], caption: str, width: int) -> UInt8[
         return picture
     text = _text_mask(caption, float(np.clip(width / 28, 12, 24)))[:, : width - 4]
     strip = np.full((text.shape[0] + 4, width, 3), PAPER, dtype=np.float32)
-    _blend(strip[2 : 2 + text.shape[0], 2 : 2 + text.shape[1]], DARK, text)
+    blend(strip[2 : 2 + text.shape[0], 2 : 2 + text.shape[1]], DARK, text)
     return np.concatenate([np.round(strip).astype(np.uint8), picture])
 
 
@@ -194,17 +199,13 @@ def _fill(canvas: Float32[np.ndarray, "h w 3"], rect: Rect, color: Color, alpha:
     height, width = canvas.shape[:2]
     rows, row_cover = _coverage(rect[1], rect[3], height)
     columns, column_cover = _coverage(rect[0], rect[2], width)
-    _blend(canvas[rows, columns], color, alpha * np.outer(row_cover, column_cover))
+    blend(canvas[rows, columns], color, alpha * np.outer(row_cover, column_cover))
 
 
 def _coverage(low: float, high: float, length: int) -> tuple[slice, Float[np.ndarray, " n"]]:
     first, last = max(0, int(np.floor(low))), min(length, int(np.ceil(high)))
     pixels = np.arange(first, max(first, last))
     return slice(first, max(first, last)), np.clip(np.minimum(pixels + 1, high) - np.maximum(pixels, low), 0, 1)
-
-
-def _blend(region: Float32[np.ndarray, "h w 3"], color: Color, cover: Float[np.ndarray, "h w"]) -> None:
-    region += (np.array(color, dtype=np.float32) - region) * cover[..., None].astype(np.float32)
 
 
 def _tag_text(class_names: Sequence[str], label: int, score: float | None) -> str:
@@ -276,4 +277,4 @@ def _stamp(canvas: Float32[np.ndarray, "h w 3"], spot: Rect, tag: Float[np.ndarr
     luminance = np.dot(color, (0.299, 0.587, 0.114))
     ink: Color = DARK if luminance > 120 else (255, 255, 255)
     cover = tag[: height - y, : width - x]
-    _blend(canvas[y : y + cover.shape[0], x : x + cover.shape[1]], ink, cover)
+    blend(canvas[y : y + cover.shape[0], x : x + cover.shape[1]], ink, cover)

@@ -12,9 +12,11 @@ from jaxtyping import Float32, Int64, UInt8
 from resdet.config import Config
 from resdet.data.coco import CocoDataset
 from resdet.data.images import ImageError, read_image, resize
+from resdet.data.masks import MaskWindow, mask_window
 from resdet.errors import UserError
 from resdet.inference.drawing import PAPER, draw_detections, grid, side_by_side
 from resdet.inference.image_list import drawing_names
+from resdet.inference.mask_drawing import resized
 from resdet.inference.prediction_folder import save_drawing, writing
 from resdet.inference.predictor import Predictor
 
@@ -35,6 +37,8 @@ class Example:
     boxes: Float32[np.ndarray, "d 4"]
     labels: Int64[np.ndarray, " d"]
     scores: Float32[np.ndarray, " d"]
+    true_masks: tuple[MaskWindow, ...] | None = None  # beside predicted ones
+    masks: tuple[MaskWindow, ...] | None = None
 
     @property
     def aspect(self) -> float:
@@ -46,15 +50,26 @@ class Example:
         inner = max(1, round(self.image.shape[1] * scale))
         image = resize(self.image, (max(1, round(self.image.shape[0] * scale)), inner))
         image = np.pad(image, ((0, 0), (0, width - inner), (0, 0)), constant_values=PAPER[0])
-        scale = np.float32(scale)
-        return replace(self, image=image, true_boxes=self.true_boxes * scale, boxes=self.boxes * scale)
+        factor = np.float32(scale)
+        return replace(
+            self,
+            image=image,
+            true_boxes=self.true_boxes * factor,
+            boxes=self.boxes * factor,
+            true_masks=self.true_masks and tuple(resized(mask, scale) for mask in self.true_masks),
+            masks=self.masks and tuple(resized(mask, scale) for mask in self.masks),
+        )
 
     def drawn(
         self, names: Sequence[str], *, min_side: int
     ) -> tuple[UInt8[np.ndarray, "h w 3"], UInt8[np.ndarray, "h w 3"]]:
         """Truth and predictions."""
-        truth = draw_detections(self.image, self.true_boxes, self.true_labels, None, names, min_side=min_side)
-        found = draw_detections(self.image, self.boxes, self.labels, self.scores, names, min_side=min_side)
+        truth = draw_detections(
+            self.image, self.true_boxes, self.true_labels, None, names, masks=self.true_masks, min_side=min_side
+        )
+        found = draw_detections(
+            self.image, self.boxes, self.labels, self.scores, names, masks=self.masks, min_side=min_side
+        )
         return truth, found
 
 
@@ -132,6 +147,10 @@ def _examples(
         found = predictor.predict([image])[0]
         shown, rows = found.scores >= DRAWN_SCORE, dataset.rows(index)
         single = ~dataset.crowd[rows]
+        masks, true_masks = found.windows(shown), None
+        if masks is not None:
+            objects = (np.flatnonzero(single) + rows.start).tolist()
+            true_masks = tuple(mask_window(dataset.segmentations, row, height, width) for row in objects)
         yield Example(
             file_name=dataset.file_names[index],
             image=image,
@@ -140,6 +159,8 @@ def _examples(
             boxes=found.boxes[shown],
             labels=labels[found.labels[shown]],
             scores=found.scores[shown],
+            true_masks=true_masks,
+            masks=None if masks is None else tuple(masks),
         )
 
 

@@ -18,6 +18,7 @@ from resdet.errors import UserError
 from resdet.inference.drawing import draw_detections
 from resdet.inference.image_list import drawing_names
 from resdet.inference.predictor import ImagePrediction
+from resdet.ops.pasting import RunLengths
 
 PREDICTIONS, IMAGES = "predictions.json", "images.json"
 UNFINISHED = f".{PREDICTIONS}.tmp"
@@ -27,7 +28,8 @@ class PredictionFolder:
     """Takes predictions one by one; on leaving, also after an error or a signal, what it got is complete.
 
     predictions.json has COCO's results form with the file's name beside its image id: a list of
-    {image_id, file_name, category_id, bbox (x, y, width, height in pixels of the upright image), score}.
+    {image_id, file_name, category_id, bbox (x, y, width, height in pixels of the upright image), score}, and
+    segmentation, a run-length encoding, from a detector of masks.
     images.json lists the images with id, file_name, drawing, height and width, the skipped ones with their problem,
     and the categories. Image ids count the files from 1. Drawings have the boxes with at least `drawn_score`.
     """
@@ -90,6 +92,7 @@ class PredictionFolder:
             prediction.labels[shown],
             prediction.scores[shown],
             self.class_names,
+            masks=prediction.windows(shown),
         )
         with writing(self.folder):
             save_drawing(self.folder / entry["drawing"], drawing)
@@ -107,13 +110,15 @@ class PredictionFolder:
         corners = prediction.boxes.astype(np.float64)
         boxes = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1).tolist()
         labels, scores = prediction.labels.tolist(), prediction.scores.tolist()
-        for box, label, score in zip(boxes, labels, scores, strict=True):
+        masks = [{}] * len(boxes) if prediction.masks is None else map(_segmentation, prediction.masks)
+        for box, label, score, mask in zip(boxes, labels, scores, masks, strict=True):
             yield {
                 "image_id": entry["id"],
                 "file_name": entry["file_name"],
                 "category_id": self.category_ids[label],
                 "bbox": box,
                 "score": score,
+                **mask,
             }
 
     def _write_images(self, images: list[dict[str, Any]]) -> None:
@@ -122,6 +127,10 @@ class PredictionFolder:
         ]
         content = {"images": images, "skipped": self.skipped, "categories": categories}
         _ = (self.folder / IMAGES).write_text(json.dumps(content, indent=1), encoding="utf-8")
+
+
+def _segmentation(mask: RunLengths) -> dict[str, Any]:
+    return {"segmentation": {"size": mask["size"], "counts": mask["counts"].decode()}}
 
 
 def save_drawing(path: Path, drawing: UInt8[np.ndarray, "H W 3"]) -> None:

@@ -11,31 +11,43 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Int64, UInt8
+from jaxtyping import Bool, Float32, Int64, UInt8
+from torch import nn
 
 from resdet.data.collate import ImageInfo, Sample, boxes_in_original, collate, padded_shape
 from resdet.data.images import ImageError, read_image, resize, resized_size
-from resdet.models.rcnn import RCNN
-from resdet.structures import Batch
+from resdet.data.masks import MaskWindow, encoded_window
+from resdet.ops.pasting import RunLengths, encode_masks
+from resdet.structures import Batch, Detections
 
 READERS = 2  # threads that decode while the model runs; OpenCV releases the interpreter's lock
 
 
 @dataclass(frozen=True)
 class ImagePrediction:
-    """What was found in one image, best first; boxes are (x1, y1, x2, y2) in its pixels, labels are 0 .. K-1."""
+    """What was found in one image, best first; boxes are (x1, y1, x2, y2) in its pixels, labels are 0 .. K-1.
+
+    `masks` are run lengths over the image, None from a detector of boxes alone.
+    """
 
     image: UInt8[np.ndarray, "H W 3"]
     boxes: Float32[np.ndarray, "n 4"]
     scores: Float32[np.ndarray, " n"]
     labels: Int64[np.ndarray, " n"]
+    masks: list[RunLengths] | None = None
+
+    def windows(self, chosen: Bool[np.ndarray, " n"]) -> list[MaskWindow] | None:
+        """The pixels of the chosen masks."""
+        if self.masks is None:
+            return None
+        return [encoded_window(self.masks[index]) for index in np.flatnonzero(chosen).tolist()]
 
 
 class Predictor:
     """Predicts RGB arrays or image files with a model, which stays on its device and is put into evaluation mode.
 
     Args:
-        model: the detector.
+        model: the detector; `model.predict` takes a batch to detections.
         short_side, max_side: pixels that images are resized to, as `data.augment` has them for evaluation.
         batch_size: images at a time, at most.
         bf16: matrix products in bfloat16.
@@ -45,7 +57,7 @@ class Predictor:
 
     def __init__(
         self,
-        model: RCNN,
+        model: nn.Module,
         *,
         short_side: int,
         max_side: int,
@@ -69,16 +81,21 @@ class Predictor:
         samples = [self._sample(image) for image in images]
         batch = self._on_device(samples)
         with torch.inference_mode(), torch.autocast(batch.images.device.type, torch.bfloat16, enabled=self.bf16):
-            detections = self.model.predict(batch).to("cpu")
+            detections = self._detections(batch).to("cpu")
         predictions = []
         for row, (image, sample) in enumerate(zip(images, samples, strict=True)):
             valid = detections.valid[row].numpy()
+            boxes = boxes_in_original(detections.boxes[row].float(), sample.info)[valid]
+            masks = None
+            if detections.masks is not None:
+                masks = encode_masks(detections.masks[row].float().numpy()[valid], boxes, *image.shape[:2])
             predictions.append(
                 ImagePrediction(
                     image=image,
-                    boxes=boxes_in_original(detections.boxes[row].float(), sample.info)[valid],
+                    boxes=boxes,
                     scores=detections.scores[row].float().numpy()[valid],
                     labels=detections.labels[row].numpy()[valid],
+                    masks=masks,
                 )
             )
         return predictions
@@ -99,6 +116,12 @@ class Predictor:
                 batch = []
             batch.append((path, image))
         yield from self._predicted(batch)
+
+    def _detections(self, batch: Batch) -> Detections:
+        """`model.predict`, which nn.Module's type does not know."""
+        detections = self.model.predict(batch)  # pyright: ignore[reportCallIssue]
+        assert isinstance(detections, Detections)
+        return detections
 
     def _predicted(
         self, batch: Sequence[tuple[Path, UInt8[np.ndarray, "_ _ 3"]]]

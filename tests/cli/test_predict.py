@@ -199,3 +199,19 @@ def test_help_imports_no_torch() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.rstrip().endswith("False")
     assert "--score" in done.stdout
+
+
+def test_a_detector_of_masks_writes_them_and_draws_them(photos: Path, tmp_path: Path) -> None:
+    config = load_config(ROOT / "configs/nano.yaml", overrides=["model.mask_head.channels=8"])
+    _ = torch.manual_seed(0)
+    weights = build_model(config.model, len(NAMES)).state_dict()
+    metadata = model_metadata(config, NAMES, CATEGORY_IDS)
+    checkpoint = save_checkpoint(tmp_path / "run", step=1, weights=weights, metadata=metadata, state={})
+    output = tmp_path / "out"
+    assert main(["predict", str(checkpoint), str(photos), "--output", str(output), "--score", "0.2"]) == 0
+    sizes = {image["id"]: [image["height"], image["width"]] for image in read(output, "images.json")["images"]}
+    results = read(output, "predictions.json")
+    assert len(results) > 0
+    for result in results:
+        assert result["segmentation"]["size"] == sizes[result["image_id"]]
+        assert isinstance(result["segmentation"]["counts"], str)

@@ -7,7 +7,9 @@ from itertools import combinations, pairwise
 import numpy as np
 import pytest
 
-from resdet.inference.drawing import DARK, class_color, draw_detections, grid, side_by_side
+from resdet.data.masks import MaskWindow
+from resdet.inference.drawing import class_color, draw_detections, grid, side_by_side
+from resdet.inference.mask_drawing import DARK, FILL, resized
 
 
 def gray(height: int, width: int) -> np.ndarray:
@@ -154,3 +156,51 @@ def test_truth_stands_beside_predictions() -> None:
 
 def test_pictures_too_narrow_for_a_caption_have_none() -> None:
     assert side_by_side(gray(300, 1), gray(300, 1)).shape == (300 + 2 * 12, 2 + 3 * 12, 3)
+
+
+def with_masks(image: np.ndarray, *masks: MaskWindow) -> np.ndarray:
+    """Drawn with boxes outside the picture's middle, so that nothing but masks is there."""
+    boxes = np.array([[0.0, 0, *image.shape[1::-1]]] * len(masks))
+    return draw_detections(
+        image, boxes, np.arange(len(masks)), None, ["cat", "dog"], masks=masks, min_side=0, most_tags=0
+    )
+
+
+def test_a_mask_is_filled_with_half_its_colour_inside_an_outline() -> None:
+    """The outline is two wide on 460 pixels, half of it inside and half outside, and has a dark rim of one pixel."""
+    result = with_masks(gray(460, 460), MaskWindow(np.ones((100, 200), np.uint8), 50, 150))
+    color = np.array(class_color(0))
+    filled = np.broadcast_to(128 + FILL * (color - 128), (96, 196, 3))
+    np.testing.assert_allclose(result[152:248, 52:248], filled, atol=1)
+    np.testing.assert_array_equal(result[200, [49, 50]], [color, color])
+    np.testing.assert_allclose(result[200, 48], 128 + (np.array(DARK) - 128) * 0.55, atol=1)
+    np.testing.assert_array_equal(result[200, 44:47], np.full((3, 3), 128))
+
+
+def test_a_mask_at_the_border_has_no_outline_there_beyond_the_picture() -> None:
+    image = gray(60, 80)
+    corner = MaskWindow(np.ones((20, 30), np.uint8), 50, 40)
+    assert with_masks(image, corner, MaskWindow(np.zeros((0, 0), np.uint8), 0, 0)).shape == image.shape
+    beyond = MaskWindow(np.ones((20, 30), np.uint8), 500, 400)
+    np.testing.assert_array_equal(with_masks(image, beyond)[4:-4, 4:-4], image[4:-4, 4:-4])
+
+
+def test_holes_stay_empty() -> None:
+    ring = np.ones((100, 100), np.uint8)
+    ring[30:70, 30:70] = 0
+    result = with_masks(gray(460, 460), MaskWindow(ring, 100, 100))
+    np.testing.assert_array_equal(result[135:165, 135:165], gray(30, 30))
+
+
+def test_masks_grow_with_their_image() -> None:
+    """Three times as large: area nine times, corner three times as far."""
+    window = resized(MaskWindow(np.ones((4, 6), np.uint8), 10, 20), 3.0)
+    assert (window.x, window.y) == (30, 60)
+    np.testing.assert_array_equal(window.pixels, np.ones((12, 18)))
+    small = draw_detections(
+        gray(60, 80), np.array([[0.0, 0, 80, 60]]), np.array([0]), None, ["cat"],
+        masks=[MaskWindow(np.ones((20, 20), np.uint8), 30, 20)], min_side=480, most_tags=0,
+    )  # fmt: skip
+    changed = (small[20:-20, 20:-20] != 128).any(2)
+    rows, columns = np.flatnonzero(changed.any(1)) + 20, np.flatnonzero(changed.any(0)) + 20
+    np.testing.assert_allclose([rows[0], rows[-1] + 1, columns[0], columns[-1] + 1], [160, 320, 240, 400], atol=3)

@@ -1,17 +1,20 @@
 """The drawings at the end of a training: the ground truth beside the predictions."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from resdet.config import Config
+from resdet.config import Config, MaskHeadConfig
 from resdet.data.coco import CocoDataset
 from resdet.data.images import read_image
+from resdet.data.masks import MaskWindow
 from resdet.errors import UserError
 from resdet.inference.drawing import class_color
 from resdet.inference.gallery import Example, contact_sheet, draw_gallery, spread
 from resdet.inference.predictor import Predictor
+from resdet.models.build import build_model
 
 
 def test_each_image_has_a_drawing_and_the_sheet_has_all(
@@ -66,3 +69,25 @@ def test_the_sheet_stays_bounded_for_any_image(size: tuple[int, int]) -> None:
 def test_images_are_spread_over_those_with_objects(dataset: CocoDataset) -> None:
     assert spread(dataset, 2) == [0, 3]
     assert spread(dataset, 100) == [0, 1, 2, 3]
+
+
+def test_true_masks_stand_beside_those_found_in_the_size_of_their_cell() -> None:
+    """An image of 50 x 100 is 240 x 480 in its cell; its mask, 20 x 20 at (40, 15), is 96 x 96 at (192, 72)."""
+    mask = (MaskWindow(np.ones((20, 20), np.uint8), 40, 15),)
+    plain = example(50, 100)
+    without = contact_sheet([plain], ["cat"])
+    sheet = contact_sheet([replace(plain, true_masks=mask, masks=mask)], ["cat"])
+    top = sheet.shape[0] - 12 - 240
+    for column in (0, 1):
+        left = 12 + column * (480 + 12)
+        cell = (slice(top + 72 + 6, top + 168 - 6), slice(left + 192 + 6, left + 288 - 6))
+        assert (sheet[cell] != without[cell]).any(2).mean() > 0.9
+        beside = (slice(top + 72, top + 168), slice(left + 120, left + 180))
+        np.testing.assert_array_equal(sheet[beside], without[beside])
+
+
+def test_a_detector_of_masks_is_drawn_with_them(dataset: CocoDataset, config: Config, tmp_path: Path) -> None:
+    config.model.mask_head = MaskHeadConfig(channels=8)
+    predictor = Predictor(build_model(config.model, 8), short_side=64, max_side=64)
+    assert predictor.predict([read_image(dataset.path(0))])[0].masks is not None
+    assert draw_gallery(predictor, dataset, config, tmp_path, count=2).is_file()

@@ -1,5 +1,6 @@
 """Prediction of images of any size: the evaluation's detections, in pixels of the file, a few images at a time."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from PIL import Image
 from resdet.config import Config
 from resdet.data.coco import CocoDataset
 from resdet.data.images import ImageError, read_image
+from resdet.data.masks import encoded_window
 from resdet.engine.evaluate import predict_dataset
 from resdet.inference.predictor import ImagePrediction, Predictor, read_ahead
 from resdet.models.rcnn import RCNN
@@ -122,3 +124,31 @@ def test_reading_ahead_is_bounded(files: list[Path]) -> None:
     for _ in range(5):
         _ = next(reader)
     assert len(taken) <= 5 + 3
+
+
+class LeftHalf(WholeImage):
+    """Has a mask for it: everything in the left half."""
+
+    def predict(self, batch: Batch) -> Detections:
+        found = super().predict(batch)
+        masks = torch.zeros(*found.valid.shape, 28, 28)
+        masks[..., :14] = 1
+        return replace(found, masks=masks)
+
+
+def test_masks_are_run_lengths_over_the_image_as_it_came() -> None:
+    (found,) = whole_image_predictor(LeftHalf()).predict([noise(40, 60)])
+    assert found.masks is not None
+    (mask,) = found.masks
+    assert mask["size"] == [40, 60]
+    window = encoded_window(mask)
+    assert (window.x, window.y) == (0, 0)
+    np.testing.assert_array_equal(window.pixels, np.ones((40, 30)))
+    windows = found.windows(np.array([False]))
+    assert windows == []
+
+
+def test_a_detector_of_boxes_has_no_masks() -> None:
+    (found,) = whole_image_predictor(WholeImage()).predict([noise(40, 60)])
+    assert found.masks is None
+    assert found.windows(np.array([True])) is None
