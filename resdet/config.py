@@ -133,8 +133,8 @@ class ModelConfig:
 
 @dataclass
 class SplitConfig:
-    name: str = "coco2017"  # a known set (shapes, coco2017, coco2014), whose files follow from data.root
-    annotations: str | None = None  # or any COCO json ...
+    name: str = "coco2017"  # a known set (shapes, coco2017, voc0712, ...), whose files follow from data.root
+    annotations: str | None = None  # or any COCO json, or VOC split (ImageSets/Main/train.txt) ...
     images: str | None = None  # ... and the folder its file names are relative to
 
 
@@ -223,6 +223,7 @@ class EvalConfig:
     every: int = 0  # steps; 0: at the end only
     batch_size: int = 2
     backend: str = "auto"  # auto | pycocotools | hotcoco
+    metric: str = "coco"  # coco | voc07 | voc12: adds Pascal VOC's AP50 by 11 points or by area (voc/AP50)
     train_images: int = 0  # classification: the first so many training images are evaluated too (train/error)
 
 
@@ -414,6 +415,7 @@ CHOICES = {
     "optim.name": ("sgd", "adamw"),
     "optim.schedule": ("step", "cosine", "constant"),
     "eval.backend": ("auto", "pycocotools", "hotcoco"),
+    "eval.metric": ("coco", "voc07", "voc12"),
     "data.on_bad_image": ("error", "skip"),
     "data.sixteen_bit": ("error", "scale"),
 }

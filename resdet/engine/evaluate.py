@@ -19,6 +19,7 @@ from resdet.data.loader import ImageInfo, evaluation_batches
 from resdet.engine.distributed import World, autocast, to_device
 from resdet.engine.signals import StopRequest
 from resdet.evaluation.coco import CocoResults, GroundTruth, evaluate_coco, read_ground_truth
+from resdet.evaluation.voc import evaluate_voc
 from resdet.ops.pasting import encode_masks
 from resdet.structures import Batch, Detections
 
@@ -40,7 +41,7 @@ def evaluate(
     """The 12 figures of COCO and those of each class: `bbox/AP` ..., in [0, 1], None where undefined.
 
     With a mask head the same again as `segm/AP` ..., of those images whose objects all have a mask (`mask_gaps` says
-    which have not); left out where no object has one.
+    which have not); left out where no object has one. With eval.metric=voc07 or voc12 also `voc/AP50` and its classes.
     `results` are detections that `predict_dataset` collected before; without them the model makes them. The model
     stays on its device and in its mode. In several processes each predicts its share, and all get the figures.
     """
@@ -60,6 +61,10 @@ def evaluate(
                 iou_type="segm",
                 backend=config.eval.backend,
                 image_ids=_masked_images(dataset, ground_truth),
+            )
+        if config.eval.metric != "coco":
+            figures |= evaluate_voc(
+                ground_truth, results, rule=config.eval.metric, image_ids=dataset.image_ids.tolist()
             )
     figures = world.from_lead(figures)
     assert figures is not None
