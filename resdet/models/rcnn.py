@@ -9,10 +9,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from resdet.models.backbones import Backbone
+from resdet.models.cascade import CascadeRoIHeads
 from resdet.models.fpn import FeaturePyramidNetwork, SingleLevel
 from resdet.models.roi_heads import RoIHeads
 from resdet.models.rpn import RPN, ProposalLimits
-from resdet.structures import Batch, Detections
+from resdet.structures import Batch, Detections, Proposals
 
 
 class RCNN(nn.Module):
@@ -31,7 +32,7 @@ class RCNN(nn.Module):
         backbone: Backbone,
         neck: FeaturePyramidNetwork | SingleLevel,
         rpn: RPN,
-        roi_heads: RoIHeads,
+        roi_heads: RoIHeads | CascadeRoIHeads | None,
         *,
         pixel_mean: Sequence[float],
         pixel_std: Sequence[float],
@@ -55,15 +56,19 @@ class RCNN(nn.Module):
         assert batch.targets is not None, "losses need targets: a batch without them can only be predicted"
         features = self.neck(self.backbone(self.normalized(batch)))
         rpn = self.rpn(features)
+        losses = self.rpn.losses(rpn, batch.targets, batch.sizes)
+        if self.roi_heads is None:
+            return losses
         proposals = self.rpn.proposals(rpn, batch.sizes, self.train_limits)
-        second = self.roi_heads.losses(features, proposals, batch.targets, batch.sizes)
-        return self.rpn.losses(rpn, batch.targets, batch.sizes) | second
+        return losses | self.roi_heads.losses(features, proposals, batch.targets, batch.sizes)
 
     @torch.no_grad()
     def predict(self, batch: Batch) -> Detections:
         """Detections in pixels of the padded input."""
         features = self.neck(self.backbone(self.normalized(batch)))
         proposals = self.rpn.proposals(self.rpn(features), batch.sizes, self.test_limits)
+        if self.roi_heads is None:
+            return as_detections(proposals)
         return self.roi_heads.predict(features, proposals, batch.sizes)
 
     @property
@@ -84,3 +89,13 @@ class RCNN(nn.Module):
         below = torch.arange(height, device=images.device)[None, :, None] < batch.sizes[:, 0, None, None]
         left = torch.arange(width, device=images.device)[None, None, :] < batch.sizes[:, 1, None, None]
         return images * (below & left)[:, None]
+
+
+def as_detections(proposals: Proposals) -> Detections:
+    """Proposals as what a detector of one class, the object, finds."""
+    return Detections(
+        boxes=proposals.boxes,
+        scores=proposals.scores.sigmoid() * proposals.valid,
+        labels=torch.zeros_like(proposals.scores, dtype=torch.int64),
+        valid=proposals.valid,
+    )
