@@ -60,7 +60,7 @@ def evaluate(
                 results,
                 iou_type="segm",
                 backend=config.eval.backend,
-                image_ids=_masked_images(dataset, ground_truth),
+                image_ids=masked_images(dataset, ground_truth),
             )
         if config.eval.metric != "coco":
             figures |= evaluate_voc(
@@ -162,7 +162,7 @@ def _unmasked(dataset: CocoDataset) -> set[int]:
     return set(image[~dataset.segmentations.present()].tolist())
 
 
-def _masked_images(dataset: CocoDataset, ground_truth: GroundTruth) -> list[int]:
+def masked_images(dataset: CocoDataset, ground_truth: GroundTruth) -> list[int]:
     """Ids of the other images; `ground_truth` also has annotations whose box was of no use."""
     bare = [position for position, mask in enumerate(ground_truth.segmentations) if not mask]
     unmasked = _unmasked(dataset) | set(ground_truth.image_ids[ground_truth.image[bare]].tolist())
