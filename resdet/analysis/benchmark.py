@@ -62,7 +62,7 @@ def benchmark(
     results: dict[str, float | int] = {"batch": batch_size, "height": size[0], "width": size[1], "pairs": pairs}
     for index, name in enumerate(("train", "predict")):
         contestants = [ours[index], *peers[index : index + 1]]
-        seconds = _alternate(contestants, pairs, device)
+        seconds = alternate(contestants, pairs, device)
         results[f"{name}/seconds"] = statistics.median(seconds[0])
         results[f"{name}/images_per_second"] = batch_size / results[f"{name}/seconds"]
         if peers:
@@ -117,7 +117,8 @@ def _prediction(model: nn.Module, predict: Callable[..., Any], autocast: torch.a
     return run
 
 
-def _alternate(contestants: Sequence[Contestant], rounds: int, device: torch.device) -> list[list[float]]:
+def alternate(contestants: Sequence[Contestant], rounds: int, device: torch.device) -> list[list[float]]:
+    """Seconds of each contestant in each round; they take turns, so that what else the machine does hits all alike."""
     seconds: list[list[float]] = [[] for _ in contestants]
     for turn in range(rounds + 1):
         for times, (function, inputs) in zip(seconds, contestants, strict=True):
