@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,16 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from pycocotools import mask as pycocotools_mask
 
 from resdet.config import Config, load_config
 from resdet.data.coco import CocoDataset, read_coco
 from resdet.data.loader import evaluation_batches, open_split, training_batches
 from resdet.data.masks import box_frame_masks
+from resdet.ops.pasting import paste_masks
 
+coco_mask: Any = pycocotools_mask  # its annotations refuse polygons
+DATA = Path(__file__).resolve().parents[2] / "../shared/data"
 HEIGHT, WIDTH = 30, 40
 
 
@@ -138,3 +143,73 @@ def test_workers_and_restarts_do_not_change_masks() -> None:
         assert one is not None
         assert other is not None
         torch.testing.assert_close(one.masks, other.masks, rtol=0, atol=0)
+
+
+def exact_masks(dataset: CocoDataset, index: int, rows: np.ndarray) -> np.ndarray:
+    """All pixels of an image for each annotation, as pycocotools has them."""
+    height, width = int(dataset.heights[index]), int(dataset.widths[index])
+    encoded = []
+    for row in rows.tolist():
+        polygons = [polygon.ravel().tolist() for polygon in dataset.segmentations.polygons(row)]
+        runs = {"size": [height, width], "counts": dataset.segmentations.run_lengths(row).tolist()}
+        encoded.append(
+            coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))
+            if polygons
+            else coco_mask.frPyObjects(runs, height, width)
+        )
+    return np.moveaxis(coco_mask.decode(encoded), 2, 0) > 0
+
+
+def opened(name: str, split: str) -> CocoDataset:
+    folder = DATA / name
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is not here")
+    return read_coco(folder / f"annotations/instances_{split}.json", folder / split)
+
+
+def objects_of(dataset: CocoDataset, index: int, most: int) -> np.ndarray:
+    """Annotations of an image that are not crowd and have a mask."""
+    rows = np.arange(dataset.offsets[index], dataset.offsets[index + 1])
+    return rows[~dataset.crowd[rows] & dataset.segmentations.present()[rows]][:most]
+
+
+def mean_iou(dataset: CocoDataset, resolution: int, *, step: int = 1, most: int = 1000) -> tuple[float, int, float]:
+    """Of masks that went through B x B cells of their boxes and were pasted back; how many, and seconds for each."""
+    overlaps: list[np.ndarray] = []
+    seconds = 0.0
+    for index in range(0, len(dataset), step):
+        rows = objects_of(dataset, index, most)
+        if not len(rows):
+            continue
+        height, width = int(dataset.heights[index]), int(dataset.widths[index])
+        boxes, start = dataset.boxes[rows], time.process_time()
+        cells = box_frame_masks(dataset.segmentations, rows, boxes, height=height, width=width, resolution=resolution)
+        seconds += time.process_time() - start
+        pasted = paste_masks(cells / np.float32(255), boxes, height, width)
+        exact = exact_masks(dataset, index, rows)
+        overlaps.append((pasted & exact).sum((1, 2)) / (pasted | exact).sum((1, 2)))
+    values = np.concatenate(overlaps)
+    return float(values.mean()), len(values), seconds / len(values)
+
+
+@pytest.mark.realdata
+@pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning")
+@pytest.mark.parametrize(("name", "least"), [("coco-mini", 0.997), ("nuclei", 0.999)])
+def test_the_default_resolution_keeps_masks(name: str, least: float) -> None:
+    iou, _, _ = mean_iou(opened(name, "val"), Config().data.mask_resolution, step=4, most=15)
+    assert iou >= least
+
+
+@pytest.mark.realdata
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning")
+@pytest.mark.parametrize("resolution", [28, 56, 64, 112])
+@pytest.mark.parametrize("name", ["coco-mini", "nuclei"])
+def test_masks_lose_little_in_their_cells(name: str, resolution: int, capsys: pytest.CaptureFixture[str]) -> None:
+    iou, count, seconds = mean_iou(opened(name, "train"), resolution)
+    with capsys.disabled():
+        print(
+            f"\n{name} train, B = {resolution}: mean IoU {iou:.4f} of {count} masks, {resolution**2} bytes and"
+            f" {seconds * 1e6:.0f} us each"
+        )
+    assert iou >= 0.97
