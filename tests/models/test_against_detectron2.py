@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.testing import assert_close
 
-from resdet.config import ModelConfig
+from resdet.config import BoxHeadConfig, MaskHeadConfig, ModelConfig
 from resdet.models.backbones import BACKBONES
 from resdet.models.backbones.resnet import Bottleneck, ResNet
 from resdet.models.build import build_model
@@ -47,8 +47,13 @@ def our_config(theirs: dict[str, Any], contract: WeightContract) -> ModelConfig:
         theirs["RPN"]["POST_NMS_TOPK_TEST"],
     )
     box = theirs["ROI_BOX_HEAD"]
+    assert config.box_head is not None
     config.box_head.resolution, config.box_head.sampling_ratio = box["POOLER_RESOLUTION"], box["POOLER_SAMPLING_RATIO"]
     config.box_head.fc_dim, config.box_head.detections = box["FC_DIM"], theirs["DETECTIONS_PER_IMAGE"]
+    if "ROI_MASK_HEAD" in theirs:
+        mask = theirs["ROI_MASK_HEAD"]
+        resolution, sampling_ratio = mask["POOLER_RESOLUTION"], mask["POOLER_SAMPLING_RATIO"]
+        config.mask_head = MaskHeadConfig("fcn", mask["NUM_CONV"], mask["CONV_DIM"], "none", resolution, sampling_ratio)
     return config
 
 
@@ -62,8 +67,7 @@ def oracle(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> t
     converted = from_detectron2(load_file(FIXTURES / f"{request.param}.weights.safetensors"), request.param)
     state, contract, _ = to_rgb(converted.state, converted.contract)
     model = build_model(our_config(json.loads(file.read_text()), contract), num_classes=5).eval()
-    boxes = {name: value for name, value in state.items() if not name.startswith("roi_heads.mask_head.")}
-    assert load_checked(model, boxes, source=request.param, required=1.0).unexpected == ()
+    assert load_checked(model, state, source=request.param, required=1.0).unexpected == ()
     return model, load_file(FIXTURES / f"{request.param}.expected.safetensors")
 
 
@@ -75,7 +79,9 @@ def as_batch(expected: dict[str, Tensor]) -> Batch:
 
 @pytest.mark.realdata
 @torch.no_grad()
-def test_same_weights_give_the_same_features_proposals_and_detections(oracle: tuple[RCNN, dict[str, Tensor]]) -> None:
+def test_same_weights_give_the_same_features_proposals_detections_and_masks(
+    oracle: tuple[RCNN, dict[str, Tensor]],
+) -> None:
     model, expected = oracle
     batch = as_batch(expected)
     features = model.neck(model.backbone(model.normalized(batch)))
@@ -93,6 +99,10 @@ def test_same_weights_give_the_same_features_proposals_and_detections(oracle: tu
     assert_close(detections.labels[0], expected["classes"])
     assert_close(detections.scores[0], expected["scores"], atol=1e-4, rtol=0)
     assert_close(detections.boxes[0], expected["boxes"], atol=0.01, rtol=0)
+    assert (detections.masks is None) == ("masks" not in expected)
+    if detections.masks is not None:
+        assert expected["masks"].std() > 0.01, "the weights must give masks to compare"
+        assert_close(detections.masks[0], expected["masks"][:, 0], atol=1e-4, rtol=0)
 
 
 @pytest.mark.realdata
@@ -105,8 +115,8 @@ def test_a_detector_of_the_zoo_has_the_names_and_shapes_of_ours(name: str, backb
     with torch.device("meta"):
         converted = from_detectron2({key: torch.empty(shape) for key, shape in zoo[name].items()}, name)
         config = ModelConfig()
-        config.backbone.name, config.neck.name, config.box_head.resolution = backbone, layout, 7
+        config.backbone.name, config.neck.name, config.box_head = backbone, layout, BoxHeadConfig(resolution=7)
+        config.mask_head = MaskHeadConfig() if name.startswith("mask_rcnn") else None
         model = build_model(config, num_classes=80)
     ours = {key: value.shape for key, value in model.state_dict().items()}
-    boxes = {key: value.shape for key, value in converted.state.items() if ".mask_head." not in key}
-    assert boxes == ours
+    assert {key: value.shape for key, value in converted.state.items()} == ours

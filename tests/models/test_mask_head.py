@@ -16,6 +16,7 @@ from resdet.models.box_head import C5BoxHead
 from resdet.models.build import build_model
 from resdet.models.mask_head import MaskHead, mask_loss, masks_of
 from resdet.models.rcnn import RCNN
+from resdet.models.roi_heads import RoIHeads
 from resdet.structures import Batch, Proposals, Targets
 
 CLASSES = 3
@@ -35,15 +36,21 @@ def model_of(layout: str, *overrides: str) -> RCNN:
     _ = torch.manual_seed(0)
     model = build_model(config_of(layout, *overrides), CLASSES)
     with torch.no_grad():  # scores and masks that differ
-        _ = model.roi_heads.box_predictor.cls_score.weight.normal_(std=0.5)
+        _ = heads_of(model).box_predictor.cls_score.weight.normal_(std=0.5)
         _ = model.rpn.head.bbox_pred.weight.normal_(std=0.1)
         _ = head_of(model).predictor.weight.normal_(std=0.5)
     return model
 
 
+def heads_of(model: RCNN) -> RoIHeads:
+    assert isinstance(model.roi_heads, RoIHeads)
+    return model.roi_heads
+
+
 def head_of(model: RCNN) -> MaskHead:
-    assert model.roi_heads.mask_head is not None
-    return model.roi_heads.mask_head
+    head = heads_of(model).mask_head
+    assert head is not None
+    return head
 
 
 def batch() -> Batch:
@@ -113,11 +120,11 @@ def test_every_parameter_of_the_head_gets_a_finite_gradient(layout: str) -> None
 
 def test_conv5_of_a_c4_learns_from_boxes_and_masks() -> None:
     model = model_of("c4")
-    box_head = model.roi_heads.box_head
+    box_head = heads_of(model).box_head
     assert isinstance(box_head, C5BoxHead)
     _ = mask_loss_of(model, batch()).backward()
     assert all(p.grad is not None and p.grad.any() for p in box_head.layer4.parameters())
-    assert model.roi_heads.box_predictor.cls_score.weight.grad is None
+    assert heads_of(model).box_predictor.cls_score.weight.grad is None
 
 
 def test_without_a_positive_the_loss_is_zero_and_so_is_its_gradient() -> None:
@@ -147,7 +154,7 @@ def test_the_mean_is_over_the_regions_whose_object_has_a_mask() -> None:
     model, given = model_of("fpn"), batch()
     masks = targets_of(given).masks
     assert masks is not None
-    regions = model.roi_heads.sample(*proposals_and_targets(model, given))
+    regions = heads_of(model).sample(*proposals_and_targets(model, given))
     counts = (regions.labels < CLASSES).sum(1)
     losses = []
     for image in range(2):  # the masks of one image, and those of all others are missing
@@ -181,7 +188,7 @@ def test_the_head_sees_no_more_regions_than_can_be_positive() -> None:
     _ = head_of(model).register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
     _ = model(batch())
     assert seen == [3 * 4]  # 30 % of 16, rounded down, in each of the three images
-    regions = model.roi_heads.sample(*proposals_and_targets(model, batch()))
+    regions = heads_of(model).sample(*proposals_and_targets(model, batch()))
     assert not (regions.labels[:, 4:] < CLASSES).any(), "no positive is left out"
 
 
@@ -248,7 +255,7 @@ def test_each_detection_has_the_mask_of_its_class_and_padding_none(layout: str, 
     assert ((masks[valid] > 0) & (masks[valid] < 1)).all()
 
     features = model.neck(model.backbone(model.normalized(batch())))
-    logits = head_of(model)(model.roi_heads.mask_regions(features, detections.boxes)).unflatten(0, (3, 16))
+    logits = head_of(model)(heads_of(model).mask_regions(features, detections.boxes)).unflatten(0, (3, 16))
     image, slot = (int(place[0]) for place in torch.where(valid))
     label = detections.labels[image, slot]
     assert_close(masks[image, slot], logits[image, slot, label].sigmoid())

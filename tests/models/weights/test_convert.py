@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional as F
 
-from resdet.config import ModelConfig
+from resdet.config import ModelConfig, load_config
 from resdet.errors import UserError
 from resdet.models.backbones import build_backbone
 from resdet.models.backbones.resnet import Bottleneck, ResNet
@@ -39,9 +39,8 @@ def on_meta(listing):
     return {name: torch.empty(shape, device="meta") for name, shape in listing.items()}
 
 
-def detector(name="resnet50", classes=80):
-    config = ModelConfig()
-    config.backbone.name = name
+def detector(name="resnet50", *overrides, classes=80):
+    config = load_config(overrides=[f"model.backbone.name={name}", *overrides]).model
     with torch.device("meta"):
         return build_model(config, classes)
 
@@ -75,15 +74,8 @@ def test_every_name_of_the_zoo_has_one_place(zoo, name):
 
 @pytest.mark.realdata
 def test_the_zoos_fpn_has_the_names_and_shapes_of_our_detector(zoo):
-    ours, theirs = (
-        shapes(detector("resnet101").state_dict()),
-        from_detectron2(zoo["mask_rcnn_R_101_FPN_3x"], "zoo").state,
-    )
-    boxes = {name: shape for name, shape in shapes(theirs).items() if not name.startswith("roi_heads.mask_head.")}
-    assert boxes == ours
-    masks = {name for name in theirs if name not in boxes}
-    layers = [*(f"mask_fcn{index}" for index in range(1, 5)), "deconv", "predictor"]
-    assert masks == {f"roi_heads.mask_head.{layer}.{kind}" for layer in layers for kind in ("weight", "bias")}
+    theirs = from_detectron2(zoo["mask_rcnn_R_101_FPN_3x"], "zoo").state
+    assert shapes(theirs) == shapes(detector("resnet101", "model.mask_head.name=fcn").state_dict())
 
 
 @pytest.mark.realdata
@@ -289,11 +281,30 @@ def old_name(name):
     return name.replace("rpn.head.conv.0.0.", "rpn.head.conv.")
 
 
-def test_torchvisions_detector_has_the_names_and_shapes_of_ours():
-    new = on_meta_torchvision("fasterrcnn_resnet50_fpn")
+MASK = "model.mask_head.name=fcn"
+BN = (
+    "model.backbone.norm=bn",
+    "model.neck.norm=bn",
+    "model.box_head={name: four_conv_fc, norm: bn}",
+    "model.rpn.convs=2",
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides"),
+    [
+        ("fasterrcnn_resnet50_fpn", ()),
+        ("fasterrcnn_resnet50_fpn_v2", BN),
+        ("maskrcnn_resnet50_fpn", (MASK,)),
+        ("maskrcnn_resnet50_fpn_v2", (*BN, MASK, "model.mask_head.norm=bn")),
+    ],
+)
+def test_torchvisions_detectors_have_the_names_and_shapes_of_ours(name, overrides):
+    new = on_meta_torchvision(name)
     for state in (new, {old_name(name): value for name, value in new.items()}):
         converted = without_counters(from_torchvision(state, "f").state)
-        assert shapes(converted) == shapes(detector(classes=90).state_dict())
+        ours = without_counters(detector("resnet50", *overrides, classes=90).state_dict())
+        assert shapes(converted) == shapes(ours)
 
 
 @pytest.mark.parametrize("name", ["fasterrcnn_resnet50_fpn_v2", "maskrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn_v2"])
