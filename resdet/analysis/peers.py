@@ -37,6 +37,7 @@ class TorchvisionPeer(nn.Module):
             trainable_layers=min(5, 5 - config.backbone.frozen_stages),
         )
         rpn, box = config.rpn, config.box_head
+        assert box is not None
         self.detector = FasterRCNN(
             backbone,
             num_classes + 1,
@@ -86,6 +87,10 @@ class TorchvisionPeer(nn.Module):
 def check_torchvision_has(config: ModelConfig) -> None:
     """Raises UserError for a detector that torchvision's constructor does not build."""
     neck, box = config.neck, config.box_head
+    if box is None:
+        raise UserError("torchvision has no detector with model.box_head=null; give it a box head to compare")
+    if config.cascade:
+        raise UserError("torchvision has no detector with model.cascade; leave it out to compare")
     wanted = {
         "model.backbone.name": (config.backbone.name, RESNETS),
         "model.backbone.norm": (config.backbone.norm, tuple(NORMS)),

@@ -46,7 +46,12 @@ class ModelFile:
 
 
 def model_metadata(config: Config, class_names: tuple[str, ...], category_ids: tuple[int, ...]) -> dict[str, str]:
-    """The header of a model file; the step is added when it is saved."""
+    """The header of a model file; the step is added when it is saved.
+
+    Without a second stage all labels are 0: a class named object, under the data's first category id.
+    """
+    if config.model.box_head is None and config.task == "detection":
+        class_names, category_ids = ("object",), category_ids[:1]
     return {
         **_contract(config, class_names),
         "format": "resdet 1",
@@ -73,7 +78,7 @@ def _contract(config: Config, class_names: tuple[str, ...]) -> dict[str, str]:
         architecture=model.backbone.name,
         source=f"resdet {resdet.__version__}",
         anchors_rounded=model.anchors.rounded,
-        roi_align_aligned=model.box_head.aligned,
+        roi_align_aligned=model.box_head.aligned if model.box_head else None,
     ).to_metadata()
 
 

@@ -19,6 +19,7 @@ from resdet.data.loader import ImageInfo, evaluation_batches
 from resdet.engine.distributed import World, autocast, to_device
 from resdet.engine.signals import StopRequest
 from resdet.evaluation.coco import CocoResults, GroundTruth, evaluate_coco, read_ground_truth
+from resdet.evaluation.proposals import evaluate_proposals
 from resdet.evaluation.voc import evaluate_voc
 from resdet.ops.pasting import encode_masks
 from resdet.structures import Batch, Detections
@@ -42,6 +43,7 @@ def evaluate(
 
     With a mask head the same again as `segm/AP` ..., of those images whose objects all have a mask (`mask_gaps` says
     which have not); left out where no object has one. With eval.metric=voc07 or voc12 also `voc/AP50` and its classes.
+    Of a model without a second stage the recall of its proposals instead: `recall/AR100` ...
     `results` are detections that `predict_dataset` collected before; without them the model makes them. The model
     stays on its device and in its mode. In several processes each predicts its share, and all get the figures.
     """
@@ -51,23 +53,30 @@ def evaluate(
     figures = None
     if world.leads:
         ground_truth = read_ground_truth(dataset.annotations)
-        figures = evaluate_coco(
-            ground_truth, results, backend=config.eval.backend, image_ids=dataset.image_ids.tolist()
-        )
-        if config.model.mask_head and dataset.segmentations.present().any():
-            figures |= evaluate_coco(
-                ground_truth,
-                results,
-                iou_type="segm",
-                backend=config.eval.backend,
-                image_ids=masked_images(dataset, ground_truth),
-            )
-        if config.eval.metric != "coco":
-            figures |= evaluate_voc(
-                ground_truth, results, rule=config.eval.metric, image_ids=dataset.image_ids.tolist()
-            )
+        figures = figures_of(results, ground_truth, dataset, config)
     figures = world.from_lead(figures)
     assert figures is not None
+    return figures
+
+
+def figures_of(
+    results: CocoResults, ground_truth: GroundTruth, dataset: CocoDataset, config: Config
+) -> dict[str, float | None]:
+    """The figures that fit the model's parts, as `evaluate` names them."""
+    backend, image_ids = config.eval.backend, dataset.image_ids.tolist()
+    if config.model.box_head is None:
+        return evaluate_proposals(ground_truth, results, backend=backend, image_ids=image_ids)
+    figures = evaluate_coco(ground_truth, results, backend=backend, image_ids=image_ids)
+    if config.model.mask_head and dataset.segmentations.present().any():
+        figures |= evaluate_coco(
+            ground_truth,
+            results,
+            iou_type="segm",
+            backend=backend,
+            image_ids=masked_images(dataset, ground_truth),
+        )
+    if config.eval.metric != "coco":
+        figures |= evaluate_voc(ground_truth, results, rule=config.eval.metric, image_ids=image_ids)
     return figures
 
 

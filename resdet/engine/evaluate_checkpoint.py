@@ -47,7 +47,10 @@ def evaluate_checkpoint(
         detector = prepare([built(model) for model in models], config)
         detector = place(detector, choose_device(config.train.device, world), config.train)
         dataset = open_split(config.data, "val")
-        category_ids, absent = matched_categories(saved.class_names, dataset)
+        if config.model.box_head:
+            category_ids, absent = matched_categories(saved.class_names, dataset)
+        else:  # proposals are of no class, and stand under the first one
+            category_ids, absent = dataset.category_ids[:1], []
         gaps = mask_gaps(dataset) if config.model.mask_head else []
         skipped = [warning for model in models for warning in model.warnings]
         for warning in skipped + absent + gaps:

@@ -176,7 +176,7 @@ def load_detector(model: RCNN, config: Config, weights: Path, class_names: Seque
             pixel_mean=wanted.pixel_mean,
             pixel_std=wanted.pixel_std,
             anchors_rounded=wanted.anchors.rounded,
-            roi_align_aligned=wanted.box_head.aligned,
+            roi_align_aligned=wanted.box_head.aligned if wanted.box_head else None,
         )
         if differences:
             keys = "model.pixel_mean, model.pixel_std, model.anchors.rounded and model.box_head.aligned"

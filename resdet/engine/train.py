@@ -39,6 +39,7 @@ from resdet.evaluation.coco import CocoResults, backend_name
 
 HEADLINES = {  # of each task: the metric whose highest value is the best checkpoint, and its name in the log
     "detection": ("bbox/AP", "box AP"),
+    "proposals": ("recall/AR1000", "AR of 1000 proposals"),
     "classification": ("top1/accuracy", "top-1 accuracy"),
 }
 MOST_SKIPPED = 10  # updates in a row with a gradient that is not finite
@@ -194,7 +195,8 @@ def evaluate_step(state: TrainState, run: Run) -> bool:
     except Interrupted:
         raise leave(state, run) from None
     state.evaluated, run.metrics = state.step, metrics
-    name, words = HEADLINES[run.config.task]
+    proposes = run.config.task == "detection" and run.config.model.box_head is None
+    name, words = HEADLINES["proposals" if proposes else run.config.task]
     headline = metrics[name]
     improved = headline is not None and (state.best is None or headline > state.best)
     if improved:
