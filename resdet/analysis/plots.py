@@ -159,7 +159,7 @@ def figure(title: str, content: Markup, legend: Sequence[tuple[str, int]] = ()) 
     return Markup('<figure class="plot">{}{}{}</figure>').format(caption, names, content)
 
 
-def element(tag: str, content: str | Markup = "", title: str = "", **attributes: float | str) -> Markup:
+def element(tag: str, content: str | Markup = "", title: str = "", **attributes: float | int | str) -> Markup:
     """An SVG element; attribute names are written with `_` for `-`, and `class_`. Numbers are rounded to 0.01."""
     text = Markup("").join(
         Markup(' {}="{}"').format(_attribute(name), f"{round(value, 2):g}" if isinstance(value, float) else value)

@@ -78,7 +78,7 @@ def _plots(seen: Seen, anchor: str) -> Markup:
         parts.append(line_plot(lines, title="The same, sorted", x_label="rank of the layer", log_y=log))
     if any(len(snapshots) > 1 for snapshots in seen.values()):
         over = [
-            Line(name, [shot.step for shot in snapshots], [_median(shot, of) for shot in snapshots], points=True)
+            Line(name, [float(shot.step) for shot in snapshots], [_median(shot, of) for shot in snapshots], points=True)
             for name, snapshots in seen.items()
         ]
         parts.append(line_plot(over, title="Median of the layers", x_label="update", log_y=log))
