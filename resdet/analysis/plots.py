@@ -298,7 +298,7 @@ def tick_text(value: float) -> str:
         return f"{value / 1e6:g}M"
     if abs(value) >= 1e4:
         return f"{value / 1e3:g}k"
-    return f"{value:g}" if not value or abs(value) >= 1e-3 else f"{value:.0e}".replace("e-0", "e-")
+    return f"{value:g}" if not value or abs(value) >= 1e-4 else f"{value:.0e}".replace("e-0", "e-")
 
 
 def _short(text: str, longest: int = 16) -> str:

@@ -22,6 +22,7 @@ COMMANDS = {
     "score": "resdet.cli.score",
     "benchmark": "resdet.cli.benchmark",
     "probe": "resdet.cli.probe",
+    "report": "resdet.cli.report",
     "check-data": "resdet.cli.check_data",
     "convert-weights": "resdet.cli.convert_weights",
 }

@@ -10,8 +10,8 @@ Configs are merged left to right over the defaults, then key=value overrides; co
 
 Ctrl-C, SIGTERM and SIGUSR1 save a checkpoint before leaving with exit code 143; a second one leaves at once.
 The output folder has config.yaml, metrics.jsonl, eval.json, predictions.json (COCO results of the last evaluation),
-log.txt, data_report.json, checkpoints/, best (the name of the best checkpoint) and drawings/ (ground truth beside
-predictions; overview.jpg has all of them).
+log.txt, data_report.json, checkpoints/, best (the name of the best checkpoint), drawings/ (ground truth beside
+predictions; overview.jpg has all of them) and report.html (all of it on one page; resdet report writes it anew).
 """
 
 from __future__ import annotations
@@ -56,6 +56,7 @@ def run(args: argparse.Namespace) -> int:
     config = load_config(*files, overrides=overrides)
 
     from resdet.cli.predict import draw_examples
+    from resdet.cli.report import report_line
     from resdet.engine.distributed import is_lead
     from resdet.engine.log import printable
     from resdet.engine.train import train
@@ -64,10 +65,12 @@ def run(args: argparse.Namespace) -> int:
     if not args.dry_run and is_lead():
         report(metrics, output)
         if config.task == "classification":
+            print(printable(report_line(output, overfit=args.overfit)))
             print(f"next: resdet evaluate {output}   resdet probe --runs {output} --output {output}/probe")
             return 0
         device = f"train.device={config.train.device}"  # the checkpoint's own may not be here
         print(printable(draw_examples(output, output, overrides=[device], overfit=args.overfit)))
+        print(printable(report_line(output, overfit=args.overfit)))
         advise(output)
     return 0
 

@@ -1,0 +1,60 @@
+"""The detections of a run beside the ground truth they were scored with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from resdet.analysis.run_folder import RunFolder
+from resdet.data.coco import CocoDataset
+from resdet.data.loader import open_split, subset
+from resdet.errors import UserError
+from resdet.evaluation.analyse import Analysis, analyse
+from resdet.evaluation.coco import CocoResults, GroundTruth, read_ground_truth, read_results
+
+SCORE = 0.5  # from which on a detection is taken at its word
+
+
+@dataclass(frozen=True)
+class Scored:
+    """`masks` is there where the run has figures of masks."""
+
+    dataset: CocoDataset
+    truth: GroundTruth
+    results: CocoResults
+    boxes: Analysis
+    masks: Analysis | None
+
+
+def open_scored(run: RunFolder, *, overfit: int | None = None) -> Scored:
+    """Scores the run's predictions.json once more, with what lies behind the figures. `overfit` as in training.
+
+    Raises UserError, with the remedy, where the run has no predictions or its val set is not to be had.
+    """
+    if run.predictions is None:
+        raise UserError(
+            f"the run has no predictions.json, the detections of its last evaluation; "
+            f"resdet evaluate {run.path} --output {run.path} writes it"
+        )
+    dataset = evaluated_set(run, overfit)
+    truth = read_ground_truth(dataset.annotations)
+    results = read_results(run.predictions, truth)
+    images = dataset.image_ids.tolist()
+    has_masks = "segm/AP" in run.figures and results.segmentations is not None
+    return Scored(
+        dataset=dataset,
+        truth=truth,
+        results=results,
+        boxes=analyse(truth, results, image_ids=images, score_threshold=SCORE),
+        masks=analyse(truth, results, iou_type="segm", image_ids=images, score_threshold=SCORE) if has_masks else None,
+    )
+
+
+def evaluated_set(run: RunFolder, overfit: int | None) -> CocoDataset:
+    """The images that the run was evaluated on. Raises UserError where it does not follow from the folder which."""
+    if overfit is not None:
+        return subset(open_split(run.config.data, "train"), overfit)
+    dataset = open_split(run.config.data, "val")
+    train, val = (run.data.get(split, {}).get("annotations") for split in ("train", "val"))
+    if val is not None and val == train and val != str(dataset.annotations):
+        raise UserError("the run was made with --overfit N, on some of its training images; give the report the same")
+    return dataset

@@ -1,0 +1,121 @@
+"""What a run was given: its data and its config."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+from markupsafe import Markup
+
+from resdet.analysis.page import Section, code, columns, details, meter, name_of, note, table
+from resdet.analysis.run_folder import RunFolder
+from resdet.config import Config, to_yaml
+
+MOST_CLASSES = 100  # rows of a table
+MOST_TEXT = 100_000  # characters of a config
+COUNTS = {
+    "images": "images",
+    "objects": "objects",
+    "crowd": "crowd regions",
+    "masks": "masks",
+    "images_without_objects": "images without objects",
+    "images_with_crowd_only": "images with crowd regions only",
+    "annotations_read": "annotations read",
+    "annotations_kept": "annotations kept",
+}
+
+
+def data_section(run: RunFolder) -> Section:
+    """The counts of data_report.json."""
+    if not run.data:
+        body = note("The run has no readable data_report.json, which training writes when it opens its data.")
+        return Section("data", "Data", body)
+    splits = list(run.data)
+    rows: list[list[object]] = [
+        [label, *(_whole(run.data[split].get(key)) for split in splits)] for key, label in COUNTS.items()
+    ]
+    files = [
+        [split, name_of(str(run.data[split].get("annotations"))), name_of(str(run.data[split].get("images_folder")))]
+        for split in splits
+    ]
+    parts = columns(table(["", *splits], rows), _class_counts(run, splits))
+    return Section("data", "Data", parts + table(["split", "annotations", "images"], files) + _remarks(run, splits))
+
+
+def _class_counts(run: RunFolder, splits: list[str]) -> Markup:
+    counts = {split: _mapping(run.data[split].get("class_counts")) for split in splits}
+    first = counts[splits[0]]
+    names = sorted(
+        {name for split in counts.values() for name in split}, key=lambda name: -(_whole(first.get(name)) or 0)
+    )
+    largest = max((_whole(value) or 0 for value in first.values()), default=1)
+    rows = [
+        [name_of(name), meter(_whole(first.get(name)) or 0, largest=largest)]
+        + [_whole(counts[split].get(name)) for split in splits]
+        for name in names[:MOST_CLASSES]
+    ]
+    more = f" (the first {MOST_CLASSES} of {len(names)})" if len(names) > MOST_CLASSES else ""
+    return table([f"objects by class{more}", "", *splits], rows, wide=[1])
+
+
+def _remarks(run: RunFolder, splits: list[str]) -> Markup:
+    """What reading the data skipped and mended."""
+    rows: list[list[object]] = []
+    for split in splits:
+        report = run.data[split]
+        missing = report.get("missing_files")
+        if isinstance(missing, list) and missing:
+            rows.append([split, "image files missing", len(missing), ", ".join(map(str, missing[:5]))])
+        for key, what in (("skipped", "skipped"), ("skipped_masks", "mask left out"), ("fixed", "mended")):
+            for reason, found in _mapping(report.get(key)).items():
+                examples = _mapping(found).get("examples")
+                ids = ", ".join(map(str, examples[:5])) if isinstance(examples, list) else ""
+                rows.append([split, f"{what}: {reason}", _whole(_mapping(found).get("count")), ids])
+    return table(["split", "found while reading", "how often", "for example"], rows) if rows else Markup("")
+
+
+def _whole(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def config_section(run: RunFolder) -> Section:
+    """What differs from the defaults, and all of it."""
+    rows = [
+        [Markup("<code>{}</code>").format(key), _value(value), _value(default)]
+        for key, (value, default) in changed(run.config).items()
+    ]
+    lead = "The defaults are the papers' 1x recipe on COCO 2017; this is what the run does otherwise."
+    body = table(["key", "this run", "default"], rows) if rows else note("Every key has its default.")
+    text = run.config_text
+    text = text if len(text) <= MOST_TEXT else text[:MOST_TEXT] + "\n... (cut here)"
+    return Section("config", "Config", body + details("config.yaml, whole", code(text)), lead)
+
+
+def changed(config: Config) -> dict[str, tuple[Any, Any]]:
+    """The keys whose values differ from the defaults, with both; None stands for a part that is absent, too."""
+    ours, defaults = (_flat(yaml.safe_load(to_yaml(c))) for c in (config, Config()))
+    return {
+        key: (ours.get(key), defaults.get(key))
+        for key in dict.fromkeys([*ours, *defaults])
+        if ours.get(key) != defaults.get(key)
+    }
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _value(value: Any) -> Markup:
+    text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10**6)
+    return Markup("<code>{}</code>").format(text.removesuffix("\n").removesuffix("...").strip()[:300])

@@ -1,0 +1,97 @@
+"""How training went: losses, figures over time, learning rate, speed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from markupsafe import Markup
+
+from resdet.analysis.page import Section, columns, note
+from resdet.analysis.plots import Line, line_plot
+from resdet.analysis.run_folder import RunFolder
+
+SMOOTHED = 1 / 25  # of the points, the reach of the average
+FEWEST_TO_SMOOTH = 30  # points
+OVER_TIME = {
+    "Average precision": ("bbox/AP", "bbox/AP50", "bbox/AP75", "segm/AP", "voc/AP50"),
+    "Average recall of the proposals": ("recall/AR100", "recall/AR300", "recall/AR1000"),
+    "Accuracy": ("top1/accuracy",),
+}
+LABELS = {"bbox/AP": "box AP", "bbox/AP50": "box AP50", "bbox/AP75": "box AP75", "segm/AP": "mask AP"}
+
+
+def training_section(run: RunFolder) -> Section:
+    """The curves of metrics.jsonl."""
+    steps, loss = run.series("loss")
+    if not steps:
+        body = note("metrics.jsonl has no losses yet: they come with the first train.log_every steps.")
+        return Section("training", "Training", body)
+    parts = sorted({name for _, values in run.records for name in values if name.startswith("loss_")})
+    plots = [
+        line_plot(_smooth("loss", steps, loss, 1), title="Loss", x_label="step"),
+        *_parts_plot(run, parts),
+        *_evaluations(run),
+        line_plot([Line("learning rate", *run.series("lr"))], title="Learning rate", x_label="step"),
+        line_plot(
+            _smooth("images a second", *run.series("images_per_second"), 3),
+            title="Speed, images a second",
+            x_label="step",
+        ),
+        line_plot(
+            _smooth("gradient norm", *run.series("grad_norm"), 5), title="Gradient norm before clipping", x_label="step"
+        ),
+    ]
+    lead = "Pale: as logged. Strong: the average over neighbouring steps."
+    return Section("training", "Training", columns(*plots), lead if len(steps) >= FEWEST_TO_SMOOTH else "")
+
+
+def _parts_plot(run: RunFolder, parts: Sequence[str]) -> list[Markup]:
+    if len(parts) < 2:
+        return []
+    lines = [
+        line
+        for color, name in enumerate(parts, start=1)
+        for line in _smooth(name.removeprefix("loss_"), *run.series(name), 1 + color % 8)
+        if not line.faint
+    ]
+    return [line_plot(lines, title="What the loss is made of", x_label="step")]
+
+
+def _evaluations(run: RunFolder) -> list[Markup]:
+    plots: list[Markup] = []
+    for title, names in OVER_TIME.items():
+        lines: list[Line] = []
+        for name in names:
+            steps, values = run.series(name)
+            if any(value is not None for value in values):
+                lines.append(Line(LABELS.get(name, name), steps, values, points=True))
+        if lines and max(len(line.x) for line in lines) > 1:
+            plots.append(line_plot(lines, title=f"{title} over time", x_label="step", y_range=(0, 1)))
+        elif lines:
+            sentence = f"{title} over time: there is one evaluation; eval.every=N makes one every N steps."
+            plots.append(note(sentence))
+    return plots
+
+
+def _smooth(name: str, x: Sequence[float], y: Sequence[float | None], color: int) -> list[Line]:
+    """The line as it is and its running average; a short one as it is."""
+    if len(x) < FEWEST_TO_SMOOTH:
+        return [Line(name, x, y, color)]
+    reach = max(1, math.ceil(len(x) * SMOOTHED / 2))
+    return [Line(name, x, y, color, faint=True), Line(name, x, running_mean(y, reach), color)]
+
+
+def running_mean(values: Sequence[float | None], reach: int) -> list[float | None]:
+    """Each value's mean with up to `reach` defined neighbours on each side, as many on one as on the other."""
+    sums, counts = [0.0], [0]
+    for value in values:
+        defined = value is not None and math.isfinite(value)
+        sums.append(sums[-1] + (value if defined and value is not None else 0.0))
+        counts.append(counts[-1] + defined)
+    means: list[float | None] = []
+    for i in range(len(values)):
+        near = min(reach, i, len(values) - 1 - i)
+        number = counts[i + near + 1] - counts[i - near]
+        means.append((sums[i + near + 1] - sums[i - near]) / number if number else None)
+    return means

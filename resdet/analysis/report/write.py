@@ -1,0 +1,149 @@
+"""Puts the report together, keeps it small, and writes it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from markupsafe import Markup
+
+import resdet
+from resdet.analysis.page import Page, Section, environment, note, render_page
+from resdet.analysis.report.figures import figures_section, headlines
+from resdet.analysis.report.mistakes import mistakes_section, summary
+from resdet.analysis.report.pictures import Album, Detail, Picture
+from resdet.analysis.report.scored import SCORE, Scored, open_scored
+from resdet.analysis.report.setup import config_section, data_section
+from resdet.analysis.report.training import training_section
+from resdet.analysis.run_folder import RunFolder, read_run
+from resdet.config import Config
+from resdet.engine.files import replace_file
+from resdet.errors import UserError
+
+REPORT = "report.html"
+LARGEST = 9_500_000  # bytes of the page
+DETAILS = (  # the first that fits is taken
+    Detail(gallery=24, worst=12, side=512, quality=82),
+    Detail(gallery=24, worst=12, side=384, quality=75),
+    Detail(gallery=16, worst=8, side=320, quality=70),
+    Detail(gallery=8, worst=6, side=256, quality=60),
+    Detail(gallery=0, worst=0, side=256, quality=60),
+)
+
+
+def write_report(run: Path, output: Path | None = None, *, overfit: int | None = None) -> Path:
+    """Writes the report of a run's folder to `output` (report.html in the folder) and returns where it is.
+
+    Parts whose inputs are missing are left out with a sentence that says what would bring them. `overfit` is what the
+    run was trained with. Raises UserError for a folder that is no run and a file that cannot be written; an older
+    report stays as it was then.
+    """
+    folder = read_run(run)
+    output = output or run / REPORT
+    html = report_html(folder, overfit=overfit)
+    try:
+        replace_file(output, html.encode())
+    except OSError as error:
+        raise UserError(f"{output}: cannot be written ({error.strerror}); choose another --output") from None
+    return output
+
+
+def report_html(run: RunFolder, *, overfit: int | None = None, largest: int = LARGEST) -> str:
+    """The page, in as much detail as fits into `largest` bytes."""
+    scored, reason = None, NOT_DETECTION
+    if run.config.task == "detection":
+        try:
+            scored, reason = open_scored(run, overfit=overfit), ""
+        except UserError as error:
+            reason = str(error)
+    album = Album(scored, DETAILS[0].side, run.config.data.sixteen_bit) if scored else None
+    html = ""
+    for detail in DETAILS:
+        html = render_page(_page(run, scored, album, detail, reason))
+        if len(html.encode()) <= largest:
+            break
+    return html
+
+
+NOT_DETECTION = "The run trained a classifier, which finds no boxes."
+
+
+def _page(run: RunFolder, scored: Scored | None, album: Album | None, detail: Detail, reason: str) -> Page:
+    sections = [figures_section(run, scored)]
+    if scored and album:
+        sections += [mistakes_section(scored), _worst_section(album, detail), _gallery_section(album, detail)]
+    elif run.config.task == "detection":
+        sections.append(Section("mistakes", "What it gets wrong", note(f"Not shown: {reason}.")))
+    sections += [training_section(run), data_section(run), config_section(run)]
+    return Page(
+        title=run.name,
+        kicker="resdet report",
+        sections=sections,
+        facts=_facts(run, scored),
+        headlines=headlines(run.figures),
+        summary=_summary(run, scored),
+        scripts=("contents.js", "gallery.js"),
+        footer=f"Written by resdet {resdet.__version__} from {run.path}. This file needs nothing else.",
+    )
+
+
+def _facts(run: RunFolder, scored: Scored | None) -> list[str]:
+    config = run.config
+    facts = [f"{kind_of(config)}, {config.model.backbone.name}"]
+    if run.step is not None:
+        facts.append(f"step {run.step} of {config.train.steps}")
+    if scored:
+        dataset = scored.dataset
+        objects = int(dataset.objects_per_image().sum())
+        facts.append(f"{len(dataset)} images, {objects} objects, {len(dataset.class_names)} classes")
+    if run.backend:
+        facts.append(f"scored by {run.backend}")
+    return [*facts, datetime.now(UTC).strftime("written %Y-%m-%d %H:%M UTC"), f"resdet {resdet.__version__}"]
+
+
+def kind_of(config: Config) -> str:
+    """What the config builds, by its usual name."""
+    if config.task == "classification":
+        return "classifier"
+    name = "Mask R-CNN" if config.model.mask_head else "Faster R-CNN"
+    return f"{name} ({config.model.neck.name.upper()})"
+
+
+def _summary(run: RunFolder, scored: Scored | None) -> Markup:
+    parts = [summary(scored)] if scored else []
+    parts += [note(text) for text in run.notes]
+    ap50, written = (scored.boxes.errors.ap50 if scored else None), run.figures.get("bbox/AP50")
+    if ap50 is not None and written is not None and abs(ap50 - written) > 1e-6:
+        text = (
+            f"predictions.json is of another evaluation than the figures: it has an AP50 of {ap50:.4f}, eval.json one "
+            f"of {written:.4f}. To have both of the newest checkpoint: resdet evaluate {run.path} --output {run.path}"
+        )
+        parts.append(note(text))
+    return Markup("\n").join(parts)
+
+
+def _worst_section(album: Album, detail: Detail) -> Section:
+    pictures = album.worst(detail)
+    lead = f"The images with most missed objects and wrong boxes, at a score of {SCORE:g} and IoU 0.5."
+    if not pictures and not album.scored.boxes.worst:
+        return Section(
+            "worst", "Worst images", note("There is none: every object is found, and no box is wrong."), lead
+        )
+    return Section("worst", "Worst images", _pictures(album, pictures, gallery=False), lead)
+
+
+def _gallery_section(album: Album, detail: Detail) -> Section:
+    lead = "Images at even distances in the val set."
+    return Section("gallery", "Gallery", _pictures(album, album.gallery(detail), gallery=True), lead)
+
+
+def _pictures(album: Album, pictures: Sequence[Picture], *, gallery: bool) -> Markup:
+    template = environment.get_template("pictures.html.j2")
+    drawn = Markup(template.render(pictures=pictures, gallery=gallery, score=SCORE)) if pictures else Markup("")  # noqa: S704  # escaped there
+    if album.unreadable:
+        first = next(iter(album.unreadable.values()))
+        drawn += note(f"{len(album.unreadable)} images cannot be read and are left out, the first: {first}")
+    elif not pictures:
+        drawn = note("The images are left out, for with them the page would be too large.")
+    return drawn

@@ -1,0 +1,43 @@
+"""Write a run's report: one HTML file with its figures, what it gets wrong, pictures, curves, data and config.
+
+RUN is the folder that resdet train wrote; training writes the report itself at its end. The file needs neither a
+network nor a server. What the folder does not have is left out, and the page says what would bring it.
+
+  resdet report runs/quickstart
+  resdet evaluate runs/quickstart --output runs/quickstart     (brings predictions.json, of the newest checkpoint)
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the command line."""
+    parser.add_argument("run", type=Path, metavar="RUN", help="the folder of a run")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="where to write it (default: RUN/report.html)")
+    parser.add_argument("--overfit", type=int, metavar="N", help="the run was trained with --overfit N")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Writes the report; returns the exit code. Raises UserError for a folder that is no run."""
+    from resdet.analysis.report import write_report
+    from resdet.engine.log import printable
+
+    print(printable(f"report: {write_report(args.run, args.output, overfit=args.overfit)}"))
+    return 0
+
+
+def report_line(run: Path, *, overfit: int | None) -> str:
+    """Writes the report at the end of training; returns the line that says where it is, or why there is none.
+
+    What a report cannot be made of is no reason for a run that has done its work to fail.
+    """
+    from resdet.analysis.report import write_report
+    from resdet.errors import UserError
+
+    try:
+        return f"report: {write_report(run, overfit=overfit)}"
+    except UserError as error:
+        return f"warning: no report: {error}; resdet report {run} tries again"

@@ -1,0 +1,8 @@
+"""`resdet report` for a checkout that is not installed."""
+
+import sys
+
+from resdet.cli.main import main
+
+sys.exit(main(["report", *sys.argv[1:]]))
+
