@@ -37,7 +37,10 @@ def test_a_factor_of_one_is_the_batch_itself() -> None:
     assert torch.equal(resized(batch(), 1.0).images, batch().images)
 
 
-@pytest.mark.parametrize(("factor", "sizes", "side"), [(0.5, [[20, 25], [32, 15]], 32), (1.5, [[60, 75], [96, 45]], 96)])
+HALF, LARGER = [[20, 25], [32, 15]], [[60, 75], [96, 45]]
+
+
+@pytest.mark.parametrize(("factor", "sizes", "side"), [(0.5, HALF, 32), (1.5, LARGER, 96)])
 def test_sizes_follow_the_factor_and_the_shape_suits_every_stride(
     factor: float, sizes: list[list[int]], side: int
 ) -> None:
