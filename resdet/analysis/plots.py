@@ -50,13 +50,13 @@ def line_plot(
     x_range = x_range or _range([x for line in lines for x in line.x])
     y_range = y_range or _y_range([y for line in lines for y in line.y if y is not None], log_y=log_y)
     width, height = (340, 340) if square else (WIDTH, HEIGHT)
-    frame = _Frame(x_range, y_range, width, height, log_y=log_y)
+    frame = Frame(x_range, y_range, width, height, log_y=log_y)
     colors = [line.color or 1 + i % MOST_COLORS for i, line in enumerate(lines)]
     drawn = [_line(line, color, frame) for line, color in sorted(zip(lines, colors, strict=True), key=_faint_first)]
     named = [(line.name, color) for line, color in zip(lines, colors, strict=True) if line.name and not line.faint]
     svg = element(
         "svg",
-        _axes(frame, x_label, y_label) + Markup("").join(drawn),
+        axes(frame, x_label, y_label) + Markup("").join(drawn),
         class_="lines square" if square else "lines",
         viewBox=f"0 0 {width} {height}",
         role="img",
@@ -111,10 +111,10 @@ def matrix_plot(
     ]
     for i, name in enumerate(row_names):
         y = top + cell * (i + 0.5) + 4
-        parts.append(element("text", _short(name), x=left - 8, y=y, text_anchor="end", class_="tick", title=name))
+        parts.append(element("text", short(name), x=left - 8, y=y, text_anchor="end", class_="tick", title=name))
     for j, name in enumerate(column_names):
         spot = f"translate({left + cell * (j + 0.5) + 4:g} {top - 8}) rotate(-50)"
-        parts.append(element("text", _short(name), transform=spot, class_="tick", title=name))
+        parts.append(element("text", short(name), transform=spot, class_="tick", title=name))
     for i, row in enumerate(values):
         total = sum(row) or 1.0
         for j, value in enumerate(row):
@@ -173,7 +173,7 @@ def _attribute(name: str) -> str:
     return name if name[0].isupper() or name == "viewBox" else name.rstrip("_").replace("_", "-")
 
 
-class _Frame:
+class Frame:
     """From values to places in the viewBox."""
 
     def __init__(
@@ -193,7 +193,7 @@ class _Frame:
         return self.height - BOTTOM - share * (self.height - TOP - BOTTOM)
 
 
-def _axes(frame: _Frame, x_label: str, y_label: str) -> Markup:
+def axes(frame: Frame, x_label: str, y_label: str) -> Markup:
     right, bottom = frame.width - RIGHT, frame.height - BOTTOM
     parts: list[Markup] = []
     for value in log_ticks(*frame.y_range) if frame.log_y else ticks(*frame.y_range):
@@ -212,7 +212,7 @@ def _axes(frame: _Frame, x_label: str, y_label: str) -> Markup:
     return Markup("").join(parts)
 
 
-def _line(line: Line, color: int, frame: _Frame) -> Markup:
+def _line(line: Line, color: int, frame: Frame) -> Markup:
     style = f"line stroke{color}{' faint' if line.faint else ''}{' dashed' if line.dashed else ''}"
     parts: list[Markup] = []
     for piece in _pieces(line):
@@ -301,6 +301,6 @@ def tick_text(value: float) -> str:
     return f"{value:g}" if not value or abs(value) >= 1e-4 else f"{value:.0e}".replace("e-0", "e-")
 
 
-def _short(text: str, longest: int = 16) -> str:
+def short(text: str, longest: int = 16) -> str:
     text = " ".join(text.split())
     return text if len(text) <= longest else text[: longest - 1] + "…"
