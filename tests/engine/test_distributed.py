@@ -1,6 +1,7 @@
 """Two processes over gloo do what one does."""
 
 import json
+import operator
 import os
 import socket
 import subprocess
@@ -15,6 +16,7 @@ from torch.testing import assert_close
 from resdet.config import load_config
 from resdet.data.shapes import shapes_folder
 from resdet.engine.distributed import World, choose_device, join_world
+from resdet.engine.evaluate_checkpoint import evaluate_checkpoint
 from resdet.engine.train import train
 from resdet.errors import UserError
 
@@ -98,6 +100,21 @@ def test_two_processes_agree_with_one_up_to_rounding(tmp_path: Path, nano_argume
     with safe_open(files[0], "pt") as one, safe_open(files[1], "pt") as two:
         for name in one.keys():  # noqa: SIM118  # not a dict
             assert_close(two.get_tensor(name), one.get_tensor(name), rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_masks_from_two_processes_score_as_from_one(tmp_path: Path, nano_arguments: list[str]):
+    """Trained and evaluated by two, evaluated again by one."""
+    overrides = ["model.mask_head.channels=8", "data.shapes.val_images=5", "train.steps=2"]
+    done = in_processes(2, [*nano_arguments, *overrides, "--output", str(tmp_path / "run")])
+    assert [process.returncode for process in done] == [0, 0], done[0].stderr + done[1].stderr
+    written = json.loads((tmp_path / "run/eval.json").read_text())
+    alone = evaluate_checkpoint(tmp_path / "run", output=tmp_path / "alone")
+    assert "segm/AP" in alone
+    assert {name: written[name] for name in alone} == alone
+    key = operator.itemgetter("image_id", "score", "category_id")
+    runs = [json.loads((tmp_path / name / "predictions.json").read_text()) for name in ("run", "alone")]
+    assert sorted(runs[0], key=key) == sorted(runs[1], key=key)
 
 
 @pytest.mark.slow
