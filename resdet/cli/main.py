@@ -21,6 +21,7 @@ COMMANDS = {
     "predict": "resdet.cli.predict",
     "score": "resdet.cli.score",
     "benchmark": "resdet.cli.benchmark",
+    "compare": "resdet.cli.compare",
     "probe": "resdet.cli.probe",
     "report": "resdet.cli.report",
     "check-data": "resdet.cli.check_data",

@@ -1,0 +1,92 @@
+"""Train backbones against one another, several seeds each, and say which is better, by how much and at what cost.
+
+A comparison is a folder: runs/<backbone>-seed<k>/ are training runs of `resdet train`, compare.json and compare.html
+say what came of them. What is finished is taken as it is and what was interrupted goes on, so the same command can be
+given again after a stop, with more backbones or with more seeds. Ctrl-C, SIGTERM and SIGUSR1 save all runs (143).
+
+The first backbone is the one that the others are compared with. A difference is called significant only where its
+95 % interval, over the images (paired bootstrap) and over the seeds (Welch's t) together, excludes 0.
+
+  resdet compare configs/quickstart.yaml --backbones vgg16_bn resnet18 --seeds 3 --output runs/vgg_to_resnet
+  resdet compare configs/quickstart.yaml train.steps=300 --backbones resnet18 timm/convnext_atto --output runs/two
+  resdet compare CONFIG --backbones vgg16:optim.lr=0.005 resnet50:model.backbone.norm=gn,optim.lr=0.02 --output DIR
+  resdet compare CONFIG --backbones resnet50 resnet101 --seeds 3 --devices cuda:0 cuda:1 --output DIR
+  resdet compare CONFIG --backbones vgg16_bn resnet18 --seeds 3 --output runs/vgg_to_resnet --report-only
+  resdet compare CONFIG --backbones vgg16_bn resnet18 --seeds 3 --output runs/vgg_to_resnet --dry-run
+
+Overrides after a colon are a contestant's own; the page lists them. Runs with other settings in --output are refused.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the command line."""
+    parser.add_argument("inputs", nargs="*", metavar="CONFIG | key=value", help="YAML files, then overrides for all")
+    parser.add_argument(
+        "--backbones",
+        nargs="+",
+        required=True,
+        metavar="NAME[:key=value,...]",
+        help="the contestants, the first of which the others are compared with; timm/<model> too",
+    )
+    parser.add_argument("--seeds", type=int, default=1, metavar="K", help="train.seed 0 .. K-1 (default: %(default)s)")
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder of the comparison")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at once on a device (default: 1)")
+    parser.add_argument("--devices", nargs="+", default=[], metavar="DEVICE", help="cpu, or cuda:0 cuda:1 ...")
+    parser.add_argument("--report-only", action="store_true", help="train nothing; compare the runs that are finished")
+    parser.add_argument("--dry-run", action="store_true", help="list the runs and what is left of them; write nothing")
+    parser.add_argument(
+        "--resamples", type=int, default=1000, metavar="N", help="of the bootstrap over images (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--rounds",
+        type=int,
+        default=5,
+        metavar="N",
+        help="of timed predictions; 0 leaves them out (default: %(default)s)",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Trains and compares; returns the exit code. Raises UserError for a mistake or a failed run, Stopped on a signal."""
+    from functools import partial
+
+    from resdet.analysis.compare import Request, compare_backbones, list_runs
+    from resdet.analysis.comparison_table import print_comparison
+    from resdet.cli.train import split_inputs
+    from resdet.errors import UserError
+
+    files, overrides = split_inputs(args.inputs)
+    if not files:
+        raise UserError("no CONFIG given; try configs/quickstart.yaml")
+    for option in ("seeds", "resamples"):
+        if getattr(args, option) < 1:
+            raise UserError(f"--{option} {getattr(args, option)} must be at least 1")
+    if args.rounds < 0:
+        raise UserError(f"--rounds {args.rounds} must be 0 or more")
+    request = Request(
+        files=files,
+        overrides=overrides,
+        backbones=args.backbones,
+        seeds=args.seeds,
+        output=args.output,
+        resamples=args.resamples,
+        rounds=args.rounds,
+    )
+    if args.dry_run:
+        for line in list_runs(request):
+            print(line)
+        return 0
+    outcome = compare_backbones(
+        request, jobs=args.jobs, devices=args.devices, train=not args.report_only, say=partial(print, flush=True)
+    )
+    if outcome.comparison:
+        print_comparison(outcome.comparison)
+        print(f"\npage: {args.output}/compare.html   figures: {args.output}/compare.json   runs: {args.output}/runs")
+    if outcome.failures:
+        raise UserError("; ".join(f"{name} failed: {reason}" for name, reason in outcome.failures.items()))
+    return 0

@@ -1,0 +1,8 @@
+"""The command `resdet compare`, as a script."""
+
+import sys
+
+from resdet.cli.main import main
+
+if __name__ == "__main__":
+    sys.exit(main(["compare", *sys.argv[1:]]))
