@@ -218,7 +218,7 @@ def class_candidates(
     return Detections(
         boxes=boxes,
         scores=scores,
-        labels=torch.arange(classes, device=boxes.device).repeat(valid.shape[1]).expand(len(boxes), -1),
+        labels=torch.arange(classes, device=boxes.device).repeat(valid.shape[1]).expand(boxes.shape[0], -1),
         valid=real & (scores > score_threshold) & is_nonempty(boxes),
     )
 

@@ -77,7 +77,7 @@ class RPNHead(nn.Module):
     def forward(self, feature: Float[Tensor, "N C h w"]) -> tuple[Float[Tensor, "N A"], Float[Tensor, "N A 4"]]:
         hidden = self.conv(feature)
         logits = self.cls_logits(hidden).permute(0, 2, 3, 1).flatten(1)
-        deltas = self.bbox_pred(hidden).permute(0, 2, 3, 1).reshape(len(feature), -1, 4)
+        deltas = self.bbox_pred(hidden).permute(0, 2, 3, 1).reshape(feature.shape[0], -1, 4)
         return logits, deltas
 
 
@@ -143,7 +143,7 @@ class RPN(nn.Module):
         keep, valid = batched_nms(
             boxes,
             scores,
-            torch.cat(levels).expand(len(boxes), -1),
+            torch.cat(levels).expand(boxes.shape[0], -1),
             is_nonempty(boxes) & scores.isfinite() & boxes.isfinite().all(-1),
             iou_threshold=self.nms_iou,
             keep=limits.proposals,

@@ -51,7 +51,7 @@ def roi_pool(
 
 def _with_image(boxes: Float[Tensor, "N R 4"]) -> Float[Tensor, "NR 5"]:
     """The kernels' form: the number of the image, then the box."""
-    image = torch.arange(len(boxes), device=boxes.device, dtype=torch.float32)
+    image = torch.arange(boxes.shape[0], device=boxes.device, dtype=torch.float32)
     return torch.cat([image[:, None, None].expand(-1, boxes.shape[1], 1), boxes.float()], dim=-1).flatten(0, 1)
 
 

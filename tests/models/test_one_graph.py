@@ -27,7 +27,8 @@ model = build_model(config, num_classes=5)
 corner = torch.rand(3, 8, 2) * 60
 boxes = torch.cat([corner, corner + 20], dim=-1)
 valid = torch.arange(8) < torch.tensor([5, 1, 0])[:, None]
-targets = Targets(boxes, torch.randint(0, 5, (3, 8)), torch.zeros_like(valid), valid, torch.arange(3))
+masks = torch.randint(0, 256, (3, 8, 16, 16), dtype=torch.uint8)
+targets = Targets(boxes, torch.randint(0, 5, (3, 8)), torch.zeros_like(valid), valid, torch.arange(3), masks)
 images = torch.randint(0, 256, (3, 3, 96, 128), dtype=torch.uint8)
 batch = Batch(images, torch.tensor([[96, 128], [80, 90], [96, 70]]), targets)
 """
@@ -41,6 +42,25 @@ torch.testing.assert_close(compiled_gradients, gradients, atol=1e-4, rtol=1e-3)
 compiled = torch.compile(model.eval().predict, fullgraph=True, backend="{backend}")(batch)
 torch.testing.assert_close(dataclasses.asdict(compiled), dataclasses.asdict(model.predict(batch)))
 assert compiled.valid.any()
+assert (compiled.masks is None) == (config.mask_head is None)
+"""
+
+# Exported for 2 images; the program runs for 1 and for 3 as well.
+EXPORT = """
+class Predict(torch.nn.Module):
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+    def forward(self, images, sizes):
+        found = self.model.predict(Batch(images, sizes))
+        return found.boxes, found.scores, found.labels, found.valid, found.masks
+
+images_of = torch.export.Dim("images", min=1, max=16)
+given = batch.images[:2], batch.sizes[:2]
+program = torch.export.export(Predict(model.eval()), given, dynamic_shapes=({0: images_of},) * 2)
+for count in (1, 3):
+    given = batch.images[:count], batch.sizes[:count]
+    torch.testing.assert_close(program.module()(*given), Predict(model)(*given))
 """
 
 COUNT = """
@@ -56,8 +76,9 @@ def run(script: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-FPN = ("nano", [])
-C4 = ("tiny", ["model.neck.name=c4", "model.box_head.resolution=14", "model.box_head.sampling_ratio=0"])
+FPN = ("nano", ["model.mask_head={name: fcn, channels: 8, resolution: 5}"])
+C4 = ("tiny", ["model.neck.name=c4", "model.box_head.resolution=14", "model.box_head.sampling_ratio=0",
+    "model.mask_head={name: fcn, channels: 8, class_agnostic: true}"])  # fmt: skip
 DC5 = ("tiny", ["model.neck.name=dc5", "model.box_head.pooling=roi_pool"])
 PAFPN = ("resnet18", ["model.neck.name=pafpn", "model.box_head.sampling_ratio=0"])
 
@@ -73,6 +94,10 @@ def test_losses_and_prediction_are_one_graph_each() -> None:
 @pytest.mark.parametrize("layout", [FPN, C4, DC5], ids=["fpn", "c4", "dc5"])
 def test_fullgraph_gives_what_eager_gives(layout: tuple[str, list[str]]) -> None:
     run(setup(*layout) + COMPARE.format(backend="aot_eager"))
+
+
+def test_prediction_is_exported_for_any_number_of_images() -> None:
+    run(setup(*FPN) + EXPORT)
 
 
 @pytest.mark.slow
