@@ -29,6 +29,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="evaluator; auto is hotcoco where it is installed (same figures, much faster)",
     )
+    parser.add_argument("--errors", action="store_true", help="also print what is wrong, by type, and what it costs")
+    parser.add_argument(
+        "--against",
+        metavar="RESULTS",
+        help="other detections of the same images: is the difference more than chance (paired bootstrap)",
+    )
     parser.add_argument("--json", metavar="FILE", help="also write the figures, as one flat object of names")
 
 
@@ -38,13 +44,20 @@ def run(args: argparse.Namespace) -> int:
 
     from resdet.data.voc import annotation_file
     from resdet.errors import UserError
+    from resdet.evaluation.analyse import analyse
+    from resdet.evaluation.bootstrap import paired_bootstrap
     from resdet.evaluation.coco import backend_name, evaluate_coco, read_ground_truth, read_results
+    from resdet.evaluation.error_tables import print_differences, print_errors
     from resdet.evaluation.proposals import evaluate_proposals
     from resdet.evaluation.tables import print_figures, write_figures
     from resdet.evaluation.voc import VOC_BACKEND, evaluate_voc
 
     if args.metric.startswith("voc") and args.iou_type == "segm":
         raise UserError(f"--metric {args.metric} compares boxes; leave out --iou-type segm")
+    if args.against == args.results:
+        raise UserError(f"--against {args.against} is the results file itself; name that of another detector")
+    if args.metric != "coco" and (args.errors or args.against):
+        raise UserError(f"--errors and --against speak of COCO's figures; leave out --metric {args.metric}")
     backend = VOC_BACKEND if args.metric.startswith("voc") else backend_name(args.backend)
     ground_truth = read_ground_truth(annotation_file(Path(args.ground_truth)))
     results = read_results(args.results, ground_truth)
@@ -57,4 +70,10 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         write_figures(args.json, figures | {"backend": backend})
     print_figures(figures, title=f"{args.results} ({args.metric}, by {backend})", notes=ground_truth.notes())
+    if args.errors:
+        print_errors(analyse(ground_truth, results, iou_type=args.iou_type))
+    if args.against:
+        other = read_results(args.against, ground_truth)
+        runs = {args.against: [other], args.results: [results]}
+        print_differences(paired_bootstrap(ground_truth, runs, iou_type=args.iou_type))
     return 0

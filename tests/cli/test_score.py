@@ -83,6 +83,35 @@ def test_voc_figures_are_of_boxes(files: tuple[str, str]) -> None:
         _ = run(*files, "--metric", "voc07", "--iou-type", "segm")
 
 
+def test_errors_and_a_comparison_are_printed_on_demand(
+    files: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "other.json"
+    _ = other.write_text("[]")
+    assert run(*files, "--errors", "--against", str(other)) == 0
+    printed = capsys.readouterr().out
+    for words in ("Errors at IoU .5", "AP50 lost", "localisation", "other.json (1 images drawn 1,000 times", "+1.000"):
+        assert words in printed
+    with pytest.raises(UserError, match="leave out --metric voc12"):
+        _ = run(*files, "--metric", "voc12", "--errors")
+    with pytest.raises(UserError, match="is the results file itself"):
+        _ = run(*files, "--against", files[1])
+
+
+def test_ground_truth_may_be_a_split_in_vocs_layout(files: tuple[str, str], tmp_path: Path) -> None:
+    for folder in ("Annotations", "JPEGImages", "ImageSets/Main"):
+        (tmp_path / folder).mkdir(parents=True)
+    box = "<bndbox><xmin>1</xmin><ymin>1</ymin><xmax>20</xmax><ymax>20</ymax></bndbox>"
+    _ = (tmp_path / "Annotations/a.xml").write_text(
+        "<annotation><size><width>50</width><height>50</height></size>"
+        f"<object><name>cat</name>{box}</object></annotation>"
+    )
+    split, output = tmp_path / "ImageSets/Main/test.txt", tmp_path / "figures.json"
+    _ = split.write_text("a\n")
+    assert run(str(split), files[1], "--metric", "voc12", "--json", str(output)) == 0
+    assert json.loads(output.read_text())["voc/AP50/cat"] == 1
+
+
 @pytest.mark.parametrize("metric", ["coco", "voc12", "recall"])
 def test_scoring_imports_no_torch(files: tuple[str, str], metric: str) -> None:
     code = (
