@@ -20,7 +20,7 @@ def build_detector(models: Sequence[RCNN], config: Config) -> RCNN | RegionDetec
     test, short_side = config.test, config.data.augment.test_short_side
     if len(models) == 1 and test == TestConfig():
         return models[0]
-    _check(models, test)
+    _check(test)
     iou = test.voting.iou if test.voting else None
     detector = RegionDetector(
         models,
@@ -35,9 +35,7 @@ def build_detector(models: Sequence[RCNN], config: Config) -> RCNN | RegionDetec
     return AugmentedDetector(detector, factors=factors, flip=test.augmentation.flip, voting_iou=iou)
 
 
-def _check(models: Sequence[RCNN], test: TestConfig) -> None:
-    if any(model.roi_heads is None for model in models):
-        raise UserError("a model without a second stage (model.box_head=null) takes no part of `test` and no ensemble")
+def _check(test: TestConfig) -> None:
     if test.scales is not None and not test.scales:
         raise UserError("test.scales is empty; give short sides in pixels, such as [400, 600, 800], or null")
     if test.scales and test.augmentation and test.augmentation.short_sides:

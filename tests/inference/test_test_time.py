@@ -35,8 +35,8 @@ def detector(config: Config, seed: int = 0) -> RCNN:
     _ = torch.manual_seed(seed)
     model = build_model(config.model, CLASSES)
     with torch.no_grad():
-        _ = model.roi_heads.box_predictor.cls_score.weight.normal_(std=0.5)
-        _ = model.roi_heads.box_predictor.bbox_pred.weight.normal_(std=0.1)
+        _ = model.get_parameter("roi_heads.box_predictor.cls_score.weight").normal_(std=0.5)
+        _ = model.get_parameter("roi_heads.box_predictor.bbox_pred.weight").normal_(std=0.1)
         _ = model.rpn.head.cls_logits.weight.normal_(std=0.5)
     return model.eval()
 
@@ -108,10 +108,11 @@ def test_boxes_of_larger_views_come_back_into_the_image(model: RCNN, batch: Batc
 def test_refinement_without_deltas_changes_nothing(batch: Batch) -> None:
     model = detector(nano())
     with torch.no_grad():
-        for parameter in model.roi_heads.box_predictor.bbox_pred.parameters():
-            _ = parameter.zero_()
-    own = model.roi_heads.limits.nms_iou
-    refined = build_detector([model], nano(f"test.refinement.nms_iou={own}"))
+        for parameter in ("weight", "bias"):
+            _ = model.get_parameter(f"roi_heads.box_predictor.bbox_pred.{parameter}").zero_()
+    own = nano().model.box_head
+    assert own is not None
+    refined = build_detector([model], nano(f"test.refinement.nms_iou={own.nms_iou}"))
     assert_same(refined.predict(batch), model.predict(batch))
 
 
@@ -153,7 +154,7 @@ def test_all_parts_go_together_and_masks_are_kept(batch: Batch) -> None:
     model = detector(config)
     found = build_detector([model, detector(config, seed=1)], config).predict(batch)
     assert found.masks is not None
-    assert found.masks.shape == (2, config.model.box_head.detections, 28, 28)
+    assert found.masks.shape == (*found.scores.shape, 28, 28)
     assert (found.masks[found.valid] > 0).all()
     plain = build_detector([model], nano("test.augmentation.flip=false")).predict(batch)
     assert_same(plain, model.predict(batch))
@@ -163,6 +164,13 @@ def test_a_detector_with_masks_and_one_without_are_no_ensemble(model: RCNN, batc
     masks = detector(nano("model.mask_head.convs=1", "model.mask_head.channels=8"))
     with pytest.raises(UserError, match="different masks"):
         _ = RegionDetector([masks, model]).predict(batch)
+
+
+def test_a_cascade_and_a_first_stage_alone_are_refused() -> None:
+    for overrides in (["model.cascade={}", "model.box_head.class_agnostic=true"], ["model.box_head=null"]):
+        config = load_config(NANO, overrides=[*overrides, "test.voting.iou=0.5"])
+        with pytest.raises(UserError, match="one second stage"):
+            _ = build_detector([build_model(config.model, CLASSES)], config)
 
 
 @pytest.mark.parametrize(

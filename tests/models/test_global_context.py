@@ -10,6 +10,7 @@ from resdet.config import ModelConfig, load_config
 from resdet.models.build import build_model
 from resdet.models.global_context import join_image_vector, with_image_box
 from resdet.models.rcnn import RCNN
+from resdet.models.roi_heads import RoIHeads
 from resdet.structures import Batch, Targets
 
 SIZES = torch.tensor([[64, 96], [50, 60]])
@@ -57,10 +58,11 @@ def test_each_region_is_joined_with_its_own_image() -> None:
 def test_the_predictor_is_twice_as_wide_and_everything_learns_end_to_end(layout: str) -> None:
     model = model_of(layout)
     plain = build_model(config_of(layout, context=False), 3)
-    widths = [net.roi_heads.box_predictor.cls_score.in_features for net in (model, plain)]
+    name = "roi_heads.box_predictor.cls_score.weight"
+    widths = [net.get_parameter(name).shape[1] for net in (model, plain)]
     assert widths[0] == 2 * widths[1]
     _ = torch.stack(list(model.train()(batch()).values())).sum().backward()
-    gradient = model.roi_heads.box_predictor.cls_score.weight.grad
+    gradient = model.get_parameter(name).grad
     assert gradient is not None
     assert gradient[:, widths[1] :].any(), "the part that sees the image"
 
@@ -71,6 +73,7 @@ def test_a_region_sees_what_lies_outside_it() -> None:
 
     def logits(images: torch.Tensor, net: RCNN) -> torch.Tensor:
         maps = [torch.nn.functional.avg_pool2d(images.float() / 255, stride) for stride in (4, 8, 16, 32)]
+        assert isinstance(net.roi_heads, RoIHeads)
         return net.roi_heads([m.repeat(1, 6, 1, 1)[:, :16] for m in maps], region, SIZES[:1])[0]
 
     here, changed = images[:1], images[:1].clone()
