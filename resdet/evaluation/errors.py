@@ -13,10 +13,13 @@ Matching is COCO's at IoU 0.5. Of every detection left over that is not ignored,
 Crowd regions are no objects here, and detections on them no errors. What mending one kind alone would give:
 
     classification, localisation   the detection becomes right, with its score: its class, or its box, that of the
-                                   object it points at. Of several that point at one object the best stays, and none
-                                   if the object is found already; the others go
+                                   object it points at. Of several, of either kind, about one object the best alone
+                                   can be mended, and none if the object is found already; the others go
     duplicate, background, both    the detections go
     missed                         the objects go; a class without any left has AP 1 if it has no detections either
+
+Where every class has objects and none is crowd, counts and costs are those of the paper's program, tidecv 1.0.1,
+but for the rounding of its 101 recalls; here they are COCO's.
 """
 
 from __future__ import annotations
@@ -157,17 +160,22 @@ def error_breakdown(problem: Problem, findings: Findings) -> ErrorBreakdown:
 def ap50_after(problem: Problem, findings: Findings, *, mended: Collection[int]) -> float | None:
     """The mean AP at IoU 0.5 with the error types `mended` together; None if there is no object to find."""
     right, category = findings.right.copy(), problem.detections.category.copy()
-    moved = np.isin(findings.error, [code for code in mended if code in (CLASSIFICATION, LOCALISATION)])
-    moved[moved] = ~findings.found[findings.points_at[moved]]
-    candidates = np.flatnonzero(moved)
-    candidates = candidates[np.argsort(-problem.scores[candidates], kind="stable")]
-    _, first = np.unique(findings.points_at[candidates], return_index=True)
-    winners = candidates[first]
+    winners = _best_pointers(problem, findings)
+    winners = winners[np.isin(findings.error[winners], list(mended))]
     right[winners] = True
     category[winners] = problem.truth.category[findings.points_at[winners]]
     counted = right | ((findings.error != NO_ERROR) & ~np.isin(findings.error, list(mended)))
     objects = findings.to_find & ~findings.missed if MISSED in mended else findings.to_find
     return _ap50(problem, counted, right, objects, classes=findings.to_find, category=category)
+
+
+def _best_pointers(problem: Problem, findings: Findings) -> Int64[np.ndarray, " w"]:
+    """Of the classification and localisation errors about each object that nothing found, the best-scored."""
+    pointing = np.flatnonzero(findings.points_at != NONE)
+    pointing = pointing[~findings.found[findings.points_at[pointing]]]
+    pointing = pointing[np.argsort(-problem.scores[pointing], kind="stable")]
+    _, first = np.unique(findings.points_at[pointing], return_index=True)
+    return pointing[first]
 
 
 def _ap50(

@@ -117,6 +117,15 @@ def test_of_several_errors_about_one_object_the_best_is_mended_and_the_others_go
     assert errors.cost["localisation"] == pytest.approx(1)
 
 
+def test_of_errors_of_both_kinds_about_one_object_the_best_alone_can_be_mended() -> None:
+    """As tidecv has it: mending boxes alone removes the loose one, for the dog is the surer about this cat."""
+    ground_truth = truth((1, CAT, HERE))
+    errors = analyse(ground_truth, found((1, DOG, HERE, 0.9), (1, CAT, [0, 0, 20, 9], 0.8))).errors
+    assert errors.counts["classification"] == errors.counts["localisation"] == 1
+    assert errors.cost["localisation"] == 0
+    assert errors.cost["classification"] == pytest.approx(1)  # ahead of the loose box
+
+
 def test_an_error_about_an_object_that_is_found_goes() -> None:
     """The dog's box on a found cat: mending removes it; the cat must not be found twice."""
     ground_truth = truth((1, CAT, HERE), (2, DOG, HERE))
