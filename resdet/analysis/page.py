@@ -17,6 +17,7 @@ from importlib import resources
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+Number = float | int  # the shape checks of the tests take a whole number for no float
 UNDEFINED = "\N{EN DASH}"
 LONGEST_NAME = 48  # characters of a name in a table; its tooltip has all of them
 
@@ -93,7 +94,7 @@ def asset(name: str) -> str:
     return (resources.files("resdet.analysis") / "templates" / name).read_text(encoding="utf-8")
 
 
-def number(value: float | None, digits: int = 3) -> str:
+def number(value: Number | None, digits: int = 3) -> str:
     """With so many decimals; a dash where undefined."""
     return UNDEFINED if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
 
@@ -111,7 +112,7 @@ def name_of(text: str) -> Markup:
     return Markup('<bdi class="name" title="{}">{}…</bdi>').format(line[:1000], line[: LONGEST_NAME - 1])
 
 
-def meter(value: float | None, *, largest: float = 1.0, color: int = 1) -> Markup:
+def meter(value: Number | None, *, largest: Number = 1.0, color: int = 1) -> Markup:
     """A horizontal bar of length `value / largest` (of the width it is given); `color` is a series, 1 .. 8."""
     share = 0.0 if value is None or not math.isfinite(value) or largest <= 0 else min(max(value / largest, 0.0), 1.0)
     return Markup(

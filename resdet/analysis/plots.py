@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from resdet.analysis.page import meter, name_of, number
+from resdet.analysis.page import Number, meter, name_of, number
 
 WIDTH, HEIGHT = 480, 270  # in the units of the viewBox
 LEFT, RIGHT, TOP, BOTTOM = 46, 12, 10, 38
@@ -23,8 +23,8 @@ class Line:
     `dashed` dashes it; lines of one `color` (1 .. 8, by position unless given) belong together."""
 
     name: str
-    x: Sequence[float]
-    y: Sequence[float | None]
+    x: Sequence[Number]
+    y: Sequence[Number | None]
     color: int | None = None
     faint: bool = False
     points: bool = False
@@ -37,8 +37,8 @@ def line_plot(
     title: str,
     x_label: str = "",
     y_label: str = "",
-    x_range: tuple[float, float] | None = None,
-    y_range: tuple[float, float] | None = None,
+    x_range: tuple[Number, Number] | None = None,
+    y_range: tuple[Number, Number] | None = None,
     log_y: bool = False,
     square: bool = False,
 ) -> Markup:
@@ -66,10 +66,10 @@ def line_plot(
 
 
 def bar_plot(
-    bars: Sequence[tuple[str, float | None]],
+    bars: Sequence[tuple[str, Number | None]],
     *,
     title: str = "",
-    largest: float | None = None,
+    largest: Number | None = None,
     digits: int = 3,
     color: int = 1,
     details: Sequence[str] = (),
@@ -91,7 +91,7 @@ def bar_plot(
 
 
 def matrix_plot(
-    values: Sequence[Sequence[float]],
+    values: Sequence[Sequence[Number]],
     row_names: Sequence[str],
     column_names: Sequence[str],
     *,
@@ -132,7 +132,7 @@ def matrix_plot(
     return figure(title, Markup('<div class="scroll">{}</div>').format(drawn))
 
 
-def _matrix_cell(value: float, share: float, x: float, y: float, side: float, digits: int, tooltip: str) -> Markup:
+def _matrix_cell(value: Number, share: Number, x: Number, y: Number, side: Number, digits: int, tooltip: str) -> Markup:
     place = {"x": x + 1, "y": y + 1, "width": side - 2, "height": side - 2, "rx": 3}
     if not value:
         return element("rect", title=tooltip, class_="track", **place)
@@ -159,10 +159,10 @@ def figure(title: str, content: Markup, legend: Sequence[tuple[str, int]] = ()) 
     return Markup('<figure class="plot">{}{}{}</figure>').format(caption, names, content)
 
 
-def element(tag: str, content: str | Markup = "", title: str = "", **attributes: float | int | str) -> Markup:
+def element(tag: str, content: str | Markup = "", title: str = "", **attributes: Number | str) -> Markup:
     """An SVG element; attribute names are written with `_` for `-`, and `class_`. Numbers are rounded to 0.01."""
     text = Markup("").join(
-        Markup(' {}="{}"').format(_attribute(name), f"{round(value, 2):g}" if isinstance(value, float) else value)
+        Markup(' {}="{}"').format(_attribute(name), f"{round(value, 2):g}" if isinstance(value, Number) else value)
         for name, value in attributes.items()
     )
     tooltip = Markup("<title>{}</title>").format(title) if title else Markup("")
@@ -177,15 +177,15 @@ class Frame:
     """From values to places in the viewBox."""
 
     def __init__(
-        self, x_range: tuple[float, float], y_range: tuple[float, float], width: int, height: int, *, log_y: bool
+        self, x_range: tuple[Number, Number], y_range: tuple[Number, Number], width: int, height: int, *, log_y: bool
     ) -> None:
         self.x_range, self.y_range, self.width, self.height, self.log_y = x_range, y_range, width, height, log_y
 
-    def x(self, value: float) -> float:
+    def x(self, value: Number) -> Number:
         low, high = self.x_range
         return LEFT + (value - low) / (high - low) * (self.width - LEFT - RIGHT)
 
-    def y(self, value: float) -> float:
+    def y(self, value: Number) -> Number:
         low, high = self.y_range
         if self.log_y:
             low, high, value = math.log10(low), math.log10(high), math.log10(value)
@@ -224,9 +224,9 @@ def _line(line: Line, color: int, frame: Frame) -> Markup:
     return Markup("").join(parts)
 
 
-def _pieces(line: Line) -> list[list[tuple[float, float]]]:
+def _pieces(line: Line) -> list[list[tuple[Number, Number]]]:
     """The stretches between gaps."""
-    pieces: list[list[tuple[float, float]]] = [[]]
+    pieces: list[list[tuple[Number, Number]]] = [[]]
     for x, y in zip(line.x, line.y, strict=True):
         if y is not None:
             pieces[-1].append((x, y))
@@ -255,16 +255,16 @@ def _thinned(line: Line) -> Line:
     return Line(line.name, [v or 0.0 for v in x], y, line.color, line.faint, line.points, line.dashed)
 
 
-def _mean(values: Sequence[float]) -> float | None:
+def _mean(values: Sequence[Number]) -> Number | None:
     return sum(values) / len(values) if values else None
 
 
-def _range(values: Sequence[float]) -> tuple[float, float]:
+def _range(values: Sequence[Number]) -> tuple[Number, Number]:
     low, high = min(values, default=0.0), max(values, default=1.0)
     return (low, high) if low < high else (low - 0.5, high + 0.5)
 
 
-def _y_range(values: Sequence[float], *, log_y: bool) -> tuple[float, float]:
+def _y_range(values: Sequence[Number], *, log_y: bool) -> tuple[Number, Number]:
     """From 0 (or the lowest value, where it is below) to a little above the highest; for logarithms to their edges."""
     if log_y:
         low, high = min(values, default=0.1), max(values, default=1.0)
@@ -276,7 +276,7 @@ def _y_range(values: Sequence[float], *, log_y: bool) -> tuple[float, float]:
     return low - (room if low < 0 else 0.0), high + room
 
 
-def ticks(low: float, high: float, about: int = 5) -> list[float]:
+def ticks(low: Number, high: Number, about: int = 5) -> list[Number]:
     """Round numbers in [low, high]: multiples of 1, 2 or 5 times a power of ten."""
     raw = (high - low) / about
     power = 10.0 ** math.floor(math.log10(raw))
@@ -285,7 +285,7 @@ def ticks(low: float, high: float, about: int = 5) -> list[float]:
     return [round(i * step, 12) for i in range(first, last + 1)]
 
 
-def log_ticks(low: float, high: float) -> list[float]:
+def log_ticks(low: Number, high: Number) -> list[Number]:
     """Powers of ten in [low, high]; with 2 and 5 between them where they are few."""
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     factors = (1, 2, 5) if last - first <= 3 else (1,)
@@ -293,7 +293,7 @@ def log_ticks(low: float, high: float) -> list[float]:
     return [spot for spot in spots if low <= spot <= high]
 
 
-def tick_text(value: float) -> str:
+def tick_text(value: Number) -> str:
     if abs(value) >= 1e6:
         return f"{value / 1e6:g}M"
     if abs(value) >= 1e4:

@@ -58,8 +58,8 @@ def read_run(path: Path) -> RunFolder:
     config_text = _text(path / CONFIG)
     records = _records(path / METRICS, notes)
     written = _object(path / FIGURES, notes)
-    figures = {name: value for name, value in _finite(written).items() if name != "step"}
-    step, backend = written.get("step"), written.get("backend")
+    figures, backend = _finite(written), written.get("backend")
+    step = figures.pop("step", None)
     if not figures:
         step, figures = _last_evaluation(records)
     data = _object(path / DATA, notes)
@@ -69,7 +69,7 @@ def read_run(path: Path) -> RunFolder:
         config_text=config_text,
         records=records,
         figures=figures,
-        step=int(step) if isinstance(step, int | float) and math.isfinite(step) else None,
+        step=None if step is None else int(step),
         backend=backend if isinstance(backend, str) else None,
         data={name: report for name, report in data.items() if isinstance(report, dict)},
         notes=notes,
@@ -131,10 +131,17 @@ def _finite(content: Any) -> Figures:
     if not isinstance(content, Mapping):
         return {}
     return {
-        str(name): value if value is not None and math.isfinite(value) else None
+        str(name): _number(value)
         for name, value in content.items()
         if value is None or (isinstance(value, int | float) and not isinstance(value, bool))
     }
+
+
+def _number(value: float | int | None) -> float | None:
+    try:
+        return float(value) if value is not None and math.isfinite(value) else None
+    except OverflowError:  # JSON's whole numbers have no end
+        return None
 
 
 def _last_evaluation(records: list[tuple[float, Figures]]) -> tuple[float | None, Figures]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from resdet.analysis.run_folder import RunFolder
 from resdet.data.coco import CocoDataset
 from resdet.data.loader import open_split, subset
+from resdet.engine.evaluate import masked_images
 from resdet.errors import UserError
 from resdet.evaluation.analyse import Analysis, analyse
 from resdet.evaluation.coco import CocoResults, GroundTruth, read_ground_truth, read_results
@@ -30,6 +31,8 @@ def open_scored(run: RunFolder, *, overfit: int | None = None) -> Scored:
 
     Raises UserError, with the remedy, where the run has no predictions or its val set is not to be had.
     """
+    if run.config.model.box_head is None:
+        raise UserError("the run trained a first stage alone, whose proposals have no classes")
     if run.predictions is None:
         raise UserError(
             f"the run has no predictions.json, the detections of its last evaluation; "
@@ -38,14 +41,14 @@ def open_scored(run: RunFolder, *, overfit: int | None = None) -> Scored:
     dataset = evaluated_set(run, overfit)
     truth = read_ground_truth(dataset.annotations)
     results = read_results(run.predictions, truth)
-    images = dataset.image_ids.tolist()
     has_masks = "segm/AP" in run.figures and results.segmentations is not None
+    masked = masked_images(dataset, truth) if has_masks else []
     return Scored(
         dataset=dataset,
         truth=truth,
         results=results,
-        boxes=analyse(truth, results, image_ids=images, score_threshold=SCORE),
-        masks=analyse(truth, results, iou_type="segm", image_ids=images, score_threshold=SCORE) if has_masks else None,
+        boxes=analyse(truth, results, image_ids=dataset.image_ids.tolist(), score_threshold=SCORE),
+        masks=analyse(truth, results, iou_type="segm", image_ids=masked, score_threshold=SCORE) if masked else None,
     )
 
 

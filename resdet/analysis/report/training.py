@@ -13,7 +13,7 @@ from resdet.analysis.run_folder import RunFolder
 
 SMOOTHED = 1 / 25  # of the points, the reach of the average
 FEWEST_TO_SMOOTH = 30  # points
-OVER_TIME = {
+OVER_TIME: dict[str, tuple[str, ...]] = {
     "Average precision": ("bbox/AP", "bbox/AP50", "bbox/AP75", "segm/AP", "voc/AP50"),
     "Average recall of the proposals": ("recall/AR100", "recall/AR300", "recall/AR1000"),
     "Accuracy": ("top1/accuracy",),

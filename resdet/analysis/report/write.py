@@ -106,8 +106,9 @@ def kind_of(config: Config) -> str:
     """What the config builds, by its usual name."""
     if config.task == "classification":
         return "classifier"
-    name = "Mask R-CNN" if config.model.mask_head else "Faster R-CNN"
-    return f"{name} ({config.model.neck.name.upper()})"
+    model = config.model
+    name = "RPN" if model.box_head is None else "Mask R-CNN" if model.mask_head else "Faster R-CNN"
+    return f"{'Cascade ' if model.cascade else ''}{name} ({model.neck.name.upper()})".replace("Cascade Faster", "Cascade")
 
 
 def _summary(run: RunFolder, scored: Scored | None) -> Markup:
