@@ -38,7 +38,8 @@ def benchmark(
     train = config.train
     device = choose_device(train.device, World())
     _ = torch.manual_seed(train.seed)
-    batch = to_device(random_batch(size, batch_size), train, device)
+    mask_resolution = config.data.mask_resolution if config.model.mask_head else None
+    batch = to_device(random_batch(size, batch_size, mask_resolution=mask_resolution), train, device)
     # Weights are left out: what the numbers are does not change the time they take.
     without = replace(config.model, weights=None, backbone=replace(config.model.backbone, weights=None))
     model = build_model(without, NUM_CLASSES).to(device)
@@ -71,14 +72,17 @@ def benchmark(
     return results
 
 
-def random_batch(size: tuple[int, int], batch_size: int) -> Batch:
-    """Noise with a few boxes on it; padded to a multiple of 32."""
+def random_batch(size: tuple[int, int], batch_size: int, *, mask_resolution: int | None = None) -> Batch:
+    """Noise with a few boxes on it, which `mask_resolution` says to fill with masks; padded to a multiple of 32."""
     height, width = size
     generator = torch.Generator().manual_seed(0)
     padded = [-(-side // 32) * 32 for side in size]
     corner = torch.rand(batch_size, OBJECTS, 2, generator=generator) * 0.6
     corners = torch.cat([corner, corner + 0.05 + 0.3 * torch.rand(corner.shape, generator=generator)], dim=-1)
     valid = torch.ones(batch_size, OBJECTS, dtype=torch.bool)
+    masks = None
+    if mask_resolution is not None:
+        masks = torch.full((batch_size, OBJECTS, mask_resolution, mask_resolution), 255, dtype=torch.uint8)
     return Batch(
         images=torch.randint(0, 256, (batch_size, 3, *padded), dtype=torch.uint8, generator=generator),
         sizes=torch.tensor([size]).expand(batch_size, 2).contiguous(),
@@ -88,6 +92,7 @@ def random_batch(size: tuple[int, int], batch_size: int) -> Batch:
             crowd=~valid,
             valid=valid,
             seeds=torch.arange(batch_size),
+            masks=masks,
         ),
     )
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
+from jaxtyping import Float, UInt8
 from torch import nn
 from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
+from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign
 
-from resdet.config import ModelConfig
+from resdet.config import MaskHeadConfig, ModelConfig
 from resdet.errors import UserError
 from resdet.models.backbones import Backbone
 from resdet.structures import Batch
@@ -21,9 +25,10 @@ NORMS: dict[str, Callable[..., nn.Module]] = {"frozen_bn": FrozenBatchNorm2d, "b
 
 
 class TorchvisionPeer(nn.Module):
-    """torchvision's Faster R-CNN with the backbone, sizes, proposal and sample counts of a resdet config.
+    """torchvision's Faster or Mask R-CNN with the backbone, sizes, proposal and sample counts of a resdet config.
 
     It takes our batches: images cut to their sizes and lists of targets are made outside the timed call by `inputs`.
+    Masks stay in the cells of their boxes, as ours do: pasting them into the image is not part of a prediction.
     """
 
     def __init__(self, config: ModelConfig, num_classes: int, size: tuple[int, int]) -> None:
@@ -62,6 +67,8 @@ class TorchvisionPeer(nn.Module):
             box_batch_size_per_image=box.batch_size_per_image,
             box_positive_fraction=box.positive_fraction,
         )
+        if config.mask_head:
+            _add_masks(self.detector, config.mask_head, num_classes)
 
     def forward(self, images: list[torch.Tensor], targets: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
         return self.detector(images, targets)
@@ -81,7 +88,36 @@ class TorchvisionPeer(nn.Module):
             {"boxes": boxes[valid], "labels": labels[valid] + 1}
             for boxes, labels, valid in zip(batch.targets.boxes, batch.targets.labels, batch.targets.valid, strict=True)
         ]
+        if batch.targets.masks is not None:
+            for image, target in zip(images, targets, strict=True):
+                target["masks"] = _filled(target["boxes"], image.shape[-2], image.shape[-1])
         return images, targets
+
+
+def _add_masks(detector: FasterRCNN, mask: MaskHeadConfig, num_classes: int) -> None:
+    """Gives a Faster R-CNN what torchvision's Mask R-CNN has more, but for the pasting."""
+    roi_heads = detector.roi_heads
+    assert isinstance(roi_heads, RoIHeads)
+    convs = 4 if mask.convs is None else mask.convs
+    channels = 256  # of its pyramid
+    roi_heads.mask_roi_pool = MultiScaleRoIAlign(["0", "1", "2", "3"], mask.resolution, mask.sampling_ratio)
+    roi_heads.mask_head = MaskRCNNHeads(channels, (mask.channels,) * convs, 1)
+    before = mask.channels if convs else channels
+    roi_heads.mask_predictor = MaskRCNNPredictor(before, mask.channels, num_classes + 1)
+    vars(detector.transform)["postprocess"] = _as_they_are
+
+
+def _as_they_are(result: list[dict[str, torch.Tensor]], *_: Any) -> list[dict[str, torch.Tensor]]:
+    """In place of scaling to the original size (here it is the same) and pasting."""
+    return result
+
+
+def _filled(boxes: Float[torch.Tensor, "n 4"], height: int, width: int) -> UInt8[torch.Tensor, "n H W"]:
+    """Masks over whole images, as torchvision takes them: all pixels of a box."""
+    x, y = torch.arange(width, device=boxes.device) + 0.5, torch.arange(height, device=boxes.device) + 0.5
+    x1, y1, x2, y2 = boxes[..., None].unbind(1)
+    rows, columns = (y > y1) & (y < y2), (x > x1) & (x < x2)
+    return (rows[:, :, None] & columns[:, None, :]).to(torch.uint8)
 
 
 def check_torchvision_has(config: ModelConfig) -> None:
@@ -101,6 +137,11 @@ def check_torchvision_has(config: ModelConfig) -> None:
         "model.box_head.name": (box.name, ("two_fc",)),
         "model.box_head.pooling": (box.pooling, ("roi_align",)),
     }
+    if config.mask_head:
+        wanted |= {
+            "model.mask_head.norm": (config.mask_head.norm, ("none",)),
+            "model.mask_head.class_agnostic": (config.mask_head.class_agnostic, (False,)),
+        }
     for key, (value, known) in wanted.items():
         if value not in known:
             raise UserError(f"torchvision has no detector with {key}={value}; to be compared it must be one of {known}")

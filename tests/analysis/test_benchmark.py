@@ -16,6 +16,7 @@ from resdet.errors import UserError
 from resdet.models.build import build_model
 
 CONFIG = Path(__file__).parents[2] / "configs" / "faster_rcnn_r18_fpn_1x_coco.yaml"
+BOX_FEATURES = 1024  # before the predictions of classes and boxes
 
 
 def config(*overrides: str) -> Config:
@@ -25,10 +26,31 @@ def config(*overrides: str) -> Config:
 def test_the_peer_has_the_same_parameters_in_the_same_places() -> None:
     """All but the background's four box rows, which torchvision has and does not use."""
     ours, theirs = build_model(config().model, 80), TorchvisionPeer(config().model, 80, (64, 64)).detector
-    unused = 4 * (ours.roi_heads.box_predictor.bbox_pred.in_features + 1)
+    unused = 4 * (BOX_FEATURES + 1)
     assert sum(p.numel() for p in theirs.parameters()) - sum(p.numel() for p in ours.parameters()) == unused
     ours_trained = sum(p.numel() for p in ours.parameters() if p.requires_grad)
     assert sum(p.numel() for p in theirs.parameters() if p.requires_grad) - ours_trained == unused
+
+
+def test_the_peer_of_a_mask_rcnn_has_its_mask_head() -> None:
+    """And one mask more, for the background, which is not used."""
+    model = config("model.mask_head.channels=64").model
+    ours, theirs = build_model(model, 80), TorchvisionPeer(model, 80, (64, 64)).detector
+    unused = 4 * (BOX_FEATURES + 1) + 64 + 1
+    assert sum(p.numel() for p in theirs.parameters()) - sum(p.numel() for p in ours.parameters()) == unused
+
+
+def test_both_learn_the_same_masks_and_give_them_in_cells() -> None:
+    model = config("model.mask_head.channels=8").model
+    batch = random_batch((64, 96), 1, mask_resolution=16)
+    assert batch.targets is not None
+    peer = TorchvisionPeer(model, 80, (64, 96))
+    images, targets = peer.inputs(batch)
+    areas = ((boxes := batch.targets.boxes[0])[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    torch.testing.assert_close(targets[0]["masks"].sum((1, 2)).float(), areas, rtol=0.15, atol=40)
+    assert set(peer.train()(images, targets)) >= {"loss_mask"}
+    assert set(build_model(model, 80)(batch)) >= {"loss_mask"}
+    assert all(found["masks"].shape[1:] == (1, 28, 28) for found in peer.eval().predict(images))
 
 
 def test_the_peer_trains_and_predicts_on_our_batches() -> None:
@@ -55,7 +77,15 @@ def test_alone_there_is_no_ratio() -> None:
     assert "train/ratio" not in times
 
 
-@pytest.mark.parametrize("override", ["model.backbone.name=vgg16", "model.backbone.norm=gn", "model.neck.name=pafpn"])
+@pytest.mark.parametrize(
+    "override",
+    [
+        "model.backbone.name=vgg16",
+        "model.backbone.norm=gn",
+        "model.neck.name=pafpn",
+        "model.mask_head.class_agnostic=true",
+    ],
+)
 def test_what_torchvision_does_not_build_is_refused(override: str) -> None:
     with pytest.raises(UserError, match="torchvision has no detector with"):
         _ = TorchvisionPeer(config(override).model, 80, (64, 64))
