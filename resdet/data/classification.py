@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from zipfile import BadZipFile
 
 import cv2
 import numpy as np
@@ -120,8 +121,11 @@ def shapes_patches(split: str, *, count: int, size: int, seed: int) -> LabelledI
             raise UserError(
                 f"{cache}: cannot write the generated patches ({error.strerror}); set RESDET_CACHE to one with room"
             ) from None
-    with np.load(file, allow_pickle=False) as arrays:
-        return LabelledImages(file, arrays["images"], arrays["labels"], CLASSES)
+    try:
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
+            return LabelledImages(file, arrays["images"], arrays["labels"], CLASSES)
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+        raise UserError(f"{file}: not readable ({type(error).__name__}); delete it, and it is drawn again") from None
 
 
 def draw_patch(rng: np.random.Generator, *, size: int) -> tuple[UInt8[np.ndarray, "size size 3"], int]:

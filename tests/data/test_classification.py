@@ -115,6 +115,15 @@ def test_patches_are_the_same_when_they_are_drawn_again(patches: LabelledImages)
     assert shapes_patches("train", count=20, size=12, seed=3).images.tolist() == patches.images[:20].tolist()
 
 
+@pytest.mark.parametrize("content", [b"", b"not a zip", b"PK\x03\x04 cut off"])
+def test_a_damaged_cache_says_which_file_to_delete(content: bytes):
+    file = shapes_patches("val", count=2, size=8, seed=9).annotations
+    _ = file.write_bytes(content)
+    with pytest.raises(UserError, match=r"patches-v1-8px-val2-seed9.npz: not readable .* delete it"):
+        _ = shapes_patches("val", count=2, size=8, seed=9)
+    file.unlink()
+
+
 def test_splits_and_seeds_have_other_images(patches: LabelledImages):
     others = [shapes_patches("val", count=40, size=12, seed=3), shapes_patches("train", count=40, size=12, seed=4)]
     for other in others:
