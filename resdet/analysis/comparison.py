@@ -19,6 +19,7 @@ from resdet.data.coco import CocoDataset
 from resdet.engine.evaluate import masked_images
 from resdet.engine.log import SPEED
 from resdet.engine.state import flat
+from resdet.errors import UserError
 from resdet.evaluation.bootstrap import FIGURES, Bootstrap, paired_bootstrap
 from resdet.evaluation.coco import GroundTruth, read_results
 
@@ -57,8 +58,10 @@ def compare(
     The first contestant that has finished runs is the one that all others are compared with. Raises UserError for
     detections that do not belong to the ground truth.
     """
-    present = [contestant for contestant in contestants if contestant.name in finished]
     kinds = [kind for kind in IOU_TYPES if _all_have(kind, finished)]
+    if HEADLINE.partition("/")[0] not in kinds:
+        raise UserError(f"the runs have no {HEADLINE}, which backbones are compared by; compare configs of detectors")
+    present = [contestant for contestant in contestants if contestant.name in finished]
     bootstraps = {kind: _bootstrap(kind, present, finished, val_set, truth, resamples) for kind in kinds}
     first = present[0]
     return {
@@ -181,7 +184,7 @@ def _class(name: str, mine: Sequence[Finished], firsts: Sequence[Finished]) -> d
     key = f"{HEADLINE}/{name}"
     own, first = _figure(mine, key), _figure(firsts, key)
     known = own["mean"] is not None and first["mean"] is not None
-    return {**own, "difference": own["mean"] - first["mean"] if known else None}
+    return {**own, "difference": own["mean"] - first["mean"] if known else None}  # pyright: ignore[reportOptionalOperand]
 
 
 def _training(runs: Sequence[Finished]) -> dict[str, Any]:

@@ -29,12 +29,13 @@ from resdet.analysis.verdict import FEWEST_IMAGES, NOT_SIGNIFICANT, ONE_SEED, SI
 Contestant = Mapping[str, Any]
 
 AP = "bbox/AP"
+PARTS = ("total", "trunk", "neck", "rpn", "heads")
 FIGURES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100")
 KINDS = {"bbox": "boxes", "segm": "masks"}
 HE_2015 = (
-    "The paper's gain of 28 % (VGG-16 21.2, ResNet-101 27.2; He et al. 2015, table 8) belongs to its protocol: COCO 2014,"
-    " a short schedule, short side 600, RoI pooling. Others who measured both nets again under modern training found"
-    " +17 to +27 % on COCO. What stands on this page belongs to the data and the budget of steps named here."
+    "The paper's gain of 28 % (VGG-16 21.2, ResNet-101 27.2; He et al. 2015, table 8) belongs to its protocol: COCO"
+    " 2014, a short schedule, short side 600, RoI pooling. Others who measured both nets again under modern training"
+    " found +17 to +27 % on COCO. What stands on this page belongs to the data and the budget of steps named here."
 )
 
 
@@ -54,8 +55,7 @@ def comparison_page(content: Mapping[str, Any]) -> str:
     ]
     return render_page(
         Page(
-            title=" against ".join(one["name"] for one in contestants) if len(contestants) < 4 else
-            f"{len(contestants)} backbones against {first['name']}",
+            title=_title(first, others),
             kicker="resdet compare",
             facts=[
                 f"{' to '.join(str(n) for n in (seeds[0], seeds[-1])[: len(seeds)])} seed{'s' * (seeds[-1] > 1)} each",
@@ -69,6 +69,13 @@ def comparison_page(content: Mapping[str, Any]) -> str:
             footer=f"resdet {content['resdet']}",
         )
     )  # fmt: skip
+
+
+def _title(first: Contestant, others: Sequence[Contestant]) -> str:
+    if not others:
+        return first["name"]
+    names = ", ".join(other["name"] for other in others) if len(others) < 4 else f"{len(others)} backbones"
+    return f"{names} against {first['name']}"
 
 
 def _headlines(first: Contestant, others: Sequence[Contestant]) -> list[Headline]:
@@ -130,7 +137,7 @@ def _figures(contestants: Sequence[Contestant]) -> Section:
              _spread(one["figures"][f"{kind}/AP"])]
             for one in contestants
         ]  # fmt: skip
-        parts.append(table(["backbone", "seeds", *FIGURES, "AP over seeds"], rows, caption=f"Figures of {KINDS[kind]}"))
+        parts.append(_titled(f"Figures of {KINDS[kind]}", ["backbone", "seeds", *FIGURES, "AP over seeds"], rows))
         if known:
             parts.append(
                 interval_plot(
@@ -139,8 +146,12 @@ def _figures(contestants: Sequence[Contestant]) -> Section:
             )
     return Section(
         "figures", "Figures", Markup("").join(parts),
-        lead="Means over seeds, in [0, 1]. The interval says what other images would change, the dots what other seeds did.",
+        lead="Means over seeds, in [0, 1]. The interval says what other images would change, the dots what seeds did.",
     )  # fmt: skip
+
+
+def _titled(title: str, head: Sequence[str], rows: Sequence[Sequence[object]]) -> Markup:
+    return Markup("<h3>{}</h3>{}").format(title, table(head, rows))
 
 
 def _kinds(contestants: Sequence[Contestant]) -> list[str]:
@@ -175,7 +186,7 @@ def _differences(first: Contestant, others: Sequence[Contestant], content: Mappi
             rows = [_difference_row(name, other["against_first"][f"{kind}/{name}"]) for name in FIGURES]
             caption = f"{other['name']}: figures of {KINDS[kind]}, less those of {first['name']}"
             head = ["figure", "difference", "95 %", "over images", "over seeds", "relative", "verdict", "detectable"]
-            parts.append(table(head, rows, caption=caption))
+            parts.append(_titled(caption, head, rows))
     return Section("differences", f"Against {first['name']}", Markup("").join(parts), lead=_verdict_rule(content))
 
 
@@ -197,9 +208,10 @@ def _difference_row(name: str, difference: Mapping[str, Any]) -> list[object]:
 def _verdict_rule(content: Mapping[str, Any]) -> str:
     return (
         "Significant is a difference whose 95 % interval over images and seeds together excludes 0. Over images:"
-        f" {content['bootstrap']['resamples']} resamples of the scored images, the same for all detectors (percentiles)."
-        " Over seeds: Welch's t. The two half-widths are joined by the root of the sum of their squares. One seed leaves"
-        f" its spread unknown and so carries no significance (“{ONE_SEED}”), nor do fewer than {FEWEST_IMAGES} images."
+        f" {content['bootstrap']['resamples']} resamples of the images, the same for all detectors (percentiles)."
+        " Over seeds: Welch's t. The two half-widths are joined by the root of the sum of their squares. One seed"
+        f" leaves its spread unknown and so carries no significance (“{ONE_SEED}”), nor do fewer than {FEWEST_IMAGES}"
+        " images."
         " Detectable is the true difference that four of five such comparisons would find. Every row stands for itself:"
         " the level is not corrected for their number."
     )
@@ -223,10 +235,10 @@ def _costs(contestants: Sequence[Contestant], content: Mapping[str, Any]) -> Sec
         ("parameters", MILLION, "Parameters (M)"),
     ):
         rows = [
-            [name_of(one["name"]), *(significant(one["cost"][key][part] / unit) for part in ("total", "trunk", "neck", "rpn", "heads"))]
+            [name_of(one["name"]), *(significant(one["cost"][key][part] / unit) for part in PARTS)]
             for one in contestants
         ]  # fmt: skip
-        parts.append(table(head, rows, caption=caption))
+        parts.append(_titled(caption, head, rows))
     parts.append(_speeds(contestants, content))
     lead = f"Counted are convolutions and matrix products; not counted: {content['not_counted']}."
     return Section("cost", "Cost", Markup("").join(parts), lead=lead)
@@ -259,16 +271,16 @@ def _speeds(contestants: Sequence[Contestant], content: Mapping[str, Any]) -> Ma
     ]
     prediction = content["prediction"]
     measured = (
-        f"Prediction: batches of {prediction['batch']}, {prediction['rounds']} rounds in turns on {prediction['device']}"
-        f" ({prediction['threads']} threads), median."
+        f"Prediction: batches of {prediction['batch']}, {prediction['rounds']} rounds in turns on"
+        f" {prediction['device']} ({prediction['threads']} threads), median."
         if prediction
         else "Prediction was not timed."
     )
     text = (
-        "Training: medians of metrics.jsonl, each run in its own time, so what else the machine did is in them; memory of"
-        f" the training process (on a GPU: of its tensors), data workers aside. {measured}"
+        "Training: medians of metrics.jsonl, each run in its own time, so what else the machine did is in them; memory"
+        f" of the training process (on a GPU: of its tensors), data workers aside. {measured}"
     )
-    return table(head, rows, caption="Time and memory") + Markup('<p class="lead">{}</p>').format(text)
+    return _titled("Time and memory", head, rows) + Markup('<p class="lead">{}</p>').format(text)
 
 
 def _learning(contestants: Sequence[Contestant]) -> Section:
@@ -311,7 +323,7 @@ def _method(contestants: Sequence[Contestant], content: Mapping[str, Any]) -> Se
     names = [one["name"] for one in contestants]
     if differing := content["config_differences"]:
         rows = [[key, *(str(row[name]) for name in names)] for key, row in differing.items()]
-        parts.append(table(["key", *names], rows, caption="Config keys that differ, the backbone's name apart"))
+        parts.append(_titled("Config keys that differ, the backbone's name apart", ["key", *names], rows))
     else:
         parts.append(note("All contestants have the same config, the backbone's name apart."))
     if content["missing"]:

@@ -58,11 +58,13 @@ def read_contestants(
         if count > 1:
             raise UserError(f"--backbones: {name} takes part {count} times; give each contestant something of its own")
     first = contestants[0]
+    if first.config.task != "detection":
+        raise UserError(f"task={first.config.task} cannot be compared: detectors are; give a config of one")
     for other in contestants[1:]:
         for key, (_, value) in config_differences(first.config, other.config).items():
             if key.startswith(SCORED_ON):
                 raise UserError(
-                    f"--backbones {other.name}: {key}={value} differs from {first.name}'s: all are scored on the same images"
+                    f"--backbones {other.name}: {key}={value} is not {first.name}'s; all are scored on the same images"
                 )
     return contestants
 

@@ -79,7 +79,8 @@ def cost(config: Config, num_classes: int, size: tuple[int, int]) -> Cost:
 
 def parameters(model: RCNN) -> Parts:
     """Every learnt number but running statistics; the scale and offset of a frozen norm count too."""
-    return Parts(*map(_parameters, (model.backbone, model.neck, model.rpn, model.roi_heads)))
+    heads = _parameters(model.roi_heads) if model.roi_heads else 0
+    return Parts(_parameters(model.backbone), _parameters(model.neck), _parameters(model.rpn), heads)
 
 
 def multiply_adds(model: RCNN, batch: Batch) -> Parts:
@@ -87,7 +88,10 @@ def multiply_adds(model: RCNN, batch: Batch) -> Parts:
     features, trunk = _counted(lambda: model.backbone(model.normalized(batch)))
     features, neck = _counted(lambda: model.neck(features))
     proposals, rpn = _counted(lambda: model.rpn.proposals(model.rpn(features), batch.sizes, model.test_limits))
-    _, heads = _counted(lambda: model.roi_heads.predict(features, proposals, batch.sizes))
+    second_stage = model.roi_heads
+    if second_stage is None:
+        return Parts(trunk, neck, rpn, 0)
+    _, heads = _counted(lambda: second_stage.predict(features, proposals, batch.sizes))
     return Parts(trunk, neck, rpn, heads)
 
 

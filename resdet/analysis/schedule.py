@@ -118,9 +118,7 @@ def train_all(
                     slot = free.pop(0)
                     child = _start(run, number, output, slot)
                     active[number] = slot, child
-                    say(
-                        f"[{number}/{len(runs)}] {run.name}: training {run.config.train.steps} steps, log in {child.log}"
-                    )
+                    say(f"[{number}/{len(runs)}] {run.name}: training {run.config.train.steps} steps, log: {child.log}")
                 time.sleep(POLL_SECONDS)
                 for number, (slot, child) in list(active.items()):
                     if child.process.poll() is None:
@@ -153,7 +151,7 @@ def _start(run: PlannedRun, number: int, output: Path, slot: Slot) -> _Child:
     config_file, log = output / "configs" / f"{run.name}.yaml", output / "logs" / f"{run.name}.txt"
     replace_file(config_file, to_yaml(config).encode())
     with log.open("ab") as file:
-        process = subprocess.Popen(
+        process = subprocess.Popen(  # noqa: S603  # this Python, our own module
             [sys.executable, "-m", "resdet.analysis.training_child", str(config_file), str(run.folder)],
             stdin=subprocess.PIPE,
             stdout=file,

@@ -1,4 +1,4 @@
-"""Whether one detector is better than another, from both sources of chance: the images scored and the training seeds."""
+"""Whether one detector is better than another, from both sources of chance: the images and the training seeds."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from resdet.evaluation.bootstrap import Difference
 FEWEST_IMAGES = 30  # with fewer, resampling them says too little about those not seen
 POWER = 0.84  # z of 80 %: the chance to see an effect of the size called detectable
 
-# Student's t at 97.5 %, by degrees of freedom from 1; more degrees than these take the last, which errs on the wide side.
+# Student's t at 97.5 %, by degrees of freedom from 1; more than these take the last one, which errs on the wide side.
 T = (
     12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131,
     2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,

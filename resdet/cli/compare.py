@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Trains and compares; returns the exit code. Raises UserError for a mistake or a failed run, Stopped on a signal."""
+    """Trains and compares; returns the exit code. Raises UserError for mistakes and failed runs, Stopped when told."""
     from functools import partial
 
     from resdet.analysis.compare import Request, compare_backbones, list_runs
