@@ -54,6 +54,8 @@ class FourConvBoxHead(nn.Sequential):
 class C5BoxHead(nn.Module):
     """A ResNet's conv5 on each region, then the mean over the region (He et al. 2015, appendix A).
 
+    In two steps, for a mask head takes what conv5 makes of a region before the mean (He et al. 2017, figure 4).
+
     Args:
         layer4: conv5, taken out of the backbone, whose name it keeps.
         out_channels: of conv5.
@@ -64,8 +66,11 @@ class C5BoxHead(nn.Module):
         self.layer4 = layer4
         self.out_channels = out_channels
 
-    def forward(self, regions: Float[Tensor, "NR C h w"]) -> Float[Tensor, "NR dim"]:
-        return self.layer4(regions).mean(dim=(2, 3))
+    def maps(self, regions: Float[Tensor, "NR C _h _w"]) -> Float[Tensor, "NR dim h w"]:
+        return self.layer4(regions)
+
+    def forward(self, maps: Float[Tensor, "NR dim h w"]) -> Float[Tensor, "NR dim"]:
+        return maps.mean(dim=(2, 3))
 
 
 BoxHead = TwoLayerBoxHead | FourConvBoxHead | C5BoxHead

@@ -109,11 +109,24 @@ class RoIHeads(nn.Module):
         self, pool: Callable[[Tensor], Tensor], boxes: Float[Tensor, "N R 4"], sizes: Int64[Tensor, "N 2"]
     ) -> tuple[Float[Tensor, "N R K_1"], Float[Tensor, "N R K 4"]]:
         """As `forward`, with regions from `pool`: (N, R, 4) boxes to (N * R, C, h, w) features."""
+        return self.classify_maps(self.maps(pool, boxes, sizes))
+
+    def maps(
+        self, pool: Callable[[Tensor], Tensor], boxes: Float[Tensor, "N R 4"], sizes: Int64[Tensor, "N 2"]
+    ) -> Float[Tensor, "N R_1 C h w"]:
+        """Pooled regions, or (C4) what conv5 makes of them; with `global_context` the whole image's come first."""
         regions = with_image_box(boxes, sizes) if self.global_context else boxes
-        vectors = self.box_head(pool(regions)).unflatten(0, regions.shape[:2])
+        pooled = pool(regions)
+        maps = self.box_head.maps(pooled) if isinstance(self.box_head, C5BoxHead) else pooled
+        return maps.unflatten(0, regions.shape[:2])
+
+    def classify_maps(
+        self, maps: Float[Tensor, "N R_1 C h w"]
+    ) -> tuple[Float[Tensor, "N R K_1"], Float[Tensor, "N R K 4"]]:
+        vectors = self.box_head(maps.flatten(0, 1)).unflatten(0, maps.shape[:2])
         vectors = join_image_vector(vectors) if self.global_context else vectors
         logits, deltas = self.box_predictor(vectors.flatten(0, 1))
-        return logits.unflatten(0, boxes.shape[:2]), deltas.unflatten(0, boxes.shape[:2])
+        return logits.unflatten(0, vectors.shape[:2]), deltas.unflatten(0, vectors.shape[:2])
 
     def losses(
         self,
@@ -122,11 +135,26 @@ class RoIHeads(nn.Module):
         targets: Targets,
         sizes: Int64[Tensor, "N 2"],
     ) -> dict[str, Float[Tensor, ""]]:
-        """`loss_classifier` and `loss_box_reg` over the sampled regions of the batch (Girshick 2015, equation 1)."""
+        """`loss_classifier` and `loss_box_reg` over the sampled regions of the batch (Girshick 2015, equation 1), and
+        `loss_mask` where there is a mask head.
+        """
         regions = self.sample(proposals, targets)
-        logits, deltas = self(features, regions.boxes, sizes)
-        losses = self.region_loss(logits, deltas, regions, self.box_coder)
-        return losses | self.mask_losses(features, regions, targets)
+        maps = self.maps(partial(self.pooler, features), regions.boxes, sizes)
+        losses = self.region_loss(*self.classify_maps(maps), regions, self.box_coder)
+        if self.mask_head is None:
+            return losses
+        if self.global_context:
+            maps = maps[:, 1:]
+        first = slice(self.sampler.most_positives)  # the mask head sees no more regions than can be positive
+        labels = regions.labels[:, first]
+        return losses | self.mask_head.losses(
+            partial(self.mask_pooler, features) if self.mask_pooler else lambda _: maps[:, first].flatten(0, 1),
+            regions.boxes[:, first],
+            labels,
+            regions.matched[:, first],
+            regions.valid[:, first] & (labels < self.box_predictor.num_classes),
+            targets,
+        )
 
     def sample(self, proposals: Proposals, targets: Targets) -> Regions:
         return sample_regions(proposals, targets, self.matcher, self.sampler, background=self.box_predictor.num_classes)
@@ -140,23 +168,6 @@ class RoIHeads(nn.Module):
             return detections
         return self.mask_head.predict(partial(self.mask_regions, features), detections)
 
-    def mask_losses(
-        self, features: Sequence[Float[Tensor, "N C _h _w"]], regions: Regions, targets: Targets
-    ) -> dict[str, Float[Tensor, ""]]:
-        """`loss_mask` where there is a mask head. It sees no more regions than can be positive."""
-        if self.mask_head is None:
-            return {}
-        first = slice(self.sampler.most_positives)
-        labels = regions.labels[:, first]
-        return self.mask_head.losses(
-            partial(self.mask_regions, features),
-            regions.boxes[:, first],
-            labels,
-            regions.matched[:, first],
-            regions.valid[:, first] & (labels < self.box_predictor.num_classes),
-            targets,
-        )
-
     def mask_regions(
         self, features: Sequence[Float[Tensor, "N C _h _w"]], boxes: Float[Tensor, "N R 4"]
     ) -> Float[Tensor, "N*R D h w"]:
@@ -164,7 +175,7 @@ class RoIHeads(nn.Module):
         if self.mask_pooler is not None:
             return self.mask_pooler(features, boxes)
         assert isinstance(self.box_head, C5BoxHead), "without a pooler of its own a mask head needs a C4's conv5"
-        return self.box_head.layer4(self.pooler(features, boxes))
+        return self.box_head.maps(self.pooler(features, boxes))
 
     def candidates(
         self,

@@ -127,6 +127,26 @@ def test_conv5_of_a_c4_learns_from_boxes_and_masks() -> None:
     assert heads_of(model).box_predictor.cls_score.weight.grad is None
 
 
+def test_conv5_of_a_c4_sees_a_region_once_for_both_heads() -> None:
+    model, seen = model_of("c4"), []
+    box_head = heads_of(model).box_head
+    assert isinstance(box_head, C5BoxHead)
+    _ = box_head.layer4.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    _ = head_of(model).register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    _ = model(batch())
+    regions, maps = seen
+    assert len(regions) == 3 * 16
+    each = torch.arange(3 * 16).unflatten(0, (3, 16))[:, :4].flatten()  # the first quarter may be positive
+    assert_close(maps, box_head.maps(regions[each]), atol=1e-5, rtol=1e-5)
+
+
+def test_global_context_leaves_the_masks_of_a_c4_alone() -> None:
+    model, alone = model_of("c4", "model.box_head.global_context=true"), model_of("c4")
+    predictor = {name: value for name, value in alone.state_dict().items() if ".box_predictor." in name}
+    _ = alone.load_state_dict(model.state_dict() | predictor)
+    assert_close(mask_loss_of(model, batch()), mask_loss_of(alone, batch()), atol=1e-5, rtol=1e-5)
+
+
 def test_without_a_positive_the_loss_is_zero_and_so_is_its_gradient() -> None:
     model, given = model_of("fpn"), batch()
     targets = targets_of(given)
