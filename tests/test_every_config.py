@@ -12,9 +12,10 @@ from resdet.data.loader import open_split, training_batches
 from resdet.engine.optim import build_optimizer
 from resdet.models.build import build_model
 
-CONFIGS = sorted(
-    path for path in (Path(__file__).parents[1] / "configs").rglob("*.yaml") if path.parent.name != "cifar"
-)
+ROOT = Path(__file__).parents[1] / "configs"
+DETECTORS = sorted(path for path in ROOT.rglob("*.yaml") if path.parent.name != "cifar")
+QUICK = [path for path in DETECTORS if path.parent == ROOT or path.name == "vgg16_coco.yaml"]
+CONFIGS = [path if path in QUICK else pytest.param(path, marks=pytest.mark.slow) for path in DETECTORS]
 SMALL = [
     "model.backbone.weights=null",  # which would have to be downloaded
     "data.train={name: shapes, annotations: null, images: null}",
