@@ -156,7 +156,7 @@ def test_without_eval_json_the_last_evaluation_of_the_metrics_counts(make_run: M
 
 def test_missing_images_and_annotations_are_said_on_the_page(make_run: MakeRun):
     run = make_run()
-    (run.parent / "images" / "one.png").write_bytes(b"no image")
+    _ = (run.parent / "images" / "one.png").write_bytes(b"no image")
     assert "1 images cannot be read and are left out, the first:" in read(run).words
     (run.parent / "truth.json").unlink()
     page = read(run)

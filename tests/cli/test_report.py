@@ -1,0 +1,38 @@
+"""`resdet report`: one line for a mistake, a report at the end of training, and no failure of a run over its report."""
+
+from pathlib import Path
+
+import pytest
+
+from resdet.cli.main import main
+from resdet.cli.report import report_line
+
+NANO = Path(__file__).parents[2] / "configs/nano.yaml"
+TINY = ("data.shapes.train_images=4", "data.shapes.val_images=2", "train.steps=2", "train.log_every=1")
+
+
+def test_a_folder_that_is_no_run_is_a_mistake_of_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["report", str(tmp_path)]) == 2
+    told = capsys.readouterr().err
+    assert told == f"error: {tmp_path}: is no run folder, for it has no config.yaml; give the --output of resdet train\n"
+
+
+def test_a_run_that_was_trained_has_a_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    run = tmp_path / "run"
+    assert main(["train", str(NANO), *TINY, "--output", str(run)]) == 0
+    assert f"report: {run}/report.html" in capsys.readouterr().out
+    html = (run / "report.html").read_text()
+    for anchor in ("figures", "mistakes", "worst", "gallery", "training", "data", "config"):
+        assert f'<section id="{anchor}">' in html
+
+    elsewhere = tmp_path / "elsewhere.html"
+    assert main(["report", str(run), "--output", str(elsewhere)]) == 0
+    assert elsewhere.exists()
+    assert main(["report", str(run), "--output", str(tmp_path / "absent" / "report.html")]) == 2
+    assert "cannot be written" in capsys.readouterr().err
+
+
+def test_what_a_report_cannot_be_made_of_is_a_warning_after_training(tmp_path: Path):
+    line = report_line(tmp_path, overfit=None)
+    assert line.startswith(f"warning: no report: {tmp_path}: is no run folder")
+    assert line.endswith(f"resdet report {tmp_path} tries again")
