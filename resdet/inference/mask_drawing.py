@@ -47,6 +47,8 @@ def resized(mask: MaskWindow, scale: float) -> MaskWindow:
     height, width = (max(1, round(side * scale)) for side in mask.pixels.shape)
     interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
     cover = cv2.resize(mask.pixels.astype(np.float32), (width, height), interpolation=interpolation)
+    if scale > 1:  # pixels grown large would leave steps
+        cover = cv2.GaussianBlur(cover, (0, 0), scale / 2, borderType=cv2.BORDER_REPLICATE)
     return MaskWindow((cover >= 0.5).astype(np.uint8), round(mask.x * scale), round(mask.y * scale))
 
 
