@@ -48,13 +48,13 @@ def build_roi_heads(
             )
         return None
     _check_cascade(config)
+    first = _first_matcher(box, cascade)
     pooler = RoIPooler(strides, _pooling(box))
     sampler = BalancedSampler(box.batch_size_per_image, box.positive_fraction)
     limits = DetectionLimits(box.score_threshold, box.nms_iou, box.detections)
     region_loss = _region_loss(box, num_classes)
     if cascade:
         predictors = [BoxPredictor(head.out_channels, num_classes, class_agnostic=True) for head in box_heads]
-        first = Matcher(cascade.ious[0], cascade.ious[0], background_iou_low=box.background_iou_low)
         return CascadeRoIHeads(
             pooler,
             box_heads,
@@ -73,7 +73,7 @@ def build_roi_heads(
         BoxPredictor(
             box_heads[0].out_channels * (2 if box.global_context else 1), num_classes, class_agnostic=box.class_agnostic
         ),
-        matcher=Matcher(box.foreground_iou, box.foreground_iou, background_iou_low=box.background_iou_low),
+        matcher=first,
         sampler=sampler,
         limits=limits,
         region_loss=region_loss,
@@ -91,6 +91,18 @@ def build_box_heads(config: ModelConfig, channels: int) -> tuple[BoxHead, ...]:
 
 def stages_of(config: ModelConfig) -> int:
     return 1 if config.cascade is None else len(config.cascade.ious)
+
+
+def _first_matcher(box: BoxHeadConfig, cascade: CascadeConfig | None) -> Matcher:
+    """What a proposal shows to the (first) box head."""
+    iou = cascade.ious[0] if cascade else box.foreground_iou
+    if box.background_iou_low >= iou:
+        name = "model.cascade.ious[0]" if cascade else "model.box_head.foreground_iou"
+        raise UserError(
+            f"model.box_head.background_iou_low={box.background_iou_low:g} must be below {name}={iou:g}: nothing would "
+            "be background"
+        )
+    return Matcher(iou, iou, background_iou_low=box.background_iou_low)
 
 
 def _check_cascade(config: ModelConfig) -> None:
