@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float32, Float64
+from jaxtyping import Bool, Float32, Float64, Int64
 
 from resdet.errors import UserError
 from resdet.evaluation.backends import Problem
@@ -124,7 +124,7 @@ def paired_bootstrap(
     assert weights is not None
     first, *others = samples
     return Bootstrap(
-        images=len(weights),
+        images=weights.shape[1],
         resamples=resamples,
         seed=seed,
         detectors={name: dict(zip(FIGURES, map(_interval, values), strict=True)) for name, values in samples.items()},
@@ -134,64 +134,85 @@ def paired_bootstrap(
     )
 
 
-def image_weights(images: int, resamples: int, seed: int) -> Float32[np.ndarray, "I R1"]:
-    """How often each image is in each resample; the first column is the data set itself."""
+def image_weights(images: int, resamples: int, seed: int) -> Float32[np.ndarray, "R1 I"]:
+    """How often each image is in each resample; the first row is the data set itself."""
     drawn = np.random.default_rng(seed).multinomial(images, np.full(images, 1 / images), size=resamples)
-    return np.concatenate([np.ones((images, 1)), drawn.T], axis=1).astype(np.float32)  # whole numbers stay exact
+    return np.concatenate([np.ones((1, images)), drawn]).astype(np.float32)  # whole numbers stay exact
 
 
 def weighted_figures(
-    problem: Problem, matches: Matches, weights: Float32[np.ndarray, "I R"]
+    problem: Problem, matches: Matches, weights: Float32[np.ndarray, "R I"]
 ) -> Float64[np.ndarray, "F R"]:
-    """FIGURES where image i counts weights[i] times (whole numbers), NaN where undefined; for each column of weights.
+    """FIGURES where image i counts weights[r, i] times (whole numbers), NaN where undefined; for each row of weights.
 
     With weights of one they are those of `evaluate_coco`. Copies of a detection follow one another in the ranking.
     """
-    columns = weights.shape[1]
-    shape = (len(THRESHOLDS), len(AREAS), problem.num_categories, columns)
+    rows = len(weights)
+    shape = (len(THRESHOLDS), len(AREAS), problem.num_categories, rows)
     ap, recall = np.full(shape, np.nan), np.full(shape, np.nan)
     image = problem.detections.image - 1
     for k in range(problem.num_categories):
         ranked = by_score(problem, k + 1)
         own = problem.truth.category == k + 1
         at_once = max(1, ELEMENTS_AT_ONCE // max(len(ranked), 1))
-        for start in range(0, columns, at_once):
+        for start in range(0, rows, at_once):
             part = slice(start, start + at_once)
-            shares = weights[image[ranked], part]
+            shares = weights[part][:, image[ranked]]
             for size in range(len(AREAS)):
-                objects = weights[problem.truth.image[own & ~matches.truth_ignored[:, size]] - 1, part].sum(axis=0)
+                truth_image = problem.truth.image[own & ~matches.truth_ignored[:, size]] - 1
+                objects = weights[part][:, truth_image].sum(axis=1)
+                counted = ~matches.ignored[ranked, :, size]
+                tally = _Tally.of(shares, counted[:, -1])
                 for t in range(len(THRESHOLDS)):
-                    right, counted = matches.right[ranked, t, size], ~matches.ignored[ranked, t, size]
-                    ap[t, size, k, part], recall[t, size, k, part] = _weighted_ap(shares, right, counted, objects)
-    by_size = [_mean(ap[:, size].reshape(-1, columns)) for size in range(len(AREAS))]
+                    values = tally.average_precision(matches.right[ranked, t, size], counted[:, t], objects)
+                    ap[t, size, k, part], recall[t, size, k, part] = values
+    by_size = [_mean(ap[:, size].reshape(-1, rows)) for size in range(len(AREAS))]
     at = [_mean(ap[t, 0]) for t in (AP50, AP75)]
-    return np.stack([by_size[0], *at, *by_size[1:], _mean(recall[:, 0].reshape(-1, columns))])
+    return np.stack([by_size[0], *at, *by_size[1:], _mean(recall[:, 0].reshape(-1, rows))])
 
 
-def _weighted_ap(
-    shares: Float32[np.ndarray, "n R"],
-    right: Bool[np.ndarray, " n"],
-    counted: Bool[np.ndarray, " n"],
-    objects: Float32[np.ndarray, " R"],
-) -> tuple[Float64[np.ndarray, " R"], Float64[np.ndarray, " R"]]:
-    """AP and final recall of ranked detections that count `shares` times each; NaN where there are no objects.
+@dataclass(frozen=True)
+class _Tally:
+    """Ranked detections that count `shares` times each, and how often the `usual` ones of them count so far.
 
-    The envelope of precision changes at right detections alone, so only there it is looked at.
+    Which detections count differs little from one IoU threshold to another, and the sum is taken once.
     """
-    defined = objects > 0
-    if not right.any():
-        nothing = np.where(defined, 0.0, np.nan)
-        return nothing, nothing
-    found = np.cumsum(shares[right], axis=0, dtype=np.float32)
-    kept = np.flatnonzero(counted)
-    last = np.flatnonzero(right[kept])  # of each run of wrong detections and the right one that ends it
-    runs = np.add.reduceat(shares[kept[: last[-1] + 1]], np.concatenate([[0], last[:-1] + 1]), axis=0)
-    precision = found / (np.cumsum(runs, axis=0, dtype=np.float32) + TINY)
-    envelope = np.maximum.accumulate(precision[::-1], axis=0)[::-1]
-    recall = found / np.where(defined, objects, 1).astype(np.float64)
-    reached = np.searchsorted(RECALLS, recall, side="right")  # so many of the 101 recalls
-    ap = np.sum(envelope * np.diff(reached, axis=0, prepend=0), axis=0) / len(RECALLS)
-    return np.where(defined, ap, np.nan), np.where(defined, recall[-1], np.nan)
+
+    shares: Float32[np.ndarray, "R n"]
+    usual: Bool[np.ndarray, " n"]
+    running: Float32[np.ndarray, "R n"]
+
+    @classmethod
+    def of(cls, shares: Float32[np.ndarray, "R n"], usual: Bool[np.ndarray, " n"]) -> _Tally:
+        return cls(shares, usual, np.cumsum(shares * usual, axis=1, dtype=np.float32))
+
+    def average_precision(
+        self, right: Bool[np.ndarray, " n"], counted: Bool[np.ndarray, " n"], objects: Float32[np.ndarray, " R"]
+    ) -> tuple[Float64[np.ndarray, " R"], Float64[np.ndarray, " R"]]:
+        """AP and final recall where `counted` detections are right or wrong; NaN where there are no objects.
+
+        The envelope of precision changes at right detections alone, so only there it is looked at.
+        """
+        defined = objects > 0
+        places = np.flatnonzero(right)
+        if not len(places):
+            nothing = np.where(defined, 0.0, np.nan)
+            return nothing, nothing
+        found = np.cumsum(self.shares[:, places], axis=1, dtype=np.float32)
+        precision = found / (self.running[:, places] + self._unusual(places, counted) + TINY)
+        envelope = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+        recall = found / np.where(defined, objects, 1).astype(np.float64)[:, None]
+        reached = np.searchsorted(RECALLS, recall, side="right")  # so many of the 101 recalls
+        ap = np.sum(envelope * np.diff(reached, axis=1, prepend=0), axis=1) / len(RECALLS)
+        return np.where(defined, ap, np.nan), np.where(defined, recall[:, -1], np.nan)
+
+    def _unusual(self, places: Int64[np.ndarray, " p"], counted: Bool[np.ndarray, " n"]) -> Float32[np.ndarray, "R p"]:
+        """What up to each place counts and usually does not, less what usually counts and does not."""
+        changed = np.flatnonzero(counted != self.usual)
+        sign = np.where(counted[changed], 1, -1).astype(np.float32)
+        sums = np.zeros((len(self.shares), len(changed) + 1), dtype=np.float32)
+        np.cumsum(self.shares[:, changed] * sign, axis=1, out=sums[:, 1:])
+        return sums[:, np.searchsorted(changed, places, side="right")]
 
 
 def _mean(values: Float64[np.ndarray, "n R"]) -> Float64[np.ndarray, " R"]:

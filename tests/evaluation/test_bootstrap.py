@@ -61,7 +61,7 @@ def generated(seed: int, images: int) -> tuple[Rows, list[Rows]]:
 def figures_under(ground_truth: GroundTruth, results: CocoResults, weights: np.ndarray) -> dict[str, float]:
     problem = coco_problem(ground_truth, results, iou_type="bbox", image_ids=None, limits=(100,))
     matches = match(problem, overlapping_pairs(problem, least=0.5))
-    figures = weighted_figures(problem, matches, weights.astype(np.float32)[:, None])
+    figures = weighted_figures(problem, matches, weights.astype(np.float32)[None])
     return dict(zip(FIGURES, figures[:, 0].tolist(), strict=True))
 
 
