@@ -15,8 +15,10 @@ from resdet.models.weights.family import family
 CLASS_HEADS = (
     "roi_heads.box_predictor.cls_score.",
     "roi_heads.box_predictor.bbox_pred.",
+    *(f"roi_heads.box_predictor.{stage}.cls_score." for stage in range(10)),  # of a cascade, whose deltas are shared
     "roi_heads.mask_head.predictor.",
 )
+MASK_HEAD = "roi_heads.mask_head."  # a few tensors among hundreds, and yet a whole task
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,8 @@ def load_checked(
 
     Nothing is changed unless the whole is accepted. Refused, as a UserError with the first names and the likely
     cause: fewer than `required` of the model's tensors found, as large a part of the file's tensors without a place
-    (a deeper net would cover a shallower one), any tensor of another shape, numbers that are not finite.
+    (a deeper net would cover a shallower one), a mask head on one side only, any tensor of another shape, numbers that
+    are not finite.
 
     Args:
         source: the file's name, for messages.
@@ -148,7 +151,7 @@ def _check(report: CoverageReport, target: Mapping[str, Tensor], state: Mapping[
     if not state:
         raise UserError(f"{report.source}: refused, it holds no tensors at all")
     too_many = len(report.unexpected) > (1 - required) * len(state)
-    if report.ratio < required or too_many or report.mismatched:
+    if report.ratio < required or too_many or report.mismatched or _lone_mask_head(report):
         raise UserError(
             f"{report.line()}. Refused: {_first_names(report, target, state)}. {_cause(report, target, state)}"
         )
@@ -169,6 +172,8 @@ def _first_names(report: CoverageReport, target: Mapping[str, Tensor], state: Ma
 
 def _cause(report: CoverageReport, target: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
     """The likeliest reason, most specific first."""
+    if lone := _lone_mask_head(report):
+        return lone
     theirs, ours = (family({name: value.shape for name, value in side.items()}) for side in (state, target))
     prefix = None if report.matched else _prefix(target, state)
     statistics = [name for name in (*report.missing, *report.unexpected) if name.endswith("running_mean")]
@@ -185,6 +190,20 @@ def _cause(report: CoverageReport, target: Mapping[str, Tensor], state: Mapping[
         return "Likely cause: the file holds a classifier without its backbone"
     sides = f"the file is {theirs or 'another network'}, the model {ours or 'another one'}"
     return f"Likely cause: other names or another network ({sides})"
+
+
+def _lone_mask_head(report: CoverageReport) -> str | None:
+    shared = (*report.matched, *report.mismatched, *report.reinitialised)
+    if any(name.startswith(MASK_HEAD) for name in shared):
+        return None
+    if any(name.startswith(MASK_HEAD) for name in report.missing):
+        return (
+            "Likely cause: the file has no mask head; set model.mask_head=null, or take its backbone alone by "
+            "model.backbone.weights"
+        )
+    if any(name.startswith(MASK_HEAD) for name in report.unexpected):
+        return "Likely cause: the file has a mask head and the model none; set model.mask_head.name=fcn"
+    return None
 
 
 def _prefix(target: Iterable[str], state: Iterable[str]) -> str | None:

@@ -4,7 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from resdet.config import load_config
 from resdet.errors import UserError
+from resdet.models.build import build_model
 from resdet.models.weights.coverage import load_checked
 from resdet.models.weights.family import architecture, family
 
@@ -141,6 +143,51 @@ def test_a_missing_head_is_refused_unless_named():
     state = {name: value for name, value in head(3).state_dict().items() if name.startswith("body")}
     assert "missing roi_heads.box_predictor.cls_score.weight" in refusal(head(3), state)
     assert load_checked(head(3), state, source="w.pth", reinitialise=["roi_heads."]).ratio == 1.0
+
+
+def detector(*overrides, classes=3):
+    small = ["model.backbone.name=nano", "model.backbone.norm=gn", "model.neck.channels=8", "model.box_head.fc_dim=8"]
+    return build_model(load_config(overrides=[*small, "model.backbone.frozen_stages=0", *overrides]).model, classes)
+
+
+MASK = "model.mask_head={name: fcn, channels: 8}"
+
+
+def starting_anew(model, file):
+    report = load_checked(model, detector(*file).state_dict(), source="w.pth", new_classes=True)
+    return {name.removeprefix("roi_heads.").rpartition(".")[0] for name in report.reinitialised}
+
+
+def test_new_classes_start_the_last_layers_of_all_heads_anew():
+    boxes = {"box_predictor.cls_score", "box_predictor.bbox_pred"}
+    assert starting_anew(detector(MASK), (MASK,)) == boxes | {"mask_head.predictor"}
+    cascade = "model.cascade={ious: [0.5, 0.6], delta_weights: [[10, 10, 5, 5], [20, 20, 10, 10]]}"
+    assert starting_anew(detector(cascade), (cascade,)) == {f"box_predictor.{stage}.cls_score" for stage in range(2)}
+
+
+def test_another_number_of_classes_starts_the_masks_anew_as_well():
+    model, other = detector(MASK, classes=5), detector(MASK)
+    report = load_checked(model, other.state_dict(), source="w.pth")
+    assert {name for name in report.reinitialised if "mask" in name} == {
+        f"roi_heads.mask_head.predictor.{kind}" for kind in ("weight", "bias")
+    }
+    kept = "roi_heads.mask_head.deconv.weight"
+    torch.testing.assert_close(model.state_dict()[kept], other.state_dict()[kept])
+
+
+@pytest.mark.parametrize("required", [0.99, 0.5])
+def test_a_mask_head_on_one_side_only_is_refused_however_few_its_tensors_are(required):
+    with_masks, without = detector(MASK), detector()
+    message = refusal(with_masks, without.state_dict(), required=required)
+    assert message.endswith(
+        "no mask head; set model.mask_head=null, or take its backbone alone by model.backbone.weights"
+    )
+    message = refusal(without, with_masks.state_dict(), required=required)
+    assert message.endswith("the file has a mask head and the model none; set model.mask_head.name=fcn")
+    report = load_checked(
+        with_masks, without.state_dict(), source="w.pth", required=required, reinitialise=["roi_heads.mask_head."]
+    )
+    assert len(report.reinitialised) == 12
 
 
 def test_tensors_of_several_modules_are_one_target():
