@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -22,6 +23,7 @@ from resdet.ops.box_coder import BoxCoder
 from resdet.structures import Batch, Proposals, Targets
 
 CLASSES = 4
+ROOT = Path(__file__).parents[2]
 THREE = "model.cascade={}"
 ONE = "model.cascade={ious: [0.5], delta_weights: [[10, 10, 5, 5]]}"
 

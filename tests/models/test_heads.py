@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch.testing import assert_close
@@ -16,12 +18,13 @@ from resdet.ops.matching import Matcher
 from resdet.structures import Batch, Proposals, Targets
 
 CLASSES = 3
+NANO = Path(__file__).parents[2] / "configs/nano.yaml"
 
 
 def model_of(*overrides: str) -> RCNN:
     _ = torch.manual_seed(0)
     small = ["model.box_head={score_threshold: 0.0, detections: 10}", *overrides]
-    return build_model(load_config("configs/nano.yaml", overrides=small).model, CLASSES)
+    return build_model(load_config(NANO, overrides=small).model, CLASSES)
 
 
 def heads_of(model: RCNN) -> RoIHeads:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch.testing import assert_close
@@ -13,7 +15,7 @@ from resdet.models.rcnn import RCNN
 from resdet.models.rpn import within_images
 from resdet.structures import Batch, Targets
 
-NANO = "configs/nano.yaml"
+NANO = Path(__file__).parents[2] / "configs/nano.yaml"
 
 
 def rpn_of(*overrides: str) -> RCNN:
