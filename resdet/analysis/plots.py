@@ -20,7 +20,7 @@ MOST_CELLS = 30  # a side of a matrix
 @dataclass(frozen=True)
 class Line:
     """y over x, None where there is a gap. `faint` draws it thin and pale, `points` marks each of its points,
-    `dashed` dashes it; lines of one `color` (1 .. 8, by position unless given) belong together."""
+    `dashed` dashes it; lines of one `color` (1 .. 8, by position unless given; 0 is grey) belong together."""
 
     name: str
     x: Sequence[Number]
@@ -51,7 +51,7 @@ def line_plot(
     y_range = y_range or _y_range([y for line in lines for y in line.y if y is not None], log_y=log_y)
     width, height = (340, 340) if square else (WIDTH, HEIGHT)
     frame = Frame(x_range, y_range, width, height, log_y=log_y)
-    colors = [line.color or 1 + i % MOST_COLORS for i, line in enumerate(lines)]
+    colors = [1 + i % MOST_COLORS if line.color is None else line.color for i, line in enumerate(lines)]
     drawn = [_line(line, color, frame) for line, color in sorted(zip(lines, colors, strict=True), key=_faint_first)]
     named = [(line.name, color) for line, color in zip(lines, colors, strict=True) if line.name and not line.faint]
     svg = element(
@@ -75,15 +75,15 @@ def bar_plot(
     details: Sequence[str] = (),
 ) -> Markup:
     """A horizontal bar a row with its name and value; `largest` is the value of a full bar (the largest one's unless
-    given), `details` a remark a row."""
+    given), `details` a remark under each name."""
     values = [abs(value) for _, value in bars if value is not None and math.isfinite(value)]
     largest = largest or max(values, default=1.0) or 1.0
     rows = Markup("").join(
-        Markup('<tr><th scope="row">{}</th><td class="bar">{}</td><td class="number">{}</td>{}</tr>\n').format(
+        Markup('<tr><th scope="row">{}{}</th><td class="bar">{}</td><td class="number">{}</td></tr>\n').format(
             name_of(name),
+            Markup('<span class="remark">{}</span>').format(details[i]) if details else "",
             meter(None if value is None else abs(value), largest=largest, color=color),
             number(value, digits),
-            Markup('<td class="remark">{}</td>').format(details[i]) if details else Markup(""),
         )
         for i, (name, value) in enumerate(bars)
     )

@@ -62,7 +62,7 @@ def figures_section(run: RunFolder, scored: Scored | None) -> Section:
     overall = {name: value for name, value in run.figures.items() if name.count("/") == 1}
     rows = by_class(run.figures)
     beside, below = _sizes(overall, scored), Markup("")
-    if len(rows) <= FEW_CLASSES:
+    if len(rows) <= FEW_CLASSES and "segm/AP" not in overall:
         beside += _class_part(rows, scored)
     else:
         below = _class_part(rows, scored)

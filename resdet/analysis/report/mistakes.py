@@ -22,6 +22,7 @@ MEANINGS = {
 MOST_CONFUSED = 16  # classes in the matrix
 MOST_PAIRS = 12
 MOST_CURVES = 8  # of classes
+MOST_CLASSES = 12  # in the table of scores
 
 
 def summary(scored: Scored) -> Markup:
@@ -65,7 +66,7 @@ def _costs(analysis: Analysis) -> Markup:
         [(kind, errors.cost[kind]) for kind in kinds],
         title=f"AP50 that errors of {of} cost",
         color=1 if analysis.iou_type == "bbox" else 2,
-        details=[f"{MEANINGS[kind]}, {errors.counts[kind]} times" for kind in kinds],
+        details=[f"{MEANINGS[kind]}: {errors.counts[kind]} times" for kind in kinds],
     )
 
 
@@ -139,7 +140,7 @@ def _calibration(analysis: Analysis) -> Markup:
     confidence = calibration.confidence
     filled = ~np.isnan(confidence)
     lines = [
-        Line("as it should be", [0, 1], [0, 1], color=8, dashed=True),
+        Line("as it should be", [0, 1], [0, 1], color=0, dashed=True),
         Line("precision", confidence[filled].tolist(), _defined(calibration.precision[filled]), color=1, points=True),
     ]
     return line_plot(
@@ -169,6 +170,3 @@ def _best_scores(analysis: Analysis) -> Markup:
 
 def _defined(values: Float64[np.ndarray, " n"]) -> list[float | None]:
     return [None if np.isnan(value) else float(value) for value in values]
-
-
-MOST_CLASSES = 12

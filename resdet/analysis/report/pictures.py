@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-from resdet.analysis.report.scored import SCORE, Scored
+from resdet.analysis.report.scored import Scored
 from resdet.data.coco import CocoDataset
 from resdet.data.images import ImageError, read_image, resize
 from resdet.data.masks import MaskWindow, encoded_window, mask_window
@@ -65,11 +65,6 @@ class Mark:
         """What is written at the box."""
         score = "" if self.score is None else f" {self.score:.2f}"
         return f"{self.label}{score}{f' {self.remark}' if self.remark else ''}"
-
-    @property
-    def low(self) -> bool:
-        """Whether the score is below that which is shown at first."""
-        return self.score is not None and self.score < SCORE
 
 
 @dataclass(frozen=True)

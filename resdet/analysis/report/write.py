@@ -13,7 +13,7 @@ from resdet.analysis.page import Page, Section, environment, note, render_page
 from resdet.analysis.report.figures import figures_section, headlines
 from resdet.analysis.report.mistakes import mistakes_section, summary
 from resdet.analysis.report.pictures import Album, Detail, Picture
-from resdet.analysis.report.scored import SCORE, Scored, open_scored
+from resdet.analysis.report.scored import Scored, open_scored
 from resdet.analysis.report.setup import config_section, data_section
 from resdet.analysis.report.training import training_section
 from resdet.analysis.run_folder import RunFolder, read_run
@@ -108,7 +108,9 @@ def kind_of(config: Config) -> str:
         return "classifier"
     model = config.model
     name = "RPN" if model.box_head is None else "Mask R-CNN" if model.mask_head else "Faster R-CNN"
-    return f"{'Cascade ' if model.cascade else ''}{name} ({model.neck.name.upper()})".replace("Cascade Faster", "Cascade")
+    return f"{'Cascade ' if model.cascade else ''}{name} ({model.neck.name.upper()})".replace(
+        "Cascade Faster", "Cascade"
+    )
 
 
 def _summary(run: RunFolder, scored: Scored | None) -> Markup:
@@ -126,7 +128,7 @@ def _summary(run: RunFolder, scored: Scored | None) -> Markup:
 
 def _worst_section(album: Album, detail: Detail) -> Section:
     pictures = album.worst(detail)
-    lead = f"The images with most missed objects and wrong boxes, at a score of {SCORE:g} and IoU 0.5."
+    lead = f"The images with most missed objects and wrong boxes, at a score of {album.scored.score:g} and IoU 0.5."
     if not pictures and not album.scored.boxes.worst:
         return Section(
             "worst", "Worst images", note("There is none: every object is found, and no box is wrong."), lead
@@ -141,7 +143,10 @@ def _gallery_section(album: Album, detail: Detail) -> Section:
 
 def _pictures(album: Album, pictures: Sequence[Picture], *, gallery: bool) -> Markup:
     template = environment.get_template("pictures.html.j2")
-    drawn = Markup(template.render(pictures=pictures, gallery=gallery, score=SCORE)) if pictures else Markup("")  # noqa: S704  # escaped there
+    drawn = Markup("")
+    if pictures:
+        html = template.render(pictures=pictures, gallery=gallery, score=album.scored.score)
+        drawn = Markup(html)  # noqa: S704  # the template has escaped it
     if album.unreadable:
         first = next(iter(album.unreadable.values()))
         drawn += note(f"{len(album.unreadable)} images cannot be read and are left out, the first: {first}")
