@@ -238,6 +238,24 @@ def test_a_file_too_large_for_an_annotation_is_not_parsed(small: Path) -> None:
         _ = annotation_file(small / "ImageSets/Main/train.txt")
 
 
+def test_whatever_stands_in_an_xml_file_is_read_or_named(small: Path) -> None:
+    """Bytes replaced, dropped and doubled: objects or one line, never another exception."""
+    path, train = small / "Annotations/000012.xml", small / "ImageSets/Main/train.txt"
+    valid, random, messages = path.read_bytes(), np.random.default_rng(0), []
+    for _ in range(150):
+        data = bytearray(valid)
+        start, length = random.integers(len(data)), random.integers(1, 20)
+        piece = bytes(data[start : start + length])
+        data[start : start + length] = [b"", piece * 2, random.bytes(2), b"-1e999", b"<a>", b"&lt;"][random.integers(6)]
+        _ = path.write_bytes(bytes(data))
+        try:
+            _ = read_coco(annotation_file(train), small / "JPEGImages")
+        except UserError as error:
+            messages.append(str(error))
+    assert 20 < len(messages) < 150
+    assert not any("\n" in message for message in messages)
+
+
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
