@@ -109,7 +109,7 @@ class MaskHeadConfig:
 
     name: str = "fcn"
     convs: int | None = None  # 3x3 convolutions before the upsampling: 4, with c4 none, unless given
-    channels: int = 256
+    channels: int | None = None  # of the layers before the masks: as many as model.neck.channels, unless given
     norm: str = "none"  # none | bn | sync_bn | gn
     resolution: int = 14  # bins a side of a region; the mask has twice as many; with c4 it follows from the box head
     sampling_ratio: int = 2

@@ -101,9 +101,9 @@ def _add_masks(detector: FasterRCNN, mask: MaskHeadConfig, num_classes: int) -> 
     convs = 4 if mask.convs is None else mask.convs
     channels = 256  # of its pyramid
     roi_heads.mask_roi_pool = MultiScaleRoIAlign(["0", "1", "2", "3"], mask.resolution, mask.sampling_ratio)
-    roi_heads.mask_head = MaskRCNNHeads(channels, (mask.channels,) * convs, 1)
-    before = mask.channels if convs else channels
-    roi_heads.mask_predictor = MaskRCNNPredictor(before, mask.channels, num_classes + 1)
+    width = mask.channels or channels
+    roi_heads.mask_head = MaskRCNNHeads(channels, (width,) * convs, 1)
+    roi_heads.mask_predictor = MaskRCNNPredictor(width if convs else channels, width, num_classes + 1)
     vars(detector.transform)["postprocess"] = _as_they_are
 
 

@@ -171,7 +171,7 @@ def _mask_head(config: ModelConfig, box_head: BoxHead, channels: int, num_classe
         box_head.out_channels if shared else channels,
         1 if mask.class_agnostic else num_classes,
         convs=(0 if shared else 4) if mask.convs is None else mask.convs,
-        channels=mask.channels,
+        channels=mask.channels or config.neck.channels,
         norm=norm_of(mask.norm),
     )
 

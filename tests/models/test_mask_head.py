@@ -28,7 +28,7 @@ def config_of(layout: str, *overrides: str) -> ModelConfig:
         "model.backbone.frozen_stages=0", f"model.neck.name={layout}", "model.neck.channels=8",
         "model.box_head.fc_dim=16", "model.rpn.pre_nms_train=60", "model.rpn.proposals_train=20",
         "model.rpn.pre_nms_test=60", "model.rpn.proposals_test=20", "model.box_head.batch_size_per_image=16",
-        "model.box_head.detections=6", "model.box_head.score_threshold=0.0", "model.mask_head.channels=8", *overrides,
+        "model.box_head.detections=6", "model.box_head.score_threshold=0.0", "model.mask_head.name=fcn", *overrides,
     ]).model  # fmt: skip
 
 
