@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -114,24 +114,20 @@ def probe(net: Net, *, steps: int, every: int, kernels: str = "3x3") -> list[Sna
         initialise(model, net.init)
     batches = training_batches(train_set, config, start_step=0, rank=0, world_size=1)
     layers = watched_layers(model, kernels)
+    precision = autocast(config.train, device)
     snapshots = []
     for step, loaded in zip(range(steps if net.run is None else 1), batches, strict=False):
         batch = to_device(loaded.batch, config.train, device)
-        looks = step % every == 0 or step == steps - 1
-        with autocast(config.train, device), watching(model, layers if looks else {}) as spreads:
-            losses: dict[str, Float[Tensor, ""]] = model(batch)
-        loss = torch.stack(list(losses.values())).sum()
-        optimizer.zero_grad()
-        loss.backward()
-        seen = _signals(layers, spreads) if looks else ()
+        watched = layers if step % every == 0 or step == steps - 1 else {}
+        loss, signals = observe(model, batch, watched, precision=precision)
         if net.run is None:
-            before = {name: layer.weight.detach().clone() for name, layer in layers.items()} if looks else {}
+            before = {name: layer.weight.detach().clone() for name, layer in watched.items()}
             set_learning_rate(optimizer, learning_rate(step, config.optim, config.train))
             _ = clip_gradients(model, config.train.grad_clip)
             optimizer.step()
-            seen = tuple(replace(signal, update=_moved(layers[signal.name], before[signal.name])) for signal in seen)
-        if looks:
-            snapshots.append(Snapshot(step, _finite(loss), seen))
+            signals = tuple(replace(seen, update=_moved(layers[seen.name], before[seen.name])) for seen in signals)
+        if watched:
+            snapshots.append(Snapshot(step, loss, signals))
     return snapshots
 
 
@@ -216,23 +212,20 @@ def watching(model: nn.Module, layers: dict[str, nn.Conv2d]) -> Iterator[dict[st
         yield watch.spreads
 
 
-def observe(model: nn.Module, batch: Batch, kernels: str = "3x3") -> tuple[float | None, tuple[LayerSignal, ...]]:
-    """The loss on a batch and the layers' signals. Leaves gradients in the parameters and moves nothing else."""
-    layers = watched_layers(model, kernels)
-    with watching(model, layers) as spreads:
-        loss = torch.stack(list(model(batch).values())).sum()
+def observe(
+    model: nn.Module, batch: Batch, layers: dict[str, nn.Conv2d], *, precision: torch.autocast | None = None
+) -> tuple[float | None, tuple[LayerSignal, ...]]:
+    """The loss on a batch and these layers' signals. Leaves gradients in the parameters and moves nothing else."""
+    with precision or nullcontext(), watching(model, layers) as spreads:
+        losses: dict[str, Float[Tensor, ""]] = model(batch)
+    loss = torch.stack(list(losses.values())).sum()
     model.zero_grad()
     loss.backward()
-    return _finite(loss), _signals(layers, spreads)
-
-
-def _signals(layers: dict[str, nn.Conv2d], spreads: dict[str, Spread]) -> tuple[LayerSignal, ...]:
-    return tuple(
-        LayerSignal(
-            name, None if (gradient := layers[name].weight.grad) is None else _finite(gradient.norm()), spread.deviation
-        )
-        for name, spread in spreads.items()
-    )
+    signals = []
+    for name, spread in spreads.items():
+        gradient = layers[name].weight.grad
+        signals.append(LayerSignal(name, None if gradient is None else _finite(gradient.norm()), spread.deviation))
+    return _finite(loss), tuple(signals)
 
 
 def _moved(layer: nn.Conv2d, before: Float[Tensor, "..."]) -> float | None:

@@ -54,7 +54,7 @@ PIXELS = torch.tensor([[1.0, 2.0, 2.0], [3.0, 0.0, 2.0]])[:, :, None, None]
 def test_a_linear_net_by_hand():
     """a . x is 4 and 8: the mean gradient of b is 6, that of a is -3 (2, 1, 2)."""
     net = Linear()
-    loss, (a, b) = observe(net, Batch(PIXELS, torch.ones(2, 2, dtype=torch.int64)))
+    loss, (a, b) = observe(net, Batch(PIXELS, torch.ones(2, 2, dtype=torch.int64)), watched_layers(net, "3x3"))
     assert (loss, a.name, b.name) == (-18, "a", "b")
     assert b.gradient == pytest.approx(6)
     assert a.gradient == pytest.approx(3 * 3)
@@ -67,10 +67,10 @@ def test_gradients_scale_as_the_chain_rule_says():
     """Twice b: the layers below get twice the gradient, b's own stays."""
     net = Linear()
     batch = Batch(PIXELS, torch.ones(2, 2, dtype=torch.int64))
-    _, (a, b) = observe(net, batch)
+    _, (a, b) = observe(net, batch, watched_layers(net, "3x3"))
     with torch.no_grad():
         _ = net.b.weight.mul_(2)
-    _, (a2, b2) = observe(net, batch)
+    _, (a2, b2) = observe(net, batch, watched_layers(net, "3x3"))
     assert a.gradient is not None
     assert (a2.gradient, b2.gradient) == (pytest.approx(2 * a.gradient), b.gradient)
 
@@ -233,7 +233,7 @@ def test_the_numbers_are_json_and_what_is_not_finite_is_null():
 def test_a_gradient_that_is_not_finite_is_none():
     net = Linear()
     batch = Batch(PIXELS * math.inf, torch.ones(2, 2, dtype=torch.int64))
-    loss, layers = observe(net, batch)
+    loss, layers = observe(net, batch, watched_layers(net, "3x3"))
     assert loss is None
     assert all(layer.gradient is None and layer.response is None for layer in layers)
 
