@@ -193,6 +193,8 @@ class TrainConfig:
     amp: str = "auto"  # auto | off | bf16 | native; auto: bf16 on a GPU; native: also on a CPU with bf16 instructions
     compile: bool = False
     channels_last: bool = True
+    parts: list[str] | None = None  # of backbone, neck, rpn, roi_heads: those that learn; null: all
+    proposals: str | None = None  # a run or checkpoint whose proposals teach the second stage, not the model's
     grad_clip: float | None = 35.0  # largest L2 norm of all gradients together; null for none
     precise_bn: int = 0  # batches that give the batch norms their statistics anew at the end; 0: the running averages
     log_every: int = 20

@@ -70,21 +70,25 @@ class Targets(_Dense):
 
 
 @dataclass(frozen=True)
-class Batch(_Dense):
-    """Images padded to one size, and (in training) their targets."""
-
-    images: Shaped[Tensor, "N 3 H W"]
-    sizes: Int64[Tensor, "N 2"]
-    targets: Targets | None = None
-
-
-@dataclass(frozen=True)
 class Proposals(_Dense):
     """Class-agnostic boxes, best first; `scores` are objectness logits."""
 
     boxes: Float[Tensor, "N P 4"]
     scores: Float[Tensor, "N P"]
     valid: Bool[Tensor, "N P"]
+
+
+@dataclass(frozen=True)
+class Batch(_Dense):
+    """Images padded to one size, and (in training) their targets.
+
+    `proposals` are regions to learn from in the place of the model's own.
+    """
+
+    images: Shaped[Tensor, "N 3 H W"]
+    sizes: Int64[Tensor, "N 2"]
+    targets: Targets | None = None
+    proposals: Proposals | None = None
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from resdet.data.coco import CocoDataset
 from resdet.data.loader import LoadedBatch, evaluation_batches
+from resdet.engine.alternating import losses_module
 from resdet.engine.classify import training_batches
-from resdet.engine.distributed import autocast, to_device, trainable
+from resdet.engine.distributed import autocast, to_device
 from resdet.engine.evaluate import predict_batch
 from resdet.engine.optim import clip_gradients, learning_rate, set_learning_rate
 from resdet.engine.state import Metrics, Run, TrainState
@@ -24,7 +25,7 @@ TIMED = 2  # steps after a first one, which allocates and compiles
 def rehearse(state: TrainState, run: Run) -> Metrics:
     """Makes steps as training would, predicts one batch, and says what a whole run would take."""
     config, log, world = run.config, run.log, run.world
-    losses_of = trainable(state.model, config.train, world)
+    losses_of = losses_module(state.model, config, world, run.device)
     batches = training_batches(run.train_set, config, start_step=0, rank=world.rank, world_size=world.size)
     seconds = [timed_step(losses_of, next(batches), state, run) for _ in range(1 + TIMED)]
     if isinstance(run.val_set, CocoDataset):

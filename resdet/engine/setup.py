@@ -16,6 +16,7 @@ from resdet.data.classification import LabelledImages
 from resdet.data.coco import CocoDataset
 from resdet.data.loader import open_split, subset
 from resdet.engine import checkpoint
+from resdet.engine.alternating import choose_parts
 from resdet.engine.classify import LABELLED_SETS, ImageSet, open_labelled
 from resdet.engine.distributed import World
 from resdet.engine.evaluate import mask_gaps
@@ -144,6 +145,7 @@ def build_state(
     else:
         model = build_model(start.model, len(class_names))
         loaded = load_detector(model, config, Path(whole), class_names) if whole else list(model.notes)
+    choose_parts(model, config)
     check_batch_norm(model, config, world)
     config = with_normalisation(config, *model.normalisation)
     layout = torch.channels_last if config.train.channels_last else torch.contiguous_format

@@ -13,8 +13,9 @@ from resdet.config import Config
 from resdet.data.classification import LabelledImages
 from resdet.data.coco import CocoDataset
 from resdet.data.loader import ImageInfo
+from resdet.engine.alternating import losses_module
 from resdet.engine.classify import evaluate_classifier, training_batches
-from resdet.engine.distributed import autocast, choose_device, join_world, to_device, trainable
+from resdet.engine.distributed import autocast, choose_device, join_world, to_device
 from resdet.engine.dry_run import rehearse
 from resdet.engine.evaluate import Interrupted, evaluate, predict_dataset
 from resdet.engine.files import replace_file
@@ -96,7 +97,7 @@ def fit(state: TrainState, run: Run) -> Metrics:
     if due_for_evaluation(state, config) and (evaluate_step(state, run) or state.step == steps):
         save(state, run)
     batches = training_batches(run.train_set, config, start_step=state.step, rank=world.rank, world_size=world.size)
-    losses_of = trainable(state.model, config.train, world)
+    losses_of = losses_module(state.model, config, world, run.device)
     meter = Meter(config.train.batch_size)
     while state.step < steps:
         with meter.waiting():

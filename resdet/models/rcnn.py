@@ -52,15 +52,24 @@ class RCNN(nn.Module):
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(3, 1, 1), persistent=False)
 
     def forward(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
-        """The training losses, by name. The batch must have targets."""
+        """The training losses, by name. The batch must have targets; if it has proposals, the second stage alone learns
+        from them."""
         assert batch.targets is not None, "losses need targets: a batch without them can only be predicted"
         features = self.neck(self.backbone(self.normalized(batch)))
+        if batch.proposals is not None and self.roi_heads is not None:
+            return self.roi_heads.losses(features, batch.proposals, batch.targets, batch.sizes)
         rpn = self.rpn(features)
         losses = self.rpn.losses(rpn, batch.targets, batch.sizes)
         if self.roi_heads is None:
             return losses
         proposals = self.rpn.proposals(rpn, batch.sizes, self.train_limits)
         return losses | self.roi_heads.losses(features, proposals, batch.targets, batch.sizes)
+
+    @torch.no_grad()
+    def propose(self, batch: Batch) -> Proposals:
+        """The first stage's proposals as they are trained on."""
+        features = self.neck(self.backbone(self.normalized(batch)))
+        return self.rpn.proposals(self.rpn(features), batch.sizes, self.train_limits)
 
     @torch.no_grad()
     def predict(self, batch: Batch) -> Detections:
