@@ -249,6 +249,7 @@ def test_a_truncated_model_file_is_one_line(tmp_path: Path, nano: Config):
 
 
 def test_weights_that_do_not_fit_are_named(tmp_path: Path, nano: Config):
+    assert nano.model.box_head is not None
     nano.model.box_head.fc_dim = 16
     path = whole_model(tmp_path, nano)
     nano.model.box_head.fc_dim = 32

@@ -76,6 +76,7 @@ def test_a_run_leaves_what_the_next_reader_needs(tmp_path: Path, nano: Config, r
 
 
 def test_the_predictions_a_run_leaves_score_as_it_says(tmp_path: Path, nano: Config):
+    assert nano.model.box_head is not None
     nano.train.steps, nano.optim.lr, nano.model.box_head.score_threshold = 2, 0.0, 0.0
     metrics = train(nano, tmp_path / "run")
     truth = read_ground_truth(open_split(nano.data, "val").annotations)

@@ -61,6 +61,7 @@ def torchvision_config(name: str = V1) -> ModelConfig:
     config.anchors.rounded = True
     config.rpn.pre_nms_test, config.rpn.proposals_test = 300, 150
     config.rpn.pre_nms_train, config.rpn.proposals_train = 300, 150
+    assert config.box_head is not None
     config.rpn.smooth_l1_beta = config.box_head.smooth_l1_beta = 1 / 9
     config.box_head.aligned = False
     if name == V2:
@@ -161,6 +162,7 @@ def test_losses_of_the_same_samples_are_equal(models: tuple[FasterRCNN, RCNN], m
         _ = theirs.eval()
     features = ours.neck(ours.backbone(ours.normalized(batch)))
     proposals = as_proposals(their_proposals)
+    assert ours.roi_heads is not None
     first = ours.rpn.losses(ours.rpn(features), targets, batch.sizes)
     losses = first | ours.roi_heads.losses(features, proposals, targets, batch.sizes)
     for name, expected in (rpn_losses | roi_losses).items():

@@ -37,7 +37,9 @@ def test_weights_fill_the_backbone_whatever_its_parts(resnet18: Path, layout: st
     model = build_model(config_of("resnet18", f"model.neck.name={layout}", f"model.backbone.weights={resnet18}"), 3)
     _ = torch.manual_seed(0)
     wanted = build_backbone("resnet18").state_dict()
-    ours = model.backbone.state_dict() | (model.roi_heads.box_head.state_dict() if layout == "c4" else {})
+    ours = model.backbone.state_dict() | (
+        model.get_submodule("roi_heads.box_head").state_dict() if layout == "c4" else {}
+    )
     assert_close(ours.pop("conv1.weight"), wanted.pop("conv1.weight").flip(1))  # for RGB images
     for name, value in wanted.items():
         assert_close(ours[name], value)
@@ -64,7 +66,8 @@ def test_fc6_and_fc7_of_a_vgg_fill_its_c4_head(tmp_path: Path) -> None:
     state |= {"classifier.3.weight": torch.full((16, 16), 7.0), "classifier.3.bias": torch.full((16,), 7.5)}
     torch.save(state, tmp_path / "vgg11.pth")
     weights = f"model.backbone.weights={tmp_path / 'vgg11.pth'}"
-    head = build_model(config_of("vgg11", "model.neck.name=c4", weights), 3).roi_heads.box_head.state_dict()
+    model = build_model(config_of("vgg11", "model.neck.name=c4", weights), 3)
+    head = model.get_submodule("roi_heads.box_head").state_dict()
     assert_close([head[f"fc{n}.bias"][0].item() for n in (6, 7)], [6.5, 7.5])
     assert build_model(config_of("vgg11", weights), 3).notes[0].count("0 missing") == 1  # FPN: a head of its own
 

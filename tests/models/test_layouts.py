@@ -85,8 +85,9 @@ def test_a_step_trains_what_can_be_trained_and_nothing_else(name: str, layout: s
 def test_c4_splits_the_backbone_in_two() -> None:
     with torch.device("meta"):
         model, whole = build_model(config_of("resnet50", "c4"), CLASSES), build_model(config_of("resnet50", "fpn"), 3)
-    assert isinstance(model.roi_heads.box_head, C5BoxHead)
-    trunk, head = set(model.backbone.state_dict()), set(model.roi_heads.box_head.state_dict())
+    box_head = model.get_submodule("roi_heads.box_head")
+    assert isinstance(box_head, C5BoxHead)
+    trunk, head = set(model.backbone.state_dict()), set(box_head.state_dict())
     assert trunk | head == set(whole.backbone.state_dict())
     assert {name.split(".")[0] for name in head} == {"layer4"}
     assert (model.neck.channels, model.neck.strides) == (1024, (16,))
@@ -96,15 +97,16 @@ def test_c4_splits_the_backbone_in_two() -> None:
 def test_conv5_of_c4_works_on_seven_by_seven(resolution: int, into_mean: int) -> None:
     """With its stride on 14x14 bins (He et al. 2015), without it on 7x7 (He et al. 2017)."""
     model = build_model(config_of("resnet18", "c4", f"model.box_head.resolution={resolution}"), CLASSES)
-    assert isinstance(model.roi_heads.box_head, C5BoxHead)
+    box_head = model.get_submodule("roi_heads.box_head")
+    assert isinstance(box_head, C5BoxHead)
     regions = torch.zeros(2, 256, resolution, resolution)
-    assert model.roi_heads.box_head.layer4(regions).shape == (2, 512, into_mean, into_mean)
+    assert box_head.layer4(regions).shape == (2, 512, into_mean, into_mean)
 
 
 def test_c4_of_a_vgg_has_fc6_fc7_and_dropout() -> None:
     with torch.device("meta"):
         model = build_model(config_of("vgg16", "c4", "model.box_head.fc_dim=4096"), CLASSES)
-    head = model.roi_heads.box_head
+    head = model.get_submodule("roi_heads.box_head")
     assert isinstance(head, TwoLayerBoxHead)
     assert (head.fc6.weight.shape, head.fc7.weight.shape, head.dropout) == ((4096, 512 * 49), (4096, 4096), 0.5)
     assert model.neck.strides == (16,)
@@ -113,9 +115,9 @@ def test_c4_of_a_vgg_has_fc6_fc7_and_dropout() -> None:
 def test_dropout_leaves_prediction_alone() -> None:
     model = build_model(config_of("vgg11", "c4"), CLASSES)
     regions = torch.randn(4, 512, 7, 7)
-    head = model.train().roi_heads.box_head
+    head = model.train().get_submodule("roi_heads.box_head")
     assert not torch.equal(head(regions), head(regions))
-    head = model.eval().roi_heads.box_head
+    head = model.eval().get_submodule("roi_heads.box_head")
     assert_close(head(regions), head(regions))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import partial
 
 import pytest
@@ -56,7 +57,9 @@ def test_ciou_of_boxes_of_one_centre_falls_by_their_aspect_ratios() -> None:
 @pytest.mark.parametrize(
     ("ours", "theirs"), [(giou_box_loss, generalized_box_iou_loss), (ciou_box_loss, complete_box_iou_loss)]
 )
-def test_losses_of_decoded_boxes_and_their_gradients_are_torchvisions(ours: BoxLoss, theirs: BoxLoss) -> None:
+def test_losses_of_decoded_boxes_and_their_gradients_are_torchvisions(
+    ours: BoxLoss, theirs: Callable[[Tensor, Tensor], Tensor]
+) -> None:
     references, boxes = random_boxes(200, 0), random_boxes(200, 1)
     deltas = torch.randn(200, 4, generator=torch.Generator().manual_seed(2)).requires_grad_()
     mine, expected = ours(deltas, boxes, references, CODER), theirs(CODER.decode(deltas, references), boxes)

@@ -17,6 +17,7 @@ CLASSES = 5
 
 def small_config(backbone: str = "nano", norm: str = "gn", layout: str = "fpn") -> ModelConfig:
     config = load_config().model
+    assert config.box_head is not None
     config.neck.name = layout
     config.backbone.name, config.backbone.norm, config.backbone.frozen_stages = backbone, norm, 0
     config.neck.channels, config.box_head.fc_dim = 16, 32
@@ -31,7 +32,7 @@ def small_model(backbone: str = "nano", norm: str = "gn", layout: str = "fpn") -
     _ = torch.manual_seed(0)
     model = build_model(small_config(backbone, norm, layout), CLASSES)
     with torch.no_grad():  # scores and boxes that differ, so that orders are stable and detections plenty
-        _ = model.roi_heads.box_predictor.cls_score.weight.normal_(std=0.5)
+        _ = model.get_parameter("roi_heads.box_predictor.cls_score.weight").normal_(std=0.5)
         _ = model.rpn.head.cls_logits.weight.normal_(std=0.5)
         _ = model.rpn.head.bbox_pred.weight.normal_(std=0.1)
     return model
