@@ -106,7 +106,9 @@ def _records(path: Path, notes: list[str]) -> list[tuple[float, Figures]]:
 
 
 def _object(path: Path, notes: list[str]) -> dict[str, Any]:
-    """A file that holds one JSON object; empty, with a note, where it is absent or damaged."""
+    """A file that holds one JSON object; empty where it is absent, and with a note where it is damaged."""
+    if not path.exists():
+        return {}
     try:
         content = _decoded(path.read_bytes())
     except OSError as error:

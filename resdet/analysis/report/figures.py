@@ -43,6 +43,7 @@ SIZE_REMARKS = {
 }
 FEW_CLASSES = 12  # which find room beside the figures over all classes
 MOST_CLASSES = 30  # of which all are shown; of more the best and the worst
+MOST_LISTED = 2000  # in the table that is folded
 SHOWN_OF_MANY = 10  # at each end
 
 
@@ -103,15 +104,18 @@ def _class_part(rows: Mapping[str, Mapping[str, float | None]], scored: Scored |
         return Markup("")
     figures = list(dict.fromkeys(figure for row in rows.values() for figure in row))
     first = figures[0]
-    ordered = sorted(rows, key=lambda name: -(rows[name].get(first) or 0.0))
-    if len(ordered) <= MOST_CLASSES:
+    defined = [name for name in rows if rows[name].get(first) is not None]
+    ordered = sorted(defined, key=lambda name: -(rows[name][first] or 0.0))
+    ordered += [name for name in rows if rows[name].get(first) is None]  # classes without an object
+    if len(rows) <= MOST_CLASSES:
         return _class_table("By class, best first", ordered, rows, figures, scored)
+    best, worst = ordered[:SHOWN_OF_MANY], ordered[: len(defined)][-SHOWN_OF_MANY:]
     ends = [
-        _class_table(f"The {SHOWN_OF_MANY} best classes", ordered[:SHOWN_OF_MANY], rows, figures, scored),
-        _class_table(f"The {SHOWN_OF_MANY} worst classes", ordered[-SHOWN_OF_MANY:], rows, figures, scored),
+        _class_table(f"The {SHOWN_OF_MANY} best classes", best, rows, figures, scored),
+        _class_table(f"The {SHOWN_OF_MANY} worst classes", worst, rows, figures, scored),
     ]
-    everything = _class_table("", ordered, rows, figures, scored)
-    return Markup("").join(ends) + details(f"All {len(ordered)} classes", everything)
+    everything = _class_table("", ordered[:MOST_LISTED], rows, figures, scored)
+    return Markup("").join(ends) + details(f"All {len(rows)} classes", everything)
 
 
 def _class_table(

@@ -20,6 +20,7 @@ MEANINGS = {
     "missed": "nothing found the object",
 }
 MOST_CONFUSED = 16  # classes in the matrix
+NARROW = 11  # names, of a matrix that has room for a table beside it
 MOST_PAIRS = 12
 MOST_CURVES = 8  # of classes
 MOST_CLASSES = 12  # in the table of scores
@@ -86,7 +87,8 @@ def confusion_part(analysis: Analysis) -> Markup:
         row_label="object",
         column_label="found as",
     )
-    return columns(matrix, _pairs(counts, names))
+    pairs = _pairs(counts, names)
+    return columns(matrix, pairs) if len(chosen) <= NARROW else matrix + pairs
 
 
 def most_confused(counts: Int64[np.ndarray, "K1 K1"]) -> list[int]:
@@ -155,17 +157,13 @@ def _calibration(analysis: Analysis) -> Markup:
 
 def _best_scores(analysis: Analysis) -> Markup:
     """The threshold at which each class does best."""
-    curves = analysis.curves
-    rows: list[list[object]] = [
-        [name_of(name), score, f1]
-        for name, score, f1 in zip(
-            analysis.class_names, _defined(curves.best_score), _defined(curves.best_f1), strict=True
-        )
-    ]
+    scores, f1 = _defined(analysis.curves.best_score), _defined(analysis.curves.best_f1)
+    objects = analysis.confusion.counts[:-1].sum(axis=1)
+    order = np.argsort(-objects, kind="stable")[:MOST_CLASSES].tolist()
+    rows = [[name_of(analysis.class_names[k]), scores[k], f1[k], int(objects[k])] for k in order]
     caption = "The score from which on each class is best taken at its word (largest F1 at IoU 0.50)"
-    shown = sorted(rows, key=lambda row: -(row[2] if isinstance(row[2], float) else 0.0))[:MOST_CLASSES]
-    more = f"; the first {MOST_CLASSES} of {len(rows)}" if len(rows) > MOST_CLASSES else ""
-    return table(["class", "score", "F1"], shown, caption=caption + more)
+    more = f"; the {len(order)} most frequent classes" if len(order) < len(objects) else ""
+    return table(["class", "score", "F1", "objects"], rows, caption=caption + more)
 
 
 def _defined(values: Float64[np.ndarray, " n"]) -> list[float | None]:

@@ -92,17 +92,17 @@ class Album:
     _images: dict[int, UInt8[np.ndarray, "h w 3"] | None] = field(default_factory=dict)
 
     def gallery(self, detail: Detail) -> list[Picture]:
-        """Images at even distances with all their objects and detections."""
+        """Images at even distances with all their objects and detections, wide ones first."""
         rows_of = _rows_by_image(self.scored)
         pictures: list[Picture] = []
         for index in spread(self.scored.dataset, detail.gallery):
             rows = rows_of.get(int(self.scored.dataset.image_ids[index]), [])
             found = [self._found(row, index, "found") for row in rows[:MOST_MARKS]]
             pictures += self._picture(index, "g", detail, truth=self._truth(index), found=found)
-        return pictures
+        return sorted(pictures, key=lambda picture: picture.height / picture.width)  # rows of about one height
 
     def worst(self, detail: Detail) -> list[Picture]:
-        """The images with most missed objects and wrong boxes, and with them the right ones."""
+        """The images with most missed objects and wrong boxes, and with them the right ones; wide ones first."""
         index_of = {int(image_id): i for i, image_id in enumerate(self.scored.dataset.image_ids.tolist())}
         pictures: list[Picture] = []
         for worst in self.scored.boxes.worst[: detail.worst]:
@@ -111,7 +111,7 @@ class Album:
                 f"{_many(len(worst.missed), 'object')} missed, {_many(len(worst.false), 'wrong box', 'wrong boxes')}"
             )
             pictures += self._picture(index, "w", detail, found=self._errors(worst, index), remark=remark)
-        return pictures
+        return sorted(pictures, key=lambda picture: picture.height / picture.width)  # rows of about one height
 
     def _picture(
         self,

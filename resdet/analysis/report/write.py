@@ -51,32 +51,32 @@ def write_report(run: Path, output: Path | None = None, *, overfit: int | None =
 
 def report_html(run: RunFolder, *, overfit: int | None = None, largest: int = LARGEST) -> str:
     """The page, in as much detail as fits into `largest` bytes."""
-    scored, reason = None, NOT_DETECTION
+    scored, without = None, ""
     if run.config.task == "detection":
         try:
-            scored, reason = open_scored(run, overfit=overfit), ""
+            scored = open_scored(run, overfit=overfit)
         except UserError as error:
-            reason = str(error)
-    album = Album(scored, DETAILS[0].side, run.config.data.sixteen_bit) if scored else None
+            without = str(error)
+    before = [figures_section(run, scored)]
+    if scored:
+        before.append(mistakes_section(scored))
+    elif without:
+        before.append(Section("mistakes", "What it gets wrong", note(f"Not shown: {without}.")))
+    after = [training_section(run), data_section(run), config_section(run)]
+    if scored is None:
+        return _rendered(run, scored, [*before, *after])
+    album = Album(scored, DETAILS[0].side, run.config.data.sixteen_bit)
     html = ""
     for detail in DETAILS:
-        html = render_page(_page(run, scored, album, detail, reason))
+        pictures = [_worst_section(album, detail), _gallery_section(album, detail)]
+        html = _rendered(run, scored, [*before, *pictures, *after])
         if len(html.encode()) <= largest:
             break
     return html
 
 
-NOT_DETECTION = "The run trained a classifier, which finds no boxes."
-
-
-def _page(run: RunFolder, scored: Scored | None, album: Album | None, detail: Detail, reason: str) -> Page:
-    sections = [figures_section(run, scored)]
-    if scored and album:
-        sections += [mistakes_section(scored), _worst_section(album, detail), _gallery_section(album, detail)]
-    elif run.config.task == "detection":
-        sections.append(Section("mistakes", "What it gets wrong", note(f"Not shown: {reason}.")))
-    sections += [training_section(run), data_section(run), config_section(run)]
-    return Page(
+def _rendered(run: RunFolder, scored: Scored | None, sections: Sequence[Section]) -> str:
+    page = Page(
         title=run.name,
         kicker="resdet report",
         sections=sections,
@@ -86,6 +86,7 @@ def _page(run: RunFolder, scored: Scored | None, album: Album | None, detail: De
         scripts=("contents.js", "gallery.js"),
         footer=f"Written by resdet {resdet.__version__} from {run.path}. This file needs nothing else.",
     )
+    return render_page(page)
 
 
 def _facts(run: RunFolder, scored: Scored | None) -> list[str]:
