@@ -74,8 +74,9 @@ def compare_backbones(
     costs = _costs(contestants, val_set)
     if not train and not any(map(is_finished, runs)):
         raise UserError(f"{request.output}: has no finished run of these; leave --report-only out to train them")
+    slots = make_slots(devices, jobs)
     with alone_in(request.output):
-        failures = _train(runs, request, make_slots(devices, jobs), say) if train else {}
+        failures = _train(runs, request, slots, say) if train else {}
         finished = [run for run in runs if is_finished(run)]
         if not finished:
             return Outcome(None, failures)

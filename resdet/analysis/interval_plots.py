@@ -44,7 +44,7 @@ def interval_plot(
         parts.append(element("line", x1=x(value), x2=x(value), y1=TOP, y2=bottom, class_="grid"))
         parts.append(element("text", tick_text(value), x=x(value), y=bottom + 16, text_anchor="middle", class_="tick"))
     if zero:
-        parts.append(element("line", x1=x(0), x2=x(0), y1=TOP, y2=bottom, class_="base"))
+        parts.append(element("line", x1=x(0.0), x2=x(0.0), y1=TOP, y2=bottom, class_="base"))
     for i, one in enumerate(estimates):
         y, color = TOP + ROW * (i + 0.5), 1 + (i + first_color - 1) % MOST_COLORS
         name = short(one.name, 22)
@@ -81,7 +81,7 @@ def _span(estimates: Sequence[Estimate], also: Sequence[float]) -> tuple[float, 
     return min(values) - room, max(values) + room
 
 
-def _dot(x: float, y: float, color: int, *, radius: float, opacity: float = 1.0, title: str) -> Markup:
+def _dot(x: float, y: float, color: int, *, radius: int | float, opacity: float = 1.0, title: str) -> Markup:
     return element("circle", cx=x, cy=y, r=radius, class_=f"fill{color}", fill_opacity=opacity, title=title)
 
 

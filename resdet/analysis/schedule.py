@@ -98,6 +98,12 @@ class _Child:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
 
+    def end(self) -> None:
+        """Waits for the process; its standard input stays open until then, for the end of that would stop it."""
+        _ = self.process.wait()
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+
 
 def train_all(
     runs: Sequence[PlannedRun], output: Path, slots: Sequence[Slot], *, say: Callable[[str], None]
@@ -123,6 +129,7 @@ def train_all(
                 for number, (slot, child) in list(active.items()):
                     if child.process.poll() is None:
                         continue
+                    child.end()
                     del active[number]
                     free.append(slot)
                     seconds.append(time.monotonic() - child.started)
@@ -134,7 +141,7 @@ def train_all(
             for _, child in active.values():
                 child.leave()
             for _, child in active.values():
-                _ = child.process.wait()
+                child.end()
         if stop.requested:
             raise Stopped(
                 f"stopped by {stop.signal_name}: {len(active)} runs have saved, {len(waiting)} had not begun;"

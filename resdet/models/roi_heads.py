@@ -50,6 +50,7 @@ class RoIPooler(nn.Module):
         self, features: Sequence[Float[Tensor, "N C _h _w"]], boxes: Float[Tensor, "N R 4"]
     ) -> Float[Tensor, "N*R C h w"]:
         """`features` may have coarser levels than the pooler uses (P6 serves the RPN alone)."""
+        boxes = boxes.nan_to_num()  # of a net that has diverged: the loss shall say so, not an index out of bounds
         levels = assign_levels(boxes, self.finest, self.coarsest) - self.finest
         return self.pooling(features[: len(self.strides)], self.strides, boxes, levels)
 
