@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
+from pycocotools import mask as pycocotools_mask
 from torch import Tensor
 from torch.testing import assert_close
 from torchvision.models.detection.roi_heads import project_masks_on_boxes
 from torchvision.ops import roi_align
 
+from resdet.data.coco import CocoDataset, read_coco
+from resdet.data.masks import box_frame_masks
 from resdet.ops.masks import coverage, crop_masks
 
+coco_mask: Any = pycocotools_mask  # its annotations refuse polygons
+DATA = Path(__file__).resolve().parents[2] / "../shared/data"
 FRAME = (10.0, 20.0, 50.0, 60.0)  # 40 x 40 pixels
 LEFT_HALF = torch.tensor([[255, 255, 0, 0]] * 4, dtype=torch.uint8)
 
@@ -148,3 +157,59 @@ def test_coverage_is_what_torchvision_projects_onto_boxes() -> None:
     ours = seen(mask, frame, tuple(box[0].tolist()), 28)
     assert_close(ours.mean(), theirs.mean(), atol=1e-3, rtol=0)
     assert_close(ours, theirs, atol=0.03, rtol=0)
+
+
+def whole_masks(dataset: CocoDataset, index: int, rows: np.ndarray) -> Tensor:
+    """All pixels of an image for each annotation, as pycocotools has them."""
+    height, width = int(dataset.heights[index]), int(dataset.widths[index])
+    encoded = []
+    for row in rows.tolist():
+        polygons = [polygon.ravel().tolist() for polygon in dataset.segmentations.polygons(row)]
+        runs = {"size": [height, width], "counts": dataset.segmentations.run_lengths(row).tolist()}
+        objects = coco_mask.frPyObjects(polygons or runs, height, width)
+        encoded.append(coco_mask.merge(objects) if polygons else objects)
+    return torch.from_numpy(np.moveaxis(coco_mask.decode(encoded), 2, 0).astype(np.float32))
+
+
+def differences(dataset: CocoDataset, resolution: int, cells: int) -> Tensor:
+    """For each object of a data set, the share of its target's cells in which Detectron2's target is another one.
+
+    The regions are the objects' boxes, each side moved by 8 % of it (one standard deviation).
+    """
+    generator, shares = torch.Generator().manual_seed(0), []
+    for index in range(len(dataset)):
+        rows = np.arange(dataset.offsets[index], dataset.offsets[index + 1])
+        rows = rows[~dataset.crowd[rows] & dataset.segmentations.present()[rows]]
+        if not len(rows):
+            continue
+        frames = torch.from_numpy(dataset.boxes[rows]).float()
+        sides = (frames[:, 2:] - frames[:, :2]).repeat(1, 2)
+        boxes = frames + 0.08 * sides * torch.randn(frames.shape, generator=generator)
+        whole = whole_masks(dataset, index, rows)
+        numbers = torch.arange(len(rows))
+        regions = torch.cat([numbers[:, None].float(), boxes], dim=1)
+        theirs = roi_align(whole[:, None], regions, resolution, 1.0, 0, True)[:, 0] >= 0.5
+        height, width = whole.shape[1:]
+        kept = box_frame_masks(
+            dataset.segmentations, rows, dataset.boxes[rows], height=height, width=width, resolution=cells
+        )
+        ours = crop_masks(torch.from_numpy(kept)[None], frames[None], numbers[None], boxes[None], resolution)[0]
+        shares.append((ours != theirs).float().mean((1, 2)))
+    return torch.cat(shares)
+
+
+@pytest.mark.realdata
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning")
+@pytest.mark.parametrize(("resolution", "cells"), [(28, 28), (28, 64), (14, 64)])
+@pytest.mark.parametrize("name", ["coco-mini", "nuclei"])
+def test_targets_of_real_objects(name: str, resolution: int, cells: int, capsys: pytest.CaptureFixture[str]) -> None:
+    """Against Detectron2's crop of the whole image's pixels: at most 1 % of the cells are others."""
+    if not (DATA / name).is_dir():
+        pytest.skip(f"{DATA / name} is not here")
+    shares = differences(
+        read_coco(DATA / name / "annotations/instances_val.json", DATA / name / "val"), resolution, cells
+    )
+    with capsys.disabled():
+        print(f"\n{name} val, M = {resolution}, B = {cells}: {shares.mean():.2%} of the cells of {len(shares)} targets")
+    assert shares.mean() <= 0.01
