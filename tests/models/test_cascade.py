@@ -19,6 +19,7 @@ from resdet.models.cascade import CascadeRoIHeads, scaled_gradient
 from resdet.models.losses import Regions
 from resdet.models.rcnn import RCNN
 from resdet.models.roi_heads import RoIHeads
+from resdet.models.weights.convert import from_detectron2
 from resdet.ops.box_coder import BoxCoder
 from resdet.structures import Batch, Proposals, Targets
 
@@ -92,6 +93,18 @@ def test_parameters_have_the_names_of_detectron2() -> None:
         for stage in range(3)
         for kind in ("weight", "bias")
     }
+
+
+def test_detectron2s_cascade_fills_ours() -> None:
+    """Detectron2 numbers the hidden layers from 1; the rest of the box heads' names are the same."""
+    model = small_model(THREE)
+    ours = {name: value for name, value in model.state_dict().items() if name.startswith("roi_heads.")}
+    theirs = {name.replace("fc6", "fc1").replace("fc7", "fc2"): value for name, value in ours.items()}
+    trunk = {"backbone.bottom_up.stem.conv1.weight": torch.zeros(64, 3, 7, 7)}
+    converted = from_detectron2(theirs | trunk, "model_final.pkl")
+    assert converted.state.keys() - {"backbone.conv1.weight"} == ours.keys()
+    assert all(converted.state[name] is value for name, value in ours.items())
+    assert converted.contract.roi_align_aligned is True
 
 
 def test_boxes_refined_by_perfect_deltas_are_the_ground_truth() -> None:

@@ -44,9 +44,9 @@ RULES: Rules = (
     (r"proposal_generator\.rpn_head\.objectness_logits\.(weight|bias)", r"rpn.head.cls_logits.\1"),
     (r"proposal_generator\.rpn_head\.anchor_deltas\.(weight|bias)", r"rpn.head.bbox_pred.\1"),
     (r"proposal_generator\.anchor_generator\.cell_anchors\.\d+", ""),  # follow from the config
-    (r"roi_heads\.box_head\.fc1\.(weight|bias)", r"roi_heads.box_head.fc6.\1"),
-    (r"roi_heads\.box_head\.fc2\.(weight|bias)", r"roi_heads.box_head.fc7.\1"),
-    (r"roi_heads\.box_predictor\.(cls_score|bbox_pred)\.(weight|bias)", r"roi_heads.box_predictor.\1.\2"),
+    (r"roi_heads\.box_head\.(\d\.)?fc1\.(weight|bias)", r"roi_heads.box_head.\1fc6.\2"),  # \1: a cascade's stage
+    (r"roi_heads\.box_head\.(\d\.)?fc2\.(weight|bias)", r"roi_heads.box_head.\1fc7.\2"),
+    (r"roi_heads\.box_predictor\.(\d\.)?(cls_score|bbox_pred)\.(weight|bias)", r"roi_heads.box_predictor.\1\2.\3"),
     (r"roi_heads\.mask_head\.(mask_fcn\d|deconv|predictor)\.(weight|bias)", r"roi_heads.mask_head.\1.\2"),
     (rf"roi_heads\.mask_head\.(mask_fcn\d)\.norm\.{TENSOR}", r"roi_heads.mask_head.\1.norm.\2"),
     (r"pixel_(?:mean|std)", ""),  # read into the contract

@@ -58,9 +58,13 @@ def renamed(state: Mapping[str, Tensor], rules: Rules, *, source: str) -> tuple[
     return new, ((f"left out, resdet has no place for them: {_some(left_out)}",) if left_out else ())
 
 
+# Of one second stage, and of the first stage of a cascade.
+CLASSIFIERS = ("roi_heads.box_predictor.cls_score.weight", "roi_heads.box_predictor.0.cls_score.weight")
+
+
 def class_rows(state: Mapping[str, Tensor]) -> int | None:
     """K, the number of object classes, from the box classifier (which has K + 1 rows)."""
-    rows = state.get("roi_heads.box_predictor.cls_score.weight")
+    rows = next((state[name] for name in CLASSIFIERS if name in state), None)
     return None if rows is None else len(rows) - 1
 
 
