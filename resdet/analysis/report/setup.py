@@ -14,7 +14,9 @@ from resdet.config import Config, to_yaml
 
 MOST_CLASSES = 100  # rows of a table
 MOST_TEXT = 100_000  # characters of a config
+LONGEST_PATH = 500  # characters
 COUNTS = {
+    "classes": "classes",
     "images": "images",
     "objects": "objects",
     "crowd": "crowd regions",
@@ -24,6 +26,7 @@ COUNTS = {
     "annotations_read": "annotations read",
     "annotations_kept": "annotations kept",
 }
+PLACES = {"annotations": "annotations", "images_folder": "images", "source": "file"}
 
 
 def data_section(run: RunFolder) -> Section:
@@ -32,23 +35,29 @@ def data_section(run: RunFolder) -> Section:
         body = note("The run has no readable data_report.json, which training writes when it opens its data.")
         return Section("data", "Data", body)
     splits = list(run.data)
-    rows: list[list[object]] = [
-        [label, *(_whole(run.data[split].get(key)) for split in splits)] for key, label in COUNTS.items()
+    counts: list[list[object]] = [
+        [label, *(_whole(run.data[split].get(key)) for split in splits)]
+        for key, label in COUNTS.items()
+        if any(_whole(run.data[split].get(key)) is not None for split in splits)
     ]
-    files = [
-        [split, name_of(str(run.data[split].get("annotations"))), name_of(str(run.data[split].get("images_folder")))]
+    places = [
+        [split, label, Markup("<code>{}</code>").format(place[:LONGEST_PATH])]
         for split in splits
+        for key, label in PLACES.items()
+        if isinstance(place := run.data[split].get(key), str)
     ]
-    parts = columns(table(["", *splits], rows), _class_counts(run, splits))
-    return Section("data", "Data", parts + table(["split", "annotations", "images"], files) + _remarks(run, splits))
+    body = columns(table(["", *splits], counts), _class_counts(run, splits))
+    body += table(["split", "", "place"], places) if places else ""
+    return Section("data", "Data", body + _remarks(run, splits))
 
 
 def _class_counts(run: RunFolder, splits: list[str]) -> Markup:
     counts = {split: _mapping(run.data[split].get("class_counts")) for split in splits}
     first = counts[splits[0]]
-    names = sorted(
-        {name for split in counts.values() for name in split}, key=lambda name: -(_whole(first.get(name)) or 0)
-    )
+    names = list(dict.fromkeys(name for split in counts.values() for name in split))
+    if not names:
+        return Markup("")
+    names.sort(key=lambda name: -(_whole(first.get(name)) or 0))
     largest = max((_whole(value) or 0 for value in first.values()), default=1)
     rows = [
         [name_of(name), meter(_whole(first.get(name)) or 0, largest=largest)]

@@ -138,7 +138,7 @@ def _worst_section(album: Album, detail: Detail) -> Section:
 
 
 def _gallery_section(album: Album, detail: Detail) -> Section:
-    lead = "Images at even distances in the val set."
+    lead = "Images spread evenly over those that the run was evaluated on."
     return Section("gallery", "Gallery", _pictures(album, album.gallery(detail), gallery=True), lead)
 
 

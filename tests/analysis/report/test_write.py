@@ -251,3 +251,14 @@ def test_the_same_run_gives_the_same_bytes(make_run: MakeRun):
     run = make_run()
     first, second = (re.sub("written [^<]* UTC", "", write_report(run).read_text()) for _ in range(2))
     assert first == second
+
+
+def test_a_classifier_has_curves_and_figures_alone(make_run: MakeRun):
+    run = make_run()
+    config = (run / "config.yaml").read_text()
+    _ = (run / "config.yaml").write_text(config.replace("task: detection", "task: classification"))
+    _ = (run / "eval.json").write_text('{"top1/error": 0.25, "top1/accuracy": 0.75, "step": 40}')
+    page = read(run)
+    sections = [attributes["id"] for tag, attributes in page.elements if tag == "section"]
+    assert sections == ["figures", "training", "data", "config"]
+    assert "top-1 accuracy 0.750" in page.words
