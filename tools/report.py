@@ -5,4 +5,3 @@ import sys
 from resdet.cli.main import main
 
 sys.exit(main(["report", *sys.argv[1:]]))
-

@@ -13,8 +13,8 @@ TINY = ("data.shapes.train_images=4", "data.shapes.val_images=2", "train.steps=2
 
 def test_a_folder_that_is_no_run_is_a_mistake_of_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert main(["report", str(tmp_path)]) == 2
-    told = capsys.readouterr().err
-    assert told == f"error: {tmp_path}: is no run folder, for it has no config.yaml; give the --output of resdet train\n"
+    reason = "is no run folder, for it has no config.yaml; give the --output of resdet train"
+    assert capsys.readouterr().err == f"error: {tmp_path}: {reason}\n"
 
 
 def test_a_run_that_was_trained_has_a_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
