@@ -42,6 +42,8 @@ def evaluate_checkpoint(
     models = read_models([path, *also], overrides)
     saved, config = models[0].saved, models[0].saved.config
     if config.task == "classification":
+        if also:
+            raise UserError(f"{path}: classifiers are evaluated one at a time; give one checkpoint")
         return evaluate_saved_classifier(saved, config, output)
     with join_world(config.train.device) as world, RunLog(None, steps=saved.step, speaks=world.leads) as log:
         detector = prepare([built(model) for model in models], config)
