@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 # In a process of its own, without the type-checking import hook: its wrappers are not part of the package.
 SCRIPT = """
-import dataclasses, torch
+import torch
 from resdet.config import load_config
 from resdet.inference.build import build_detector
 from resdet.models.build import build_model
