@@ -108,7 +108,8 @@ def _word(excludes_zero: bool, spread: SeedSpread | None, images: int) -> tuple[
 
 
 def _detectable(difference: Difference, spread: SeedSpread | None) -> float | None:
-    over_images = difference.detectable
+    """None where resampling changes nothing, as for detectors that find nothing: that says nothing of others."""
+    over_images = difference.detectable or None
     if over_images is None or spread is None:
         return over_images
     return math.hypot(over_images, (spread.t + POWER) * spread.standard_error)

@@ -66,7 +66,8 @@ def test_few_images_carry_no_verdict() -> None:
 
 
 def test_equal_detectors_do_not_differ() -> None:
-    assert judge(over_images(0.0, 0.0), [0.5, 0.5], [0.5, 0.5], images=500).word == NOT_SIGNIFICANT
+    verdict = judge(over_images(0.0, 0.0), [0.5, 0.5], [0.5, 0.5], images=500)
+    assert (verdict.word, verdict.detectable) == (NOT_SIGNIFICANT, None)
 
 
 def test_what_has_no_ground_truth_has_no_verdict() -> None:

@@ -18,7 +18,11 @@ ROOT = Path(__file__).parents[2]
 OPTIONS = {
     "train": ["inputs", "--output", "--resume", "--dry-run", "--overfit"],
     "evaluate": ["inputs", "--output"],
-}
+    "compare": [
+        "inputs", "--backbones", "--seeds", "--output", "--jobs", "--devices", "--report-only", "--dry-run",
+        "--resamples", "--rounds",
+    ],
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", OPTIONS)
