@@ -117,7 +117,7 @@ class _Source:
                 )
         repeated = [name for name, count in Counter(names).items() if count > 1]
         if repeated:
-            raise UserError(f"{self.list}: names {repeated[0]!r} and {len(repeated) - 1} others twice; once is enough")
+            raise UserError(f"{self.list}: names {repeated[0]!r} twice (such names: {len(repeated)}); once is enough")
         return names
 
     def xml(self, name: str) -> Path:
@@ -218,7 +218,10 @@ def _size(tree: Element, path: Path) -> dict[str, int]:
     size = tree.find("size")
     if size is None:
         raise UserError(f"{path}: has no size; give it the image's width and height")
-    return {side: int(_number(size, side, f"{path}: size")) for side in ("width", "height")}
+    sides = {side: int(_number(size, side, f"{path}: size")) for side in ("width", "height")}
+    if min(sides.values()) < 1:  # some labelling tools write 0
+        raise UserError(f"{path}: size: {sides['width']}x{sides['height']} pixels; write those of its image")
+    return sides
 
 
 def _number(parent: Element, name: str, where: str) -> float:

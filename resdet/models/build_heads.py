@@ -125,6 +125,11 @@ def _check_stages(cascade: CascadeConfig) -> None:
             f"model.cascade.ious has {len(cascade.ious)} stages and model.cascade.delta_weights "
             f"{len(cascade.delta_weights)}; give both for each stage"
         )
+    if cascade.ious != sorted(cascade.ious):
+        raise UserError(
+            f"model.cascade.ious={cascade.ious}: a stage asks for no less overlap than the one before; write "
+            f"{sorted(cascade.ious)}"
+        )
     for weights in cascade.delta_weights:
         if len(weights) != 4 or not all(0 < weight < math.inf for weight in weights):
             raise UserError(f"model.cascade.delta_weights: {weights} must be four numbers above 0, for dx, dy, dw, dh")
@@ -147,6 +152,10 @@ def _region_loss(box: BoxHeadConfig, num_classes: int) -> RegionLoss:
         raise UserError(
             f"model.box_head.class_weights has {len(weights)} numbers for {num_classes} classes; give one for each "
             f"class, or {num_classes + 1} with that of the background last"
+        )
+    if weights is not None and not any(weights[:num_classes]):
+        raise UserError(
+            f"model.box_head.class_weights={weights}: no class would be learned; give at least one a number above 0"
         )
     classification = ClassificationLoss(
         gamma=box.focal_gamma if box.classification_loss == "focal" else None,

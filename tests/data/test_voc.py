@@ -199,6 +199,7 @@ MALFORMED = [
     ("", "not readable as XML"),
     ("<html></html>", "begins with <html>; expected a VOC <annotation>"),
     ("<annotation></annotation>", "has no size"),
+    ("<annotation><size><width>0</width><height>0</height></size></annotation>", "size: 0x0 pixels; write those of"),
     ("<annotation><size><width>9</width></size></annotation>", "size: has no height"),
     (
         "<annotation><size><width>9</width><height>x</height></size></annotation>",
@@ -261,7 +262,7 @@ def test_whatever_stands_in_an_xml_file_is_read_or_named(small: Path) -> None:
     [
         ((), "is empty"),
         (("000012 -1", "2007_000027  1"), "'000012 -1' says whether an image shows one class"),
-        (("000012", "000012"), "names '000012' and 0 others twice"),
+        (("000012", "000012"), r"names '000012' twice \(such names: 1\)"),
         (("../../secret",), "climbs out"),
         (("/etc/passwd",), "absolute path"),
         (("absent",), r"absent.xml: No such file.*names 'absent'"),
