@@ -21,11 +21,15 @@ Prepare = Callable[[Sequence[RCNN], Config], nn.Module]
 
 @dataclass(frozen=True)
 class SavedModel:
-    """A model file, its config with overrides; `warnings` name checkpoints that were skipped on the way to it."""
+    """A model file, its config with overrides; `warnings` name checkpoints that were skipped on the way to it.
+
+    `changes` are the overrides of the model itself.
+    """
 
     file: Path
     saved: ModelFile
     warnings: tuple[str, ...]
+    changes: tuple[str, ...] = ()
 
 
 def read_models(paths: Sequence[Path], overrides: Sequence[str]) -> list[SavedModel]:
@@ -58,9 +62,16 @@ def place(model: nn.Module, device: torch.device, train: TrainConfig) -> nn.Modu
 
 
 def built(model: SavedModel) -> RCNN:
-    """With its weights, on the CPU."""
+    """With its weights, on the CPU. Raises UserError for a classifier and for overrides that the weights do not fit."""
+    if model.saved.config.task == "classification":
+        raise UserError(f"{model.file}: is a classifier, which finds no boxes; give a detector")
     rcnn = build_model(without_weights(model.saved.config).model, len(model.saved.class_names))
-    load_weights(rcnn, model.saved.weights, str(model.file))
+    try:
+        load_weights(rcnn, model.saved.weights, str(model.file))
+    except UserError as error:
+        if model.changes:
+            raise UserError(f"{error}; the model was trained without {' '.join(model.changes)}") from None
+        raise
     return rcnn
 
 
@@ -68,7 +79,10 @@ def _read(path: Path, overrides: Sequence[str]) -> SavedModel:
     file, skipped = find_model_file(path)
     saved = read_model_file(file)
     config = config_from_yaml(to_yaml(saved.config), str(file), overrides)
-    return SavedModel(file, replace(saved, config=config), tuple(skipped))
+    if config.task != saved.config.task:
+        raise UserError(f"{file}: was trained for task={saved.config.task}; leave task={config.task} out")
+    changes = tuple(override for override in overrides if override.startswith("model."))
+    return SavedModel(file, replace(saved, config=config), tuple(skipped), changes)
 
 
 def _listed(saved: ModelFile) -> str:

@@ -17,6 +17,12 @@ def test_a_folder_that_is_no_run_is_a_mistake_of_one_line(tmp_path: Path, capsys
     assert capsys.readouterr().err == f"error: {tmp_path}: {reason}\n"
 
 
+@pytest.mark.parametrize("images", ["0", "-4"])
+def test_a_run_was_trained_on_one_image_at_least(images: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["report", str(tmp_path), "--overfit", images]) == 2
+    assert capsys.readouterr().err == f"error: --overfit {images} must be at least 1, as it was in training\n"
+
+
 def test_a_run_that_was_trained_has_a_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     run = tmp_path / "run"
     assert main(["train", str(NANO), *TINY, "--output", str(run)]) == 0

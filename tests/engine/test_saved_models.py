@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from resdet.cli.main import main
 from resdet.config import Config, load_config
 from resdet.engine.evaluate_checkpoint import evaluate_checkpoint
-from resdet.engine.saved_models import read_models
+from resdet.engine.saved_models import built, read_models
 from resdet.engine.train import train
 from resdet.errors import UserError
 from resdet.inference.build import build_detector
@@ -65,6 +66,26 @@ def test_evaluate_takes_runs_and_overrides_in_any_order(run: Path, tmp_path: Pat
     parts = ["test.voting.iou=0.5", "test.refinement.nms_iou=0.3", "test.augmentation.flip=true"]
     assert main(["evaluate", str(run), *parts, str(run), "--output", str(output)]) == 0
     assert json.loads((output / "eval.json").read_text())["step"] == 2
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("model.box_head=null", "not part of the model.*; the model was trained without model.box_head=null"),
+        ("model.mask_head.name=fcn", "is missing.*; the model was trained without model.mask_head.name=fcn"),
+        ("task=classification", "was trained for task=detection; leave task=classification out"),
+    ],
+)
+def test_a_model_is_evaluated_as_it_was_trained(override: str, message: str, run: Path) -> None:
+    with pytest.raises(UserError, match=message):
+        _ = evaluate_checkpoint(run, overrides=[override])
+
+
+def test_a_classifier_finds_no_boxes(run: Path) -> None:
+    (model,) = read_models([run], ())
+    classifier = replace(model.saved, config=replace(model.saved.config, task="classification"))
+    with pytest.raises(UserError, match=r"model.safetensors: is a classifier, which finds no boxes; give a detector"):
+        _ = built(replace(model, saved=classifier))
 
 
 def test_predict_takes_an_ensemble_and_overrides(run: Path, tmp_path: Path) -> None:
