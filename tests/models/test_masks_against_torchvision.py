@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.testing import assert_close
 from torchvision.models import detection
 from torchvision.models.detection import MaskRCNN
@@ -20,40 +22,7 @@ from resdet.structures import Batch, Proposals, Targets
 
 V1, V2 = "maskrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn_v2"
 CLASSES = 6  # without the background
-SPREAD = {
-    "rpn.head.cls_logits": 0.02,
-    "rpn.head.bbox_pred": 0.02,
-    "roi_heads.box_predictor.cls_score": 0.3,
-    "roi_heads.box_predictor.bbox_pred": 0.1,
-    "roi_heads.mask_predictor.mask_fcn_logits": 0.3,
-}
 SIZES = [(97, 131), (111, 190)]
-
-
-def their_model(name: str) -> MaskRCNN:
-    """With random weights that spread scores, boxes and masks, and BN statistics that fit its features."""
-    _ = torch.manual_seed(0)
-    model = getattr(detection, name)(
-        weights=None, weights_backbone=None, num_classes=CLASSES + 1, rpn_pre_nms_top_n_test=200,
-        rpn_post_nms_top_n_test=50, box_detections_per_img=20,
-    )  # fmt: skip
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.momentum = 1.0
-    with torch.no_grad():
-        for parameter_name, parameter in model.backbone.named_parameters():
-            if "bn3.weight" in parameter_name or "inner_blocks" in parameter_name:
-                _ = parameter.mul_(0.2)  # tame features: rounding errors stay far below what is compared
-        _ = model.train().get_submodule("backbone")(torch.randn(2, 3, 192, 192))
-        for layer, std in SPREAD.items():
-            _ = model.get_parameter(f"{layer}.weight").normal_(std=std)
-        for module in model.get_submodule("roi_heads").modules():
-            if isinstance(module, nn.BatchNorm2d):
-                assert module.running_mean is not None
-                _ = module.running_mean.normal_(std=0.1)
-    # Theirs divides the image by the map: with a multiple of 64 that is the true stride of P6 as well.
-    model.transform.size_divisible = 64
-    return model.eval()
 
 
 def our_config(name: str) -> ModelConfig:
@@ -72,8 +41,11 @@ def our_config(name: str) -> ModelConfig:
 
 
 @pytest.fixture(scope="module", params=[V1, V2])
-def models(request: pytest.FixtureRequest) -> tuple[MaskRCNN, RCNN]:
-    theirs = their_model(request.param)
+def models(request: pytest.FixtureRequest, torchvision_model: Callable[..., MaskRCNN]) -> tuple[MaskRCNN, RCNN]:
+    theirs = torchvision_model(
+        request.param, num_classes=CLASSES + 1, rpn_pre_nms_top_n_test=200, rpn_post_nms_top_n_test=50,
+        box_detections_per_img=20,
+    )  # fmt: skip
     ours = build_model(our_config(request.param), CLASSES).eval()
     _ = ours.load_state_dict(from_torchvision(theirs.state_dict(), request.param).state, strict=True)
     return theirs, ours
