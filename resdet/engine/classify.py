@@ -27,6 +27,11 @@ EVALUATED_AT_ONCE = 256  # images; small ones, so not the detectors' eval.batch_
 def open_labelled(data: DataConfig, split: str) -> LabelledImages:
     """The images of `split`, "train" or "val". Raises UserError for a set that is unknown, missing or damaged."""
     chosen = {"train": data.train, "val": data.val}[split]
+    if chosen.annotations or chosen.images:
+        raise UserError(
+            f"data.{split}.annotations={chosen.annotations} data.{split}.images={chosen.images}: files of objects, and "
+            f"task=classification learns from data.{split}.name={' or '.join(LABELLED_SETS)}; leave them out"
+        )
     if chosen.name == "cifar10":
         return cifar10(Path(data.root), split)
     if chosen.name == "shapes_patches":

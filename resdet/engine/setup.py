@@ -83,6 +83,7 @@ def open_data(
         raise UserError(f"--overfit {overfit} must be at least 1")
     if config.task == "classification":
         labelled = open_labelled(config.data, "train")
+        check_side(config, labelled)
         if overfit is not None:
             labelled = labelled.first(overfit)
             return labelled, labelled
@@ -97,6 +98,16 @@ def open_data(
     val_set = open_split(config.data, "val")
     check_categories(train_set, val_set)
     return train_set, val_set
+
+
+def check_side(config: Config, dataset: LabelledImages) -> None:
+    """Raises UserError for images of which a VGG's five poolings leave nothing."""
+    name, side = config.model.backbone.name, dataset.images.shape[1]
+    if name.startswith("vgg") and side < 32:
+        raise UserError(
+            f"model.backbone.name={name} halves an image five times, and those of {dataset.annotations} have {side} "
+            "pixels a side; take a net for small images such as resnet20_cifar"
+        )
 
 
 def check_categories(train_set: CocoDataset, val_set: CocoDataset) -> None:

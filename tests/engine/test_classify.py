@@ -156,6 +156,18 @@ def test_the_two_tasks_do_not_take_each_other_for_theirs(tmp_path: Path, tiny: C
         _ = load_config(overrides=["task=clasification"])
 
 
+def test_files_of_objects_are_not_left_unread(tmp_path: Path, tiny: Config):
+    tiny.data.val.annotations = "val.json"
+    with pytest.raises(UserError, match=r"data.val.annotations=val.json .*: files of objects.*leave them out"):
+        _ = train(tiny, tmp_path / "run")
+
+
+def test_images_must_survive_the_poolings_of_a_vgg(tmp_path: Path, tiny: Config):
+    tiny.model.backbone.name = "vgg16"
+    with pytest.raises(UserError, match=r"vgg16 halves an image five times, and those of .* have 8 pixels a side"):
+        _ = train(tiny, tmp_path / "run")
+
+
 def test_cifar_that_is_not_there_says_where_it_belongs(tmp_path: Path, tiny: Config):
     tiny.data.train.name, tiny.data.root = "cifar10", str(tmp_path / "nowhere")
     with pytest.raises(UserError, match=r"nowhere/cifar10/cifar-10-batches-py/data_batch_1 is missing; unpack"):
