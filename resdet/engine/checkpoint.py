@@ -20,7 +20,6 @@ from typing import Any
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 import resdet
@@ -28,7 +27,7 @@ from resdet.config import Config, config_from_yaml, to_yaml
 from resdet.engine.files import sync_folder, write_synced
 from resdet.errors import UserError
 from resdet.models.build import build_model
-from resdet.models.weights import WeightContract
+from resdet.models.weights import WeightContract, read_safetensors
 
 MODEL, STATE, MANIFEST = "model.safetensors", "state.pt", "manifest.json"
 LARGEST_MANIFEST = 100_000  # bytes
@@ -213,13 +212,7 @@ def find_model_file(path: Path) -> tuple[Path, list[str]]:
 
 def read_model_file(path: Path) -> ModelFile:
     """Weights and header of a model file. Raises UserError, in one line, for anything else."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
-    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{path}: not a readable safetensors file ({reason}); give one that resdet wrote") from None
+    weights, header = read_safetensors(path)
     try:
         class_names, category_ids = json.loads(header["class_names"]), json.loads(header["category_ids"])
         config_text, step = header["config"], int(header["step"])

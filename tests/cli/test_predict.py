@@ -154,7 +154,7 @@ def test_mistakes_are_one_line_and_leave_no_folder(
     _ = broken.write_bytes(b"no weights")
     cases = {
         "no such file or folder": [tmp_path / "absent", photos],
-        "not a readable safetensors": [broken, photos],
+        "not a valid safetensors": [broken, photos],
         "neither a run nor a checkpoint": [empty, photos],
         "has no images": [checkpoint, empty],
         "absent.jpg: no such file": [checkpoint, photos / "absent.jpg"],

@@ -30,6 +30,7 @@ from resdet.engine.checkpoint import (
 )  # fmt: skip
 from resdet.errors import UserError
 from resdet.models.build import build_model
+from resdet.models.weights import read_safetensors
 
 
 def saved(run: Path, step: int, value: float = 0.0) -> Path:
@@ -189,7 +190,7 @@ def test_a_model_loads_from_its_run_its_checkpoint_and_its_file_alone(tmp_path: 
         model, config, class_names, category_ids = load_model(source)
         assert (config, class_names, category_ids) == (nano, ("cat", "dog"), (17, 90))
         assert not model.training
-    header = checkpoint.safe_open(alone, framework="pt").metadata()
+    _, header = read_safetensors(alone)
     assert json.loads(header["pixel_mean"]) == nano.model.pixel_mean
     assert header["channel_order"] == "RGB"
     assert read_model_file(alone).step == 3

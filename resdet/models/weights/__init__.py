@@ -6,7 +6,7 @@ from resdet.models.weights.backbone import load_backbone_weights
 from resdet.models.weights.contract import WeightContract, conflicts, to_rgb
 from resdet.models.weights.coverage import CoverageReport, load_checked
 from resdet.models.weights.detector import load_detector_weights
-from resdet.models.weights.read import WeightsFile, read_weights
+from resdet.models.weights.read import WeightsFile, read_safetensors, read_weights
 from resdet.models.weights.write import save_weights
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "load_backbone_weights",
     "load_checked",
     "load_detector_weights",
+    "read_safetensors",
     "read_weights",
     "save_weights",
     "to_rgb",

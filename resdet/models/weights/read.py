@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 import struct
 import zipfile
@@ -57,7 +56,8 @@ def read_weights(path: str | Path) -> WeightsFile:
         raise UserError(f"{path}: not a safetensors file but {_KINDS[kind]}; refused, as its name says otherwise")
     contract = None
     if kind == "safetensors":
-        tree, contract = _read_safetensors(path)
+        tree, metadata = read_safetensors(path)
+        contract = WeightContract.from_metadata(metadata, str(path))
     else:
         tree = _read_torch(path, archive=kind == "zip") if kind in ("zip", "legacy") else load_pickle(path)
     tree, wrapped = _unwrapped(tree, path)
@@ -89,23 +89,32 @@ def _kind(path: Path) -> str:
     )
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], WeightContract | None]:
+def read_safetensors(path: Path) -> tuple[dict[str, Tensor], Mapping[str, str]]:
+    """Tensors on the CPU and the texts of the header. UserError, one line, for another kind of file or damage."""
+    try:
+        _check_header(path)
+        with safe_open(path, framework="pt") as file:
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a mapping
+            return state, file.metadata() or {}
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise UserError(f"{path}: not a valid safetensors file ({reason!a}); fetch it again") from error
+
+
+def _check_header(path: Path) -> None:
+    """What safetensors itself would not say as well."""
     size = path.stat().st_size
     with path.open("rb") as file:
-        (header,) = struct.unpack("<Q", file.read(8))
+        head = file.read(9)
+    if head[8:] != b"{":
+        raise UserError(f"{path}: not a valid safetensors file, it begins with {head[:8]!a}; give another one")
+    (header,) = struct.unpack("<Q", head[:8])
     if header > MAX_HEADER:
         raise UserError(
             f"{path}: its header claims {header} bytes, more than the {MAX_HEADER} a safetensors file may have"
         )
     if header + 8 > size:
         raise UserError(f"{path}: truncated, {size} bytes where the header alone has {header + 8}; fetch it again")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata: Mapping[str, str] = file.metadata() or {}
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a mapping
-    except (SafetensorError, json.JSONDecodeError) as error:
-        raise UserError(f"{path}: not a valid safetensors file ({str(error)[:120]!a}); fetch it again") from error
-    return state, WeightContract.from_metadata(metadata, str(path))
 
 
 def _read_torch(path: Path, *, archive: bool) -> Any:
