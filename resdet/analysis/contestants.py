@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from resdet.config import Config, config_from_yaml, load_config
+from resdet.config import Config, load_config
 from resdet.engine.state import FREE, flat
 from resdet.errors import UserError
 
@@ -60,6 +60,12 @@ def read_contestants(
     first = contestants[0]
     if first.config.task != "detection":
         raise UserError(f"task={first.config.task} cannot be compared: detectors are; give a config of one")
+    for contestant in contestants:
+        if contestant.config.model.box_head is None:
+            raise UserError(
+                f"--backbones {contestant.name}: a first stage alone (model.box_head=null) has no AP to compare by; "
+                "leave model.box_head=null out"
+            )
     for other in contestants[1:]:
         for key, (_, value) in config_differences(first.config, other.config).items():
             if key.startswith(SCORED_ON):
@@ -124,7 +130,7 @@ def check_unchanged(run: PlannedRun) -> None:
     path = run.folder / "config.yaml"
     if not path.exists():
         return
-    differences = config_differences(config_from_yaml(path.read_text(encoding="utf-8"), str(path)), run.config)
+    differences = config_differences(load_config(path), run.config)
     changed = [
         f"{key}={new} (was {old})"
         for key, (old, new) in differences.items()

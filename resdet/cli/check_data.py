@@ -2,6 +2,9 @@
 
 Prints what was read, what would be skipped or mended, and how objects are spread over classes and sizes.
 An error that would stop a training run stops this command too: one line, exit code 2.
+
+  resdet check-data annotations.json images/
+  resdet check-data my/ImageSets/Main/train.txt my/JPEGImages
 """
 
 from __future__ import annotations

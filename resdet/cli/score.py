@@ -1,6 +1,10 @@
 """Score a COCO results file against ground truth.
 
 Prints the figures as tables; `--json` writes them as one flat object. Imports no torch.
+
+  resdet score instances_val.json runs/quickstart/predictions.json --errors
+  resdet score instances_val.json predictions.json --iou-type segm --against other/predictions.json
+  resdet score VOC2007/ImageSets/Main/test.txt predictions.json --metric voc07
 """
 
 from __future__ import annotations

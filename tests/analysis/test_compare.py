@@ -16,6 +16,7 @@ from resdet.analysis.comparison_page import HE_2015
 from resdet.analysis.contestants import PlannedRun, folder_name, planned_runs, read_contestants
 from resdet.analysis.run_folder import read_run
 from resdet.analysis.schedule import alone_in, make_slots
+from resdet.analysis.speed import kept_prediction_speed
 from resdet.config import to_yaml
 from resdet.data.loader import open_split
 from resdet.errors import UserError
@@ -91,6 +92,7 @@ def test_overrides_after_a_colon_are_the_contestants_own() -> None:
         (["model.backbone.name=vgg16"], ["nano"], "with --backbones"),
         ([], ["nano", "nano"], "takes part 2 times"),
         ([], ["timm/x", "timm-x"], "timm-x takes part 2 times"),
+        (["model.box_head=null"], ["nano", "vgg16"], "nano: a first stage alone .* has no AP to compare by"),
         ([], ["nano", "vgg16:data.shapes.val_images=9"], "scored on the same images"),
     ],
 )
@@ -118,6 +120,17 @@ def test_runs_with_another_config_are_refused_by_the_keys(tmp_path: Path) -> Non
         _ = list_runs(request(tmp_path, "nano", overrides=[*FABRICATED, "train.steps=60"]))
     harmless = [*FABRICATED, "train.log_every=3", "train.device=auto"]
     assert "finished, box AP 0." in list_runs(request(tmp_path, "nano", overrides=harmless))[1]
+
+
+def test_a_damaged_file_of_an_earlier_comparison_is_named(tmp_path: Path) -> None:
+    (run, *_) = fabricate(request(tmp_path, "nano"), {"nano": 0.1})
+    for damaged in ("[1", "[]", '{"contestants": {"nano": 5}}'):
+        _ = (tmp_path / "prediction_speed.json").write_text(damaged)
+        with pytest.raises(UserError, match=r"prediction_speed.json: is damaged .*; remove it"):
+            _ = kept_prediction_speed(tmp_path / "prediction_speed.json", ["nano"])
+    _ = (run.folder / "config.yaml").write_bytes(b"\xff\xfe")
+    with pytest.raises(UserError, match=r"config.yaml: not a text file"):
+        _ = list_runs(request(tmp_path, "nano"))
 
 
 def test_a_backbone_that_does_not_fit_is_named_before_any_training(tmp_path: Path) -> None:
