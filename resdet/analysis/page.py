@@ -127,13 +127,13 @@ def table(
     """A table. Cells are text (escaped), Markup, or numbers, which are set to the right with three decimals;
     the columns in `wide` share the width that is left."""
     head = Markup("").join(
-        Markup('<th scope="col"{}>{}</th>').format(_cell_class(_kind(rows, i), wide=i in wide), column)
+        Markup('<th scope="col"{}>{}</th>').format(_cell_class(_is_numeric(rows, i), wide=i in wide), column)
         for i, column in enumerate(columns)
     )
     body = Markup("").join(
         Markup("<tr>{}</tr>\n").format(
             Markup("").join(
-                Markup("<td{}>{}</td>").format(_cell_class(_kind(rows, i), wide=i in wide), _cell(value))
+                Markup("<td{}>{}</td>").format(_cell_class(_is_numeric(rows, i), wide=i in wide), _cell(value))
                 for i, value in enumerate(row)
             )
         )
@@ -153,7 +153,7 @@ def _cell(value: object) -> str | Markup:
     return value if isinstance(value, Markup) else str(value)
 
 
-def _kind(rows: Sequence[Sequence[object]], column: int) -> bool:
+def _is_numeric(rows: Sequence[Sequence[object]], column: int) -> bool:
     """Whether a column holds numbers."""
     values = [row[column] for row in rows if row[column] is not None]
     return bool(rows) and all(isinstance(value, int | float) for value in values)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from markupsafe import Markup
@@ -14,32 +14,48 @@ import resdet
 from resdet.analysis.page import Page, Section, columns, details, render_page, table
 from resdet.analysis.plots import Line, line_plot
 from resdet.analysis.signal import LayerSignal, Snapshot
-from resdet.engine.files import replace_file
 from resdet.errors import UserError
 
 Seen = Mapping[str, Sequence[Snapshot]]  # by the name of a net
 
-QUANTITIES: dict[str, tuple[str, str, Callable[[LayerSignal], float | None], bool]] = {
-    # anchor: title, a sentence, the number of a layer, whether its axis is logarithmic
-    "gradients": (
-        "Gradient norm of the weights",
-        "A gradient that vanishes on its way down is small on the left; one that vanishes everywhere is a low line.",
-        lambda layer: layer.gradient,
-        True,
-    ),
-    "responses": (
-        "Standard deviation of the responses",
-        "After the layer's norm, before ReLU and addition (He et al. 2015, Fig. 7).",
-        lambda layer: layer.response,
-        False,
-    ),
-    "updates": (
-        "Update over weight",
-        "The L2 norm of what one update changes over that of the weight: about 0.001 is usual, 0 learns nothing.",
-        lambda layer: layer.update,
-        True,
-    ),
-}
+
+@dataclass(frozen=True)
+class Quantity:
+    """What is plotted of each layer: its number by `of`, None where the layer has none."""
+
+    anchor: str
+    title: str
+    lead: str
+    of: Callable[[LayerSignal], float | None]
+    log_y: bool
+
+    def seen_in(self, seen: Seen) -> bool:
+        """Whether the last look has it."""
+        return any(self.of(layer) is not None for snapshots in seen.values() for layer in snapshots[-1].layers)
+
+
+GRADIENT = Quantity(
+    "gradients",
+    "Gradient norm of the weights",
+    "A gradient that vanishes on its way down is small on the left; one that vanishes everywhere is a low line.",
+    lambda layer: layer.gradient,
+    log_y=True,
+)
+RESPONSE = Quantity(
+    "responses",
+    "Standard deviation of the responses",
+    "After the layer's norm, before ReLU and addition (He et al. 2015, Fig. 7).",
+    lambda layer: layer.response,
+    log_y=False,
+)
+UPDATE = Quantity(
+    "updates",
+    "Update over weight",
+    "The L2 norm of what one update changes over that of the weight: about 0.001 is usual, 0 learns nothing.",
+    lambda layer: layer.update,
+    log_y=True,
+)
+QUANTITIES = (GRADIENT, RESPONSE, UPDATE)
 
 
 def to_json(seen: Seen) -> str:
@@ -55,9 +71,9 @@ def to_page(seen: Seen) -> str:
         f"{len(steps)} looks, updates {steps[0]} to {steps[-1]}" if len(steps) > 1 else f"one look, update {steps[0]}"
     )
     sections = [
-        Section(anchor, title, _plots(seen, anchor), sentence)
-        for anchor, (title, sentence, of, _) in QUANTITIES.items()
-        if any(of(layer) is not None for snapshots in seen.values() for layer in snapshots[-1].layers)
+        Section(quantity.anchor, quantity.title, _plots(seen, quantity), quantity.lead)
+        for quantity in QUANTITIES
+        if quantity.seen_in(seen)
     ]
     rows = summary_rows(seen)
     summary = table(list(rows[0]), [list(row.values()) for row in rows])
@@ -66,22 +82,22 @@ def to_page(seen: Seen) -> str:
     return render_page(Page("Signals inside nets", sections, kicker="resdet probe", facts=[f"{len(seen)} nets", looks]))
 
 
-def _plots(seen: Seen, anchor: str) -> Markup:
-    title, _, of, log = QUANTITIES[anchor]
+def _plots(seen: Seen, quantity: Quantity) -> Markup:
+    title, of, log_y = quantity.title, quantity.of, quantity.log_y
     first = {name: snapshots[0] for name, snapshots in seen.items()}
     last = {name: snapshots[-1] for name, snapshots in seen.items()}
-    parts = [_by_layer(first, f"{title} at update {_steps(first)}", of, log_y=log)]
+    parts = [_by_layer(first, f"{title} at update {_steps(first)}", of, log_y=log_y)]
     if any(len(snapshots) > 1 for snapshots in seen.values()):
-        parts.append(_by_layer(last, f"{title} at update {_steps(last)}", of, log_y=log))
-    if anchor == "responses":
+        parts.append(_by_layer(last, f"{title} at update {_steps(last)}", of, log_y=log_y))
+    if quantity is RESPONSE:
         lines = [Line(name, *_numbered(_largest_first(shot, of))) for name, shot in last.items()]
-        parts.append(line_plot(lines, title="The same, sorted", x_label="rank of the layer", log_y=log))
+        parts.append(line_plot(lines, title="The same, sorted", x_label="rank of the layer", log_y=log_y))
     if any(len(snapshots) > 1 for snapshots in seen.values()):
         over = [
             Line(name, [float(shot.step) for shot in snapshots], [_median(shot, of) for shot in snapshots], points=True)
             for name, snapshots in seen.items()
         ]
-        parts.append(line_plot(over, title="Median of the layers", x_label="update", log_y=log))
+        parts.append(line_plot(over, title="Median of the layers", x_label="update", log_y=log_y))
     return columns(*parts)
 
 
@@ -134,38 +150,24 @@ def summary_rows(seen: Seen) -> list[dict[str, str]]:
                 "layers": str(len(shot.layers)),
                 "gradient first": short(shot.layers[0].gradient),
                 "gradient last": short(shot.layers[-1].gradient),
-                "median response": short(_median(shot, QUANTITIES["responses"][2])),
-                "median update": short(_median(shot, QUANTITIES["updates"][2])),
+                "median response": short(_median(shot, RESPONSE.of)),
+                "median update": short(_median(shot, UPDATE.of)),
             }
         )
     return rows
-
-
-def write(folder: Path, files: Mapping[str, str]) -> None:
-    """Writes the files into a folder, which is made. Raises UserError where that cannot be."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, text in files.items():
-            replace_file(folder / name, text.encode())
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be written ({error.strerror}); choose another --output") from None
 
 
 def draw_figure(seen: Seen, path: Path) -> None:
     """The quantities by layer at the last look, side by side, as a PNG."""
     from matplotlib.figure import Figure  # the object interface: no display, no global state
 
-    shown = [
-        quantity
-        for quantity in QUANTITIES.values()
-        if any(quantity[2](layer) is not None for snapshots in seen.values() for layer in snapshots[-1].layers)
-    ]
+    shown = [quantity for quantity in QUANTITIES if quantity.seen_in(seen)]
     figure = Figure(figsize=(5 * len(shown), 3.6), layout="constrained")
-    for axes, (title, _, of, log) in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
+    for axes, quantity in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
         for name, snapshots in seen.items():
-            numbers, values = _numbered([of(layer) for layer in snapshots[-1].layers])
+            numbers, values = _numbered([quantity.of(layer) for layer in snapshots[-1].layers])
             axes.plot(numbers, [math.nan if value is None else value for value in values], label=name, linewidth=1.4)
-        axes.set(title=title, xlabel="layer", yscale="log" if log else "linear")
+        axes.set(title=quantity.title, xlabel="layer", yscale="log" if quantity.log_y else "linear")
         axes.grid(alpha=0.3)
     figure.axes[0].legend(fontsize=8)
     try:

@@ -46,7 +46,8 @@ def run(args: argparse.Namespace) -> int:
         raise UserError("--runs are looked at as they were trained; leave out overrides, --backbones, --norms, --inits")
 
     from resdet.analysis.signal import nets_of, nets_of_runs, probe
-    from resdet.analysis.signal_page import draw_figure, summary_rows, to_json, to_page, write
+    from resdet.analysis.signal_page import draw_figure, summary_rows, to_json, to_page
+    from resdet.engine.files import write_outputs
 
     if args.runs:
         nets = nets_of_runs(args.runs)
@@ -56,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     for net in nets:
         print(f"probing {net.name}", flush=True)
         seen[net.name] = probe(net, steps=args.steps, every=args.every, kernels=args.kernels)
-    write(args.output, {"probe.html": to_page(seen), "probe.json": to_json(seen)})
+    write_outputs(args.output, {"probe.html": to_page(seen).encode(), "probe.json": to_json(seen).encode()})
     if args.figure:
         draw_figure(seen, args.figure)
     print(aligned(summary_rows(seen)))

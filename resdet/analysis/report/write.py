@@ -108,10 +108,13 @@ def kind_of(config: Config) -> str:
     if config.task == "classification":
         return "classifier"
     model = config.model
-    name = "RPN" if model.box_head is None else "Mask R-CNN" if model.mask_head else "Faster R-CNN"
-    return f"{'Cascade ' if model.cascade else ''}{name} ({model.neck.name.upper()})".replace(
-        "Cascade Faster", "Cascade"
-    )
+    if model.box_head is None:
+        name = "RPN"
+    elif model.cascade:
+        name = "Cascade Mask R-CNN" if model.mask_head else "Cascade R-CNN"
+    else:
+        name = "Mask R-CNN" if model.mask_head else "Faster R-CNN"
+    return f"{name} ({model.neck.name.upper()})"
 
 
 def _summary(run: RunFolder, scored: Scored | None) -> Markup:
