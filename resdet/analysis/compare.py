@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,11 +20,11 @@ from resdet.analysis.contestants import (
 )
 from resdet.analysis.cost import Cost, cost, typical_size
 from resdet.analysis.schedule import Slot, alone_in, described_ap, make_slots, train_all
-from resdet.analysis.speed import keep_prediction_speed, kept_prediction_speed, prediction_speed
+from resdet.analysis.speed import kept_prediction_speed, prediction_speed
 from resdet.data.coco import CocoDataset
 from resdet.data.loader import open_split
 from resdet.engine.checkpoint import checkpoints
-from resdet.engine.files import replace_file
+from resdet.engine.files import readable_json, write_outputs
 from resdet.errors import UserError
 from resdet.evaluation.coco import read_ground_truth
 
@@ -85,8 +84,8 @@ def compare_backbones(
             say(f"missing: {name}: {reason}")
         comparison = _comparison(request, contestants, finished, costs, missing, val_set, say)
         content = {"command": _command(request), **comparison}
-        replace_file(request.output / "compare.json", json.dumps(content, indent=1, ensure_ascii=False).encode())
-        replace_file(request.output / "compare.html", comparison_page(content).encode())
+        page = comparison_page(content).encode()
+        write_outputs(request.output, {"compare.json": readable_json(content), "compare.html": page})
     return Outcome(content, failures)
 
 
@@ -166,7 +165,7 @@ def _speed(
         return None
     say(f"timing predictions: {request.rounds} rounds of {len(runs)} detectors in turns")
     speed = prediction_speed([(r.contestant, r.config, r.folder) for r in runs], val_set, rounds=request.rounds)
-    keep_prediction_speed(path, speed)
+    write_outputs(request.output, {SPEED: readable_json(speed)})
     return speed
 
 

@@ -20,13 +20,13 @@ import torch
 
 from resdet.analysis.contestants import PlannedRun
 from resdet.analysis.run_folder import read_run
+from resdet.analysis.training_child import MISTAKE
 from resdet.config import to_yaml
 from resdet.engine.files import replace_file
 from resdet.engine.signals import EXIT_CODE, Stopped, StopRequest
 from resdet.errors import UserError
 
 POLL_SECONDS = 0.2
-MISTAKE = 2
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 from torch import nn
 
@@ -17,12 +18,17 @@ from resdet.analysis.benchmark import alternate
 from resdet.config import Config, TrainConfig
 from resdet.data.coco import CocoDataset
 from resdet.data.loader import evaluation_batches
-from resdet.engine.checkpoint import find_model_file, load_weights, read_model_file, without_weights
 from resdet.engine.distributed import World, autocast, choose_device, to_device
 from resdet.engine.evaluate import predict_batch
-from resdet.engine.files import replace_file
-from resdet.models.build import build_model
+from resdet.engine.saved_models import built, place, read_models
+from resdet.errors import UserError
 from resdet.structures import Batch
+
+
+class Kept(msgspec.Struct):
+    """Of what an earlier call measured, the figures by contestant."""
+
+    contestants: dict[str, dict[str, float]]
 
 
 def prediction_speed(runs: Sequence[tuple[str, Config, Path]], val_set: CocoDataset, *, rounds: int) -> dict[str, Any]:
@@ -52,25 +58,21 @@ def prediction_speed(runs: Sequence[tuple[str, Config, Path]], val_set: CocoData
 
 
 def kept_prediction_speed(path: Path, names: Sequence[str]) -> dict[str, Any] | None:
-    """What an earlier call measured, if it was of these contestants."""
+    """What an earlier call measured, if it was of these contestants. Raises UserError for a damaged file."""
     if not path.exists():
         return None
-    content = json.loads(path.read_text(encoding="utf-8"))
-    return content if list(content["contestants"]) == list(names) else None
-
-
-def keep_prediction_speed(path: Path, speed: dict[str, Any]) -> None:
-    replace_file(path, json.dumps(speed, indent=1).encode())
+    data = path.read_bytes()
+    try:
+        kept = msgspec.json.decode(data, type=Kept)
+    except msgspec.DecodeError as error:
+        raise UserError(f"{path}: is damaged ({error}); remove it, and predictions are timed again") from None
+    return json.loads(data) if list(kept.contestants) == list(names) else None
 
 
 def _timed(config: Config, folder: Path, val_set: CocoDataset, device: torch.device) -> tuple[Timed, int]:
     """The call to be timed, and how many images it predicts."""
-    file, _ = find_model_file(folder)
-    saved = read_model_file(file)
-    model = build_model(without_weights(saved.config).model, len(saved.class_names))
-    load_weights(model, saved.weights, str(file))
-    layout = torch.channels_last if config.train.channels_last else torch.contiguous_format
-    model = model.to(device, memory_format=layout).eval()  # pyright: ignore[reportCallIssue]
+    (saved,) = read_models([folder], ())
+    model = place(built(saved), device, config.train)
     loaded = next(iter(evaluation_batches(val_set, config, rank=0, world_size=1)))
     batch = to_device(loaded.batch, config.train, device)
     return (partial(_predict, model, config.train, device), (batch,)), len(loaded.images)

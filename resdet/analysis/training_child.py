@@ -28,7 +28,7 @@ from resdet.engine.signals import EXIT_CODE
 from resdet.engine.train import train
 from resdet.errors import UserError
 
-MISTAKE = 2
+MISTAKE = 2  # the exit code of a user's mistake
 RESOURCES = "resources.json"
 
 
