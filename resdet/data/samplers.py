@@ -44,13 +44,8 @@ class BatchOrder:
         batches = np.concatenate((whole, rest, wrapped)).reshape(-1, self.batch_size)
         return batches[rng.permutation(len(batches))]
 
-    def batch_indices(self, step: int) -> Int64[np.ndarray, " batch_size"]:
-        """The images of the global batch at a step, counted from 0; `from_step` is the same, many times over."""
-        epoch, position = divmod(step, self.batches_per_epoch)
-        return self.epoch(epoch)[position]
-
     def from_step(self, step: int) -> Iterator[tuple[int, Int64[np.ndarray, " batch_size"]]]:
-        """(epoch, images of the global batch), without end."""
+        """(epoch, images of the global batch) from a step on, counted from 0, without end."""
         epoch, position = divmod(step, self.batches_per_epoch)
         while True:
             for batch in self.epoch(epoch)[position:]:
