@@ -34,9 +34,14 @@ def build_model(config: ModelConfig, num_classes: int) -> RCNN:
 
     Raises UserError for parts that do not fit together and for weights that do not fit the model.
     """
+    rpn = config.rpn
+    if rpn.background_iou > rpn.foreground_iou:
+        raise UserError(
+            f"model.rpn.background_iou={rpn.background_iou:g} must not be above model.rpn.foreground_iou="
+            f"{rpn.foreground_iou:g}: an anchor between them would be both"
+        )
     layout = LAYOUTS[config.neck.name](config)
     weights = _load_weights(layout, config)
-    rpn = config.rpn
     return RCNN(
         layout.backbone,
         layout.neck,

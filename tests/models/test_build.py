@@ -84,3 +84,8 @@ def test_the_config_has_the_last_word_without_weights() -> None:
     assert model.normalisation == ([1, 2, 3], [4, 5, 6])
     model.normalise_by((7.0, 8.0, 9.0), (1.0, 1.0, 1.0))
     assert model.normalisation == ([7, 8, 9], [1, 1, 1])
+
+
+def test_no_anchor_is_both_foreground_and_background() -> None:
+    with pytest.raises(UserError, match=r"background_iou=0.9 must not be above model.rpn.foreground_iou=0.7"):
+        _ = build_model(config_of("resnet18", "model.rpn.background_iou=0.9"), 3)
