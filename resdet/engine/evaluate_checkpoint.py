@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from resdet.engine.checkpoint import ModelFile, load_weights, without_weights
 from resdet.engine.classify import evaluate_classifier, open_labelled
 from resdet.engine.distributed import World, choose_device, join_world
 from resdet.engine.evaluate import evaluate, mask_gaps, predict_dataset
-from resdet.engine.files import replace_file
+from resdet.engine.files import readable_json, write_outputs
 from resdet.engine.log import RunLog
 from resdet.engine.saved_models import Prepare, built, only_model, place, read_models
 from resdet.engine.state import Metrics
@@ -65,9 +64,9 @@ def evaluate_checkpoint(
         )
         metrics = evaluate(detector, dataset, config, results=results, world=world)
         if output and world.leads:
-            content = {**metrics, "backend": backend_name(config.eval.backend), "step": saved.step}
-            write_json(output / "eval.json", content)
-            write_json(output / "predictions.json", results.to_json())
+            figures = {**metrics, "backend": backend_name(config.eval.backend), "step": saved.step}
+            found = {"eval.json": figures, "predictions.json": results.to_json()}
+            write_outputs(output, {name: readable_json(content) for name, content in found.items()})
         return metrics
 
 
@@ -80,7 +79,7 @@ def evaluate_saved_classifier(saved: ModelFile, config: Config, output: Path | N
         raise UserError(f"{val_set.annotations}: its classes are not the model's ({', '.join(saved.class_names)})")
     metrics = evaluate_classifier(model.to(choose_device(config.train.device, World())), train_set, val_set, config)
     if output:
-        write_json(output / "eval.json", {**metrics, "step": saved.step})
+        write_outputs(output, {"eval.json": readable_json({**metrics, "step": saved.step})})
     return metrics
 
 
@@ -98,11 +97,3 @@ def matched_categories(class_names: tuple[str, ...], dataset: CocoDataset) -> tu
         )
     warnings = [f"{dataset.annotations} has no {', '.join(missing)}: left out of the figures"] if missing else []
     return np.array([ids.get(name, -1) for name in class_names], dtype=np.int64), warnings
-
-
-def write_json(path: Path, content: object) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(path, json.dumps(content, indent=1, ensure_ascii=False).encode())
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror}); choose another --output") from None
