@@ -70,7 +70,7 @@ def render_page(page: Page) -> str:
     return environment.get_template("page.html.j2").render(
         page=page,
         style=Markup(style),  # noqa: S704  # our own files
-        scripts=[Markup(script) for script in scripts],  # noqa: S704
+        scripts=[Markup(script) for script in scripts],  # noqa: S704  # our own files
         policy=content_security_policy(style, scripts),
     )
 
@@ -127,13 +127,13 @@ def table(
     """A table. Cells are text (escaped), Markup, or numbers, which are set to the right with three decimals;
     the columns in `wide` share the width that is left."""
     head = Markup("").join(
-        Markup('<th scope="col"{}>{}</th>').format(_cell_class(_is_numeric(rows, i), wide=i in wide), column)
+        Markup('<th scope="col"{}>{}</th>').format(_cell_class(number=_is_numeric(rows, i), wide=i in wide), column)
         for i, column in enumerate(columns)
     )
     body = Markup("").join(
         Markup("<tr>{}</tr>\n").format(
             Markup("").join(
-                Markup("<td{}>{}</td>").format(_cell_class(_is_numeric(rows, i), wide=i in wide), _cell(value))
+                Markup("<td{}>{}</td>").format(_cell_class(number=_is_numeric(rows, i), wide=i in wide), _cell(value))
                 for i, value in enumerate(row)
             )
         )
@@ -159,8 +159,8 @@ def _is_numeric(rows: Sequence[Sequence[object]], column: int) -> bool:
     return bool(rows) and all(isinstance(value, int | float) for value in values)
 
 
-def _cell_class(is_number: bool, *, wide: bool) -> Markup:  # noqa: FBT001
-    kinds = " ".join(name for name, wanted in (("number", is_number), ("wide", wide)) if wanted)
+def _cell_class(*, number: bool, wide: bool) -> Markup:
+    kinds = " ".join(name for name, wanted in (("number", number), ("wide", wide)) if wanted)
     return Markup(' class="{}"').format(kinds) if kinds else Markup("")
 
 

@@ -81,7 +81,7 @@ def judge(difference: Difference, first: Sequence[float], other: Sequence[float]
         low = value - math.hypot(max(value - low, 0.0), spread.half_width)
         high = value + math.hypot(max(high - value, 0.0), spread.half_width)
     excludes_zero = low > 0 or high < 0
-    word, reason = _word(excludes_zero, spread, images)
+    word, reason = _word(spread, images, excludes_zero=excludes_zero)
     return Verdict(
         word,
         reason,
@@ -93,7 +93,7 @@ def judge(difference: Difference, first: Sequence[float], other: Sequence[float]
     )
 
 
-def _word(excludes_zero: bool, spread: SeedSpread | None, images: int) -> tuple[str, str]:  # noqa: FBT001
+def _word(spread: SeedSpread | None, images: int, *, excludes_zero: bool) -> tuple[str, str]:
     if images < FEWEST_IMAGES:
         return FEW_IMAGES, f"{images} images are too few for an interval over images; take {FEWEST_IMAGES} or more"
     if not excludes_zero:
