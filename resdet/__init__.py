@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from resdet.engine.checkpoint import load_model as load
     from resdet.engine.evaluate import evaluate
     from resdet.engine.train import train
-    from resdet.models.build import build_model
+    from resdet.models.build.detector import build_model
 
 __all__ = ["__version__", "build_model", "evaluate", "load", "load_config", "train"]
 __version__ = "0.1.0"
 
 _DOOR = {
     "load_config": ("resdet.config", "load_config"),
-    "build_model": ("resdet.models.build", "build_model"),
+    "build_model": ("resdet.models.build.detector", "build_model"),
     "train": ("resdet.engine.train", "train"),
     "evaluate": ("resdet.engine.evaluate", "evaluate"),
     "load": ("resdet.engine.checkpoint", "load_model"),

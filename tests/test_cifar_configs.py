@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from resdet.config import load_config
-from resdet.data.classification import shapes_patches
+from resdet.data.sets.labelled import shapes_patches
 from resdet.engine.classify import training_batches
 from resdet.engine.optim import build_optimizer, learning_rate
-from resdet.models.build import build_classifier
+from resdet.models.build.detector import build_classifier
 
 FOLDER = Path(__file__).parents[1] / "configs/cifar"
 PAPERS = ("plain20", "plain32", "plain44", "plain56", "resnet20", "resnet32", "resnet56", "resnet110")

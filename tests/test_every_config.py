@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from resdet.config import load_config
-from resdet.data.loader import open_split, training_batches
+from resdet.data.batches.loader import open_split, training_batches
 from resdet.engine.optim import build_optimizer
-from resdet.models.build import build_model
+from resdet.models.build.detector import build_model
 
 ROOT = Path(__file__).parents[1] / "configs"
 DETECTORS = sorted(path for path in ROOT.rglob("*.yaml") if path.parent.name != "cifar")

@@ -13,13 +13,13 @@ import torch
 from torch import nn
 
 from resdet.config import BoxHeadConfig, Config, load_config
-from resdet.data.loader import KNOWN_SETS
-from resdet.data.voc import KNOWN_SETS as VOC_SETS
+from resdet.data.batches.loader import KNOWN_SETS
+from resdet.data.sets.voc import KNOWN_SETS as VOC_SETS
 from resdet.engine.optim import learning_rate
-from resdet.models.box_head import C5BoxHead, TwoLayerBoxHead
-from resdet.models.build import build_model
+from resdet.models.build.detector import build_model
 from resdet.models.rcnn import RCNN
-from resdet.models.roi_heads import RoIHeads
+from resdet.models.second_stage.box_head import C5BoxHead, TwoLayerBoxHead
+from resdet.models.second_stage.roi_heads import RoIHeads
 from resdet.ops.roi_kernels import roi_pool
 
 ROOT = Path(__file__).parents[1]

@@ -1,0 +1,1 @@
+"""Reports, comparisons, probes and benchmarks."""

@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.table import Table
 
-    from resdet.analysis.benchmark import benchmark
+    from resdet.analysis.benchmark.command import benchmark
     from resdet.cli.train import split_inputs
     from resdet.config import load_config
     from resdet.errors import UserError

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from resdet.data.coco import CocoDataset
-    from resdet.data.report import Note
+    from resdet.coco.report import Note
+    from resdet.data.sets.coco import CocoDataset
 
 # COCO's, by area in pixels.
 SIZES = (("small (under 32 x 32)", 0, 32**2), ("medium", 32**2, 96**2), ("large (over 96 x 96)", 96**2, float("inf")))
@@ -39,8 +39,8 @@ def run(args: argparse.Namespace) -> int:
 
     from rich.console import Console
 
-    from resdet.data.coco import read_coco
-    from resdet.data.voc import annotation_file
+    from resdet.data.sets.coco import read_coco
+    from resdet.data.sets.voc import annotation_file
     from resdet.errors import UserError
 
     images = Path(args.images)
@@ -130,7 +130,7 @@ def _decode_all(dataset: CocoDataset) -> None:
     """Raises UserError with the number of broken images and the first of them."""
     from concurrent.futures import ThreadPoolExecutor
 
-    from resdet.data.images import ImageError, read_image
+    from resdet.data.images.decode import ImageError, read_image
     from resdet.errors import UserError
 
     def problem(index: int) -> str | None:

@@ -55,8 +55,8 @@ def run(args: argparse.Namespace) -> int:
     """Trains and compares; returns the exit code. Raises UserError for mistakes and failed runs, Stopped when told."""
     from functools import partial
 
-    from resdet.analysis.compare import Request, compare_backbones, list_runs
-    from resdet.analysis.comparison_table import print_comparison
+    from resdet.analysis.compare.command import Request, compare_backbones, list_runs
+    from resdet.analysis.compare.table import print_comparison
     from resdet.cli.train import split_inputs
     from resdet.errors import UserError
 

@@ -32,8 +32,8 @@ def run(args: argparse.Namespace) -> int:
     from pathlib import Path
 
     from resdet.errors import UserError
-    from resdet.models.weights.convert_file import convert_file
-    from resdet.models.weights.write import save_weights
+    from resdet.weights.convert_file import convert_file
+    from resdet.weights.write import save_weights
 
     output = Path(args.output)
     if output.suffix != ".safetensors":

@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     from resdet.engine.log import printable
     from resdet.errors import UserError
     from resdet.evaluation.tables import print_figures
-    from resdet.inference.build import build_detector
+    from resdet.test_time.build import build_detector
 
     paths, overrides = split_inputs(args.inputs)
     if not paths:

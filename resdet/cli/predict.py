@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from resdet.engine.saved_models import SavedModel
-    from resdet.inference.prediction_folder import PredictionFolder
-    from resdet.inference.predictor import Predictor
+    from resdet.predict.prediction_folder import PredictionFolder
+    from resdet.predict.predictor import Predictor
 
 PLAIN_EVERY = 10.0  # seconds between lines where there is no terminal
 
@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     """Predicts, draws and writes; returns the exit code. Raises UserError for a user's mistake."""
     from resdet.cli.train import split_inputs
     from resdet.errors import UserError
-    from resdet.inference.image_list import find_images
+    from resdet.predict.image_list import find_images
 
     if not 0 <= args.score <= 1:
         raise UserError(f"--score {args.score:g} must lie between 0 and 1")
@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     paths = find_images([Path(text) for text in inputs])
 
     from resdet.engine.log import printable
-    from resdet.inference.prediction_folder import IMAGES, PREDICTIONS, PredictionFolder
+    from resdet.predict.prediction_folder import IMAGES, PREDICTIONS, PredictionFolder
 
     predictor, models = load_predictor([args.checkpoint, *args.ensemble], ["train.device=auto", *overrides])
     for model in models:
@@ -79,8 +79,8 @@ def load_predictor(paths: Sequence[Path], overrides: Sequence[str]) -> tuple[Pre
     """A predictor of the model of a checkpoint, or of an ensemble of several, by its config with overrides."""
     from resdet.engine.distributed import World, choose_device, uses_bf16
     from resdet.engine.saved_models import built, place, read_models
-    from resdet.inference.build import build_detector
-    from resdet.inference.predictor import Predictor
+    from resdet.predict.predictor import Predictor
+    from resdet.test_time.build import build_detector
 
     models = read_models(paths, overrides)
     config = models[0].saved.config
@@ -102,7 +102,7 @@ def predict(predictor: Predictor, paths: list[Path], folder: PredictionFolder) -
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-    from resdet.data.images import ImageError
+    from resdet.data.images.decode import ImageError
     from resdet.engine.log import printable
 
     console = Console(markup=False, highlight=False, emoji=False)
@@ -146,9 +146,9 @@ def draw_examples(
     Returns the line that says where, or why there are no drawings: training and evaluation, which end with them, have
     done their work. With `overfit` the images are the first so many training images.
     """
-    from resdet.data.loader import open_split, subset
+    from resdet.data.batches.loader import open_split, subset
     from resdet.errors import UserError
-    from resdet.inference.gallery import draw_gallery
+    from resdet.predict.gallery import draw_gallery
 
     try:
         predictor, models = load_predictor([checkpoint, *also], overrides)

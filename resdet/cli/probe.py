@@ -45,9 +45,9 @@ def run(args: argparse.Namespace) -> int:
     if args.runs and (overrides or args.backbones or args.norms or args.inits):
         raise UserError("--runs are looked at as they were trained; leave out overrides, --backbones, --norms, --inits")
 
-    from resdet.analysis.signal import nets_of, nets_of_runs, probe
-    from resdet.analysis.signal_page import draw_figure, summary_rows, to_json, to_page
-    from resdet.engine.files import write_outputs
+    from resdet.analysis.probe.page import draw_figure, summary_rows, to_json, to_page
+    from resdet.analysis.probe.signal import nets_of, nets_of_runs, probe
+    from resdet.files import write_outputs
 
     if args.runs:
         nets = nets_of_runs(args.runs)

@@ -46,10 +46,10 @@ def run(args: argparse.Namespace) -> int:
     """Scores, prints and writes; returns the exit code. Raises UserError for input that cannot be scored."""
     from pathlib import Path
 
-    from resdet.data.voc import annotation_file
+    from resdet.data.sets.voc import annotation_file
     from resdet.errors import UserError
-    from resdet.evaluation.analyse import analyse
-    from resdet.evaluation.bootstrap import paired_bootstrap
+    from resdet.evaluation.analysis.analyse import analyse
+    from resdet.evaluation.analysis.bootstrap import paired_bootstrap
     from resdet.evaluation.coco import backend_name, evaluate_coco, read_ground_truth, read_results
     from resdet.evaluation.error_tables import print_differences, print_errors
     from resdet.evaluation.proposals import evaluate_proposals

@@ -24,10 +24,10 @@ from torch import Tensor, nn
 
 import resdet
 from resdet.config import Config, config_from_yaml, to_yaml
-from resdet.engine.files import sync_folder, write_synced
 from resdet.errors import UserError
-from resdet.models.build import build_model
-from resdet.models.weights import WeightContract, read_safetensors
+from resdet.files import sync_folder, write_synced
+from resdet.models.build.detector import build_model
+from resdet.weights import WeightContract, read_safetensors
 
 MODEL, STATE, MANIFEST = "model.safetensors", "state.pt", "manifest.json"
 LARGEST_MANIFEST = 100_000  # bytes

@@ -10,10 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from resdet.config import Config, DataConfig
-from resdet.data import classification, loader
-from resdet.data.classification import LabelledImages, cifar10, shapes_patches
-from resdet.data.coco import CocoDataset
-from resdet.data.loader import LoadedBatch
+from resdet.data.batches import loader
+from resdet.data.batches.loader import LoadedBatch
+from resdet.data.sets import labelled as classification
+from resdet.data.sets.coco import CocoDataset
+from resdet.data.sets.labelled import LabelledImages, cifar10, shapes_patches
 from resdet.engine.distributed import World, autocast, to_device
 from resdet.engine.evaluate import Interrupted
 from resdet.engine.signals import StopRequest

@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from resdet.data.coco import CocoDataset
-from resdet.data.loader import LoadedBatch, evaluation_batches
+from resdet.data.batches.loader import LoadedBatch, evaluation_batches
+from resdet.data.sets.coco import CocoDataset
 from resdet.engine.alternating import losses_module
 from resdet.engine.classify import training_batches
 from resdet.engine.distributed import autocast, to_device

@@ -13,9 +13,9 @@ from jaxtyping import Int64
 from torch import nn
 
 from resdet.config import Config
-from resdet.data.coco import CocoDataset
-from resdet.data.collate import boxes_in_original
-from resdet.data.loader import ImageInfo, evaluation_batches
+from resdet.data.batches.collate import boxes_in_original
+from resdet.data.batches.loader import ImageInfo, evaluation_batches
+from resdet.data.sets.coco import CocoDataset
 from resdet.engine.distributed import World, autocast, to_device
 from resdet.engine.signals import StopRequest
 from resdet.evaluation.coco import CocoResults, GroundTruth, evaluate_coco, read_ground_truth

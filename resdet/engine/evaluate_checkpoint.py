@@ -9,19 +9,19 @@ import numpy as np
 from jaxtyping import Int64
 
 from resdet.config import Config
-from resdet.data.coco import CocoDataset
-from resdet.data.loader import open_split
+from resdet.data.batches.loader import open_split
+from resdet.data.sets.coco import CocoDataset
 from resdet.engine.checkpoint import ModelFile, load_weights, without_weights
 from resdet.engine.classify import evaluate_classifier, open_labelled
 from resdet.engine.distributed import World, choose_device, join_world
 from resdet.engine.evaluate import evaluate, mask_gaps, predict_dataset
-from resdet.engine.files import readable_json, write_outputs
 from resdet.engine.log import RunLog
 from resdet.engine.saved_models import Prepare, built, only_model, place, read_models
 from resdet.engine.state import Metrics
 from resdet.errors import UserError
 from resdet.evaluation.coco import backend_name
-from resdet.models.build import build_classifier
+from resdet.files import readable_json, write_outputs
+from resdet.models.build.detector import build_classifier
 
 
 def evaluate_checkpoint(

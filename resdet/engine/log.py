@@ -18,8 +18,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
 
-from resdet.engine.files import replace_file
 from resdet.errors import UserError
+from resdet.files import replace_file
 
 METRICS, TEXT = "metrics.jsonl", "log.txt"
 SPEED = ("images_per_second", "data_wait", "seconds_left")

@@ -12,7 +12,7 @@ from torch import nn
 from resdet.config import Config, TrainConfig, config_from_yaml, to_yaml
 from resdet.engine.checkpoint import ModelFile, find_model_file, load_weights, read_model_file, without_weights
 from resdet.errors import UserError
-from resdet.models.build import build_model
+from resdet.models.build.detector import build_model
 from resdet.models.rcnn import RCNN
 
 # What is made of trained models by a config, such as an ensemble: `predict` like a model's.

@@ -6,10 +6,10 @@ import json
 from typing import Any
 
 from resdet.engine import checkpoint
-from resdet.engine.files import replace_file
 from resdet.engine.signals import Stopped
 from resdet.engine.state import Run, TrainState
 from resdet.errors import UserError
+from resdet.files import replace_file
 
 MOST_FAILED_SAVES = 3  # in a row
 

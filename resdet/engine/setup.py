@@ -12,25 +12,25 @@ from torch import nn
 
 import resdet
 from resdet.config import Config, to_yaml
-from resdet.data.classification import LabelledImages
-from resdet.data.coco import CocoDataset
-from resdet.data.loader import open_split, subset
+from resdet.data.batches.loader import open_split, subset
+from resdet.data.sets.coco import CocoDataset
+from resdet.data.sets.labelled import LabelledImages
 from resdet.engine import checkpoint
 from resdet.engine.alternating import choose_parts
 from resdet.engine.classify import LABELLED_SETS, ImageSet, open_labelled
 from resdet.engine.distributed import World
 from resdet.engine.evaluate import mask_gaps
-from resdet.engine.files import replace_file
 from resdet.engine.log import METRICS, forget_after
 from resdet.engine.optim import build_optimizer, learning_rate_scales, peak_learning_rate
 from resdet.engine.precise_bn import batch_norms
 from resdet.engine.state import Run, TrainState
 from resdet.errors import UserError
-from resdet.models.build import build_classifier, build_model
+from resdet.files import replace_file
+from resdet.models.build.detector import build_classifier, build_model
 from resdet.models.classifier import Classifier
 from resdet.models.rcnn import RCNN
-from resdet.models.weights.contract import conflicts
-from resdet.models.weights.detector import load_detector_weights
+from resdet.weights.contract import conflicts
+from resdet.weights.detector import load_detector_weights
 
 
 def check_setup(config: Config, world: World) -> None:

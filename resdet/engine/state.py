@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from resdet.config import Config
-from resdet.data.classification import LabelledImages
+from resdet.data.sets.labelled import LabelledImages
 from resdet.engine.checkpoint import MODEL, load_weights, read_model_file, read_state
 from resdet.engine.classify import ImageSet
 from resdet.engine.distributed import World

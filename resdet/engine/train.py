@@ -10,15 +10,14 @@ import msgspec
 import torch
 
 from resdet.config import Config
-from resdet.data.classification import LabelledImages
-from resdet.data.coco import CocoDataset
-from resdet.data.loader import ImageInfo
+from resdet.data.batches.loader import ImageInfo
+from resdet.data.sets.coco import CocoDataset
+from resdet.data.sets.labelled import LabelledImages
 from resdet.engine.alternating import losses_module
 from resdet.engine.classify import evaluate_classifier, training_batches
 from resdet.engine.distributed import autocast, choose_device, join_world, to_device
 from resdet.engine.dry_run import rehearse
 from resdet.engine.evaluate import Interrupted, evaluate, predict_dataset
-from resdet.engine.files import replace_file
 from resdet.engine.log import Meter, RunLog, tensorboard
 from resdet.engine.optim import clip_gradients, learning_rate, set_learning_rate
 from resdet.engine.precise_bn import make_precise
@@ -37,6 +36,7 @@ from resdet.engine.signals import StopRequest
 from resdet.engine.state import Metrics, Run, TrainState, data_fingerprint
 from resdet.errors import UserError
 from resdet.evaluation.coco import CocoResults, backend_name
+from resdet.files import replace_file
 
 HEADLINES = {  # of each task: the metric whose highest value is the best checkpoint, and its name in the log
     "detection": ("bbox/AP", "box AP"),

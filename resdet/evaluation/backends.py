@@ -12,8 +12,8 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
+from resdet.coco.masks import Rle
 from resdet.errors import UserError, did_you_mean
-from resdet.evaluation.masks import Rle
 
 CHOICES = ("auto", "pycocotools", "hotcoco")
 

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
+from resdet.coco.ground_truth import GroundTruth, find_ids, ground_truth_from_dict, read_ground_truth
+from resdet.coco.masks import Rle, checked_masks, ground_truth_mask, mask_areas
+from resdet.coco.results import CocoResults, check_results, read_results
 from resdet.errors import UserError
 from resdet.evaluation.backends import Curves, Problem, Regions, backend_name, compare
-from resdet.evaluation.ground_truth import GroundTruth, find_ids, ground_truth_from_dict, read_ground_truth
-from resdet.evaluation.masks import Rle, checked_masks, ground_truth_mask, mask_areas
-from resdet.evaluation.results import CocoResults, check_results, read_results
 
 __all__ = [
     "CocoResults",

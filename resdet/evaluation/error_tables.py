@@ -7,8 +7,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from resdet.evaluation.analyse import Analysis
-from resdet.evaluation.bootstrap import Bootstrap
+from resdet.evaluation.analysis.analyse import Analysis
+from resdet.evaluation.analysis.bootstrap import Bootstrap
 from resdet.evaluation.tables import printable
 
 MEANINGS = {

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from resdet.coco.ground_truth import GroundTruth
+from resdet.coco.results import CocoResults
 from resdet.evaluation.backends import compare
 from resdet.evaluation.coco import SIZES, coco_problem, mean_defined
-from resdet.evaluation.ground_truth import GroundTruth
-from resdet.evaluation.results import CocoResults
 
 
 def evaluate_proposals(

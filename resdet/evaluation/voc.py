@@ -11,11 +11,11 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
+from resdet.coco.ground_truth import GroundTruth
+from resdet.coco.results import CocoResults
 from resdet.errors import UserError
 from resdet.evaluation.backends import Problem
 from resdet.evaluation.coco import coco_problem
-from resdet.evaluation.ground_truth import GroundTruth
-from resdet.evaluation.results import CocoResults
 
 VOC_BACKEND = "resdet"  # what to write where figures name their evaluator
 RULES = ("voc07", "voc12")

@@ -9,10 +9,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from resdet.models.backbones import Backbone
-from resdet.models.cascade import CascadeRoIHeads
-from resdet.models.fpn import FeaturePyramidNetwork, SingleLevel
-from resdet.models.roi_heads import RoIHeads
+from resdet.models.necks import FeaturePyramidNetwork, SingleLevel
 from resdet.models.rpn import RPN, ProposalLimits
+from resdet.models.second_stage.cascade import CascadeRoIHeads
+from resdet.models.second_stage.roi_heads import RoIHeads
 from resdet.structures import Batch, Detections, Proposals
 
 

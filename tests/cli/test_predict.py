@@ -14,9 +14,9 @@ from PIL import Image
 from resdet.cli.main import main
 from resdet.cli.predict import draw_examples
 from resdet.config import load_config
-from resdet.data.images import read_image
+from resdet.data.images.decode import read_image
 from resdet.engine.checkpoint import model_metadata, save_checkpoint
-from resdet.models.build import build_model
+from resdet.models.build.detector import build_model
 
 ROOT = Path(__file__).parents[2]
 NAMES = ("cat", "猫", "[red]\x1b[31mdog")
@@ -114,7 +114,7 @@ def test_an_earlier_prediction_is_replaced(checkpoint: Path, photos: Path, tmp_p
 def test_an_interruption_keeps_what_was_predicted(
     checkpoint: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from resdet.inference.prediction_folder import PredictionFolder
+    from resdet.predict.prediction_folder import PredictionFolder
 
     add = PredictionFolder.add
 

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from resdet import files
 from resdet.config import Config
-from resdet.engine import checkpoint, files
+from resdet.engine import checkpoint
 from resdet.engine.checkpoint import (
     MANIFEST,
     MODEL,
@@ -29,8 +30,8 @@ from resdet.engine.checkpoint import (
     save_checkpoint,
 )  # fmt: skip
 from resdet.errors import UserError
-from resdet.models.build import build_model
-from resdet.models.weights import read_safetensors
+from resdet.models.build.detector import build_model
+from resdet.weights import read_safetensors
 
 
 def saved(run: Path, step: int, value: float = 0.0) -> Path:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from resdet.config import Config, load_config
-from resdet.data.classification import LabelledImages
+from resdet.data.sets.labelled import LabelledImages
 from resdet.engine.checkpoint import checkpoint_path, checkpoints, load_model, read_model_file
 from resdet.engine.classify import evaluate_classifier
 from resdet.engine.evaluate_checkpoint import evaluate_checkpoint

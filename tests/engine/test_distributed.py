@@ -14,7 +14,7 @@ from safetensors import safe_open
 from torch.testing import assert_close
 
 from resdet.config import load_config
-from resdet.data.shapes import shapes_folder
+from resdet.data.sets.shapes import shapes_folder
 from resdet.engine.distributed import World, choose_device, join_world
 from resdet.engine.evaluate_checkpoint import evaluate_checkpoint
 from resdet.engine.train import train

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from resdet.config import Config, MaskHeadConfig
-from resdet.data.coco import CocoDataset
-from resdet.data.collate import ImageInfo, boxes_in_original
-from resdet.data.loader import evaluation_batches, open_split, subset
-from resdet.data.masks import box_frame_masks
-from resdet.data.samplers import sample_seed
+from resdet.data.batches.collate import ImageInfo, boxes_in_original
+from resdet.data.batches.loader import evaluation_batches, open_split, subset
+from resdet.data.batches.samplers import sample_seed
+from resdet.data.images.masks import box_frame_masks
+from resdet.data.sets.coco import CocoDataset
 from resdet.engine.evaluate import batch_results, evaluate, mask_gaps, predict_dataset
 from resdet.engine.evaluate_checkpoint import evaluate_checkpoint, matched_categories
 from resdet.engine.train import train
@@ -82,7 +82,7 @@ def test_no_detections_score_zero(nano: Config):
 
 def renamed(config: Config, folder: Path, *, ids: list[int] | None = None, names: list[str] | None = None):
     """The val set with other category ids or names."""
-    from resdet.data.coco import read_coco
+    from resdet.data.sets.coco import read_coco
 
     source: CocoDataset = open_split(config.data, "val")
     truth = json.loads(source.annotations.read_text())
@@ -188,7 +188,7 @@ def test_masks_are_encoded_beside_the_predictions_in_their_order(masked: Config)
 
 def with_annotations(config: Config, folder: Path, change: Any) -> CocoDataset:
     """The val set with its annotations changed."""
-    from resdet.data.coco import read_coco
+    from resdet.data.sets.coco import read_coco
 
     source = open_split(config.data, "val")
     truth = json.loads(source.annotations.read_text())

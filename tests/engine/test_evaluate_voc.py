@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from resdet.config import Config
-from resdet.data.loader import open_split
+from resdet.data.batches.loader import open_split
 from resdet.engine.evaluate import evaluate
 from resdet.structures import Batch, Detections
 

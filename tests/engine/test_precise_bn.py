@@ -10,14 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from resdet.config import Config
-from resdet.data.loader import open_split, training_batches
+from resdet.data.batches.loader import open_split, training_batches
 from resdet.engine.checkpoint import load_model
 from resdet.engine.distributed import World
 from resdet.engine.precise_bn import batch_norms, recompute_statistics
 from resdet.engine.signals import Stopped, StopRequest
 from resdet.engine.train import train
 from resdet.errors import UserError
-from resdet.models.build import build_model
+from resdet.models.build.detector import build_model
 from resdet.structures import Batch
 
 BATCHES = 3

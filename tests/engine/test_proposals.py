@@ -9,7 +9,7 @@ import pytest
 
 from resdet.cli.main import main
 from resdet.config import load_config
-from resdet.data.loader import open_split
+from resdet.data.batches.loader import open_split
 from resdet.engine.checkpoint import find_model_file, read_model_file
 
 NANO = str(Path(__file__).parents[2] / "configs/nano.yaml")

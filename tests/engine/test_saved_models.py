@@ -14,7 +14,7 @@ from resdet.engine.evaluate_checkpoint import evaluate_checkpoint
 from resdet.engine.saved_models import built, read_models
 from resdet.engine.train import train
 from resdet.errors import UserError
-from resdet.inference.build import build_detector
+from resdet.test_time.build import build_detector
 
 NANO = Path(__file__).parents[2] / "configs/nano.yaml"
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 import resdet.engine.saving
 from resdet.config import Config, load_config
-from resdet.data.loader import open_split
+from resdet.data.batches.loader import open_split
 from resdet.engine import checkpoint
 from resdet.engine.checkpoint import checkpoints, load_model, read_model_file, read_state
 from resdet.engine.distributed import World
@@ -29,8 +29,8 @@ from resdet.engine.state import TrainState, config_warnings
 from resdet.engine.train import due, train
 from resdet.errors import UserError
 from resdet.evaluation.coco import evaluate_coco, read_ground_truth, read_results
-from resdet.models.weights import WeightContract, save_weights
 from resdet.structures import Batch
+from resdet.weights import WeightContract, save_weights
 
 ROOT = Path(__file__).parents[2]
 LONG = ("train.steps=100000", "data.workers=1")
@@ -220,7 +220,7 @@ def test_overfit_trains_and_evaluates_on_the_same_images(tmp_path: Path, nano: C
 
 def broken_at(step: int, kind: str) -> Any:
     """The nano model with a loss (or only a gradient) that is not finite at one step."""
-    from resdet.models.build import build_model
+    from resdet.models.build.detector import build_model
 
     def build(*arguments: Any) -> nn.Module:
         model = build_model(*arguments)

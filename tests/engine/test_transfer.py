@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from resdet.config import Config
-from resdet.data.loader import open_split
+from resdet.data.batches.loader import open_split
 from resdet.engine.checkpoint import MODEL, checkpoints, load_model
 from resdet.engine.distributed import World
 from resdet.engine.setup import build_state

@@ -7,8 +7,8 @@ import io
 import numpy as np
 from rich.console import Console
 
-from resdet.evaluation.analyse import analyse
-from resdet.evaluation.bootstrap import paired_bootstrap
+from resdet.evaluation.analysis.analyse import analyse
+from resdet.evaluation.analysis.bootstrap import paired_bootstrap
 from resdet.evaluation.coco import CocoResults, GroundTruth, ground_truth_from_dict
 from resdet.evaluation.error_tables import print_differences, print_errors
 

@@ -7,8 +7,8 @@ import time
 import numpy as np
 import pytest
 
-from resdet.evaluation.analyse import analyse
-from resdet.evaluation.bootstrap import paired_bootstrap
+from resdet.evaluation.analysis.analyse import analyse
+from resdet.evaluation.analysis.bootstrap import paired_bootstrap
 from resdet.evaluation.coco import CocoResults, GroundTruth, evaluate_coco, ground_truth_from_dict
 
 

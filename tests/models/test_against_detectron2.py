@@ -16,11 +16,11 @@ from torch.testing import assert_close
 from resdet.config import BoxHeadConfig, MaskHeadConfig, ModelConfig
 from resdet.models.backbones import BACKBONES
 from resdet.models.backbones.resnet import Bottleneck, ResNet
-from resdet.models.build import build_model
+from resdet.models.build.detector import build_model
 from resdet.models.rcnn import RCNN
-from resdet.models.weights import WeightContract, load_checked, to_rgb
-from resdet.models.weights.convert import from_detectron2
 from resdet.structures import Batch
+from resdet.weights import WeightContract, load_checked, to_rgb
+from resdet.weights.convert import from_detectron2
 
 FIXTURES = Path(__file__).resolve().parents[2] / "../shared/fixtures/detectron2"
 NAMES = ["faster_rcnn_R50_C4_tiny", "faster_rcnn_R50_DC5_tiny", "mask_rcnn_R50_C4_tiny", "mask_rcnn_R50_FPN_tiny"]

@@ -12,11 +12,11 @@ from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.image_list import ImageList
 
 from resdet.config import ModelConfig, load_config
-from resdet.models.build import build_model
+from resdet.models.build.detector import build_model
 from resdet.models.rcnn import RCNN
-from resdet.models.weights.convert import from_torchvision
 from resdet.ops.sampling import BalancedSampler
 from resdet.structures import Batch, Detections, Proposals, Targets
+from resdet.weights.convert import from_torchvision
 
 V1, V2 = "fasterrcnn_resnet50_fpn", "fasterrcnn_resnet50_fpn_v2"
 CLASSES = 6  # without the background

@@ -11,8 +11,8 @@ from torch.testing import assert_close
 from resdet.config import ModelConfig, load_config
 from resdet.errors import UserError
 from resdet.models.backbones import build_backbone
-from resdet.models.build import build_model
-from resdet.models.weights import WeightContract, save_weights
+from resdet.models.build.detector import build_model
+from resdet.weights import WeightContract, save_weights
 
 IMAGENET_MEAN, IMAGENET_STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
 CAFFE = WeightContract((123.675, 116.28, 103.53), (1.0, 1.0, 1.0), channel_order="BGR", source="a test")

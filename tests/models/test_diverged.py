@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from resdet.config import load_config
-from resdet.models.build import build_model
+from resdet.models.build.detector import build_model
 from resdet.structures import Batch, Targets
 
 NANO = Path(__file__).parents[2] / "configs" / "nano.yaml"

@@ -10,9 +10,9 @@ from torch.testing import assert_close
 from resdet.config import ModelConfig, load_config
 from resdet.errors import UserError
 from resdet.models.backbones import BACKBONES
-from resdet.models.box_head import C5BoxHead, TwoLayerBoxHead
-from resdet.models.build import build_model
+from resdet.models.build.detector import build_model
 from resdet.models.rcnn import RCNN
+from resdet.models.second_stage.box_head import C5BoxHead, TwoLayerBoxHead
 from resdet.structures import Batch, Targets
 
 SIZE = (64, 96)

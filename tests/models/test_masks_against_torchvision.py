@@ -13,12 +13,12 @@ from torchvision.models.detection import MaskRCNN
 from torchvision.models.detection import roi_heads as their_roi_heads
 
 from resdet.config import ModelConfig, load_config
-from resdet.models.build import build_model
+from resdet.models.build.detector import build_model
 from resdet.models.rcnn import RCNN
-from resdet.models.roi_heads import RoIHeads
-from resdet.models.weights.convert import from_torchvision
+from resdet.models.second_stage.roi_heads import RoIHeads
 from resdet.ops.sampling import BalancedSampler
 from resdet.structures import Batch, Proposals, Targets
+from resdet.weights.convert import from_torchvision
 
 V1, V2 = "maskrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn_v2"
 CLASSES = 6  # without the background

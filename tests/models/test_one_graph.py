@@ -14,7 +14,7 @@ from functools import partial
 from resdet.config import load_config
 from resdet.models.backbones import BACKBONES
 from resdet.models.backbones.resnet import BasicBlock, ResNet
-from resdet.models.build import build_model
+from resdet.models.build.detector import build_model
 from resdet.structures import Batch, Targets
 
 torch.manual_seed(0)

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from resdet.config import ModelConfig, load_config
-from resdet.models.build import build_model
+from resdet.models.build.detector import build_model
 from resdet.models.rcnn import RCNN
 from resdet.structures import Batch, Detections, Targets
 

@@ -10,7 +10,7 @@ from torch.testing import assert_close
 
 from resdet.config import load_config
 from resdet.errors import UserError
-from resdet.models.build import build_model
+from resdet.models.build.detector import build_model
 from resdet.models.rcnn import RCNN
 from resdet.models.rpn import within_images
 from resdet.structures import Batch, Targets

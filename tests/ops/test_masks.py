@@ -14,8 +14,8 @@ from torch.testing import assert_close
 from torchvision.models.detection.roi_heads import project_masks_on_boxes
 from torchvision.ops import roi_align
 
-from resdet.data.coco import CocoDataset, read_coco
-from resdet.data.masks import box_frame_masks
+from resdet.data.images.masks import box_frame_masks
+from resdet.data.sets.coco import CocoDataset, read_coco
 from resdet.ops.masks import coverage, crop_masks
 
 coco_mask: Any = pycocotools_mask  # its annotations refuse polygons

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup
 
-from resdet.analysis.page import Headline, Section, columns, details, meter, name_of, note, number, table
-from resdet.analysis.plots import bar_plot
+from resdet.analysis.pages.page import Headline, Section, columns, details, meter, name_of, note, number, table
+from resdet.analysis.pages.plots import bar_plot
 from resdet.analysis.report.scored import Scored
-from resdet.analysis.run_folder import Figures, RunFolder
+from resdet.engine.run_folder import Figures, RunFolder
 from resdet.evaluation.tables import by_class, meaning
 
 HEADLINES = {

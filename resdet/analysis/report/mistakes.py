@@ -6,10 +6,10 @@ import numpy as np
 from jaxtyping import Float64, Int64
 from markupsafe import Markup
 
-from resdet.analysis.page import Section, columns, name_of, number, table
-from resdet.analysis.plots import Line, bar_plot, line_plot, matrix_plot
+from resdet.analysis.pages.page import Section, columns, name_of, number, table
+from resdet.analysis.pages.plots import Line, bar_plot, line_plot, matrix_plot
 from resdet.analysis.report.scored import Scored
-from resdet.evaluation.analyse import Analysis
+from resdet.evaluation.analysis.analyse import Analysis
 
 MEANINGS = {
     "classification": "right place, wrong class",

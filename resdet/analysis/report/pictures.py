@@ -11,13 +11,13 @@ import numpy as np
 from jaxtyping import UInt8
 
 from resdet.analysis.report.scored import Scored
-from resdet.data.coco import CocoDataset
-from resdet.data.images import ImageError, read_image, resize
-from resdet.data.masks import MaskWindow, encoded_window, mask_window
-from resdet.evaluation.errors import WorstImage
-from resdet.evaluation.masks import checked_masks
-from resdet.inference.drawing import class_color
-from resdet.inference.gallery import spread
+from resdet.coco.masks import checked_masks
+from resdet.data.images.decode import ImageError, read_image, resize
+from resdet.data.images.masks import MaskWindow, encoded_window, mask_window
+from resdet.data.sets.coco import CocoDataset
+from resdet.drawing.boxes import class_color
+from resdet.evaluation.analysis.errors import WorstImage
+from resdet.predict.gallery import spread
 
 WIDTH, HEIGHT = 300, 390  # of a picture's viewBox, at most: one of them is reached
 MOST_MARKS = 60  # on a picture

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from resdet.analysis.run_folder import RunFolder
-from resdet.data.coco import CocoDataset
-from resdet.data.loader import open_split, subset
+from resdet.data.batches.loader import open_split, subset
+from resdet.data.sets.coco import CocoDataset
 from resdet.engine.evaluate import masked_images
+from resdet.engine.run_folder import RunFolder
 from resdet.errors import UserError
-from resdet.evaluation.analyse import Analysis, analyse
+from resdet.evaluation.analysis.analyse import Analysis, analyse
+from resdet.evaluation.analysis.curves import PrecisionRecall
 from resdet.evaluation.coco import CocoResults, GroundTruth, read_ground_truth, read_results
-from resdet.evaluation.curves import PrecisionRecall
 
 SCORE = 0.5  # from which on a detection is taken at its word, unless the detector is less sure of everything
 

@@ -8,9 +8,9 @@ from typing import Any
 import yaml
 from markupsafe import Markup
 
-from resdet.analysis.page import Section, code, columns, details, meter, name_of, note, table
-from resdet.analysis.run_folder import RunFolder
+from resdet.analysis.pages.page import Section, code, columns, details, meter, name_of, note, table
 from resdet.config import Config, to_yaml
+from resdet.engine.run_folder import RunFolder
 
 MOST_CLASSES = 100  # rows of a table
 MOST_TEXT = 100_000  # characters of a config

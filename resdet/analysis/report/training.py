@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from resdet.analysis.page import Section, columns, note
-from resdet.analysis.plots import Line, line_plot
-from resdet.analysis.run_folder import RunFolder
+from resdet.analysis.pages.page import Section, columns, note
+from resdet.analysis.pages.plots import Line, line_plot
+from resdet.engine.run_folder import RunFolder
 
 SMOOTHED = 1 / 25  # of the points, the reach of the average
 FEWEST_TO_SMOOTH = 30  # points

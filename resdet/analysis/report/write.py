@@ -9,17 +9,17 @@ from pathlib import Path
 from markupsafe import Markup
 
 import resdet
-from resdet.analysis.page import Page, Section, environment, note, render_page
+from resdet.analysis.pages.page import Page, Section, environment, note, render_page
 from resdet.analysis.report.figures import figures_section, headlines
 from resdet.analysis.report.mistakes import mistakes_section, summary
 from resdet.analysis.report.pictures import Album, Detail, Picture
 from resdet.analysis.report.scored import Scored, open_scored
 from resdet.analysis.report.setup import config_section, data_section
 from resdet.analysis.report.training import training_section
-from resdet.analysis.run_folder import RunFolder, read_run
 from resdet.config import Config
-from resdet.engine.files import replace_file
+from resdet.engine.run_folder import RunFolder, read_run
 from resdet.errors import UserError
+from resdet.files import replace_file
 
 REPORT = "report.html"
 LARGEST = 9_500_000  # bytes of the page

@@ -12,8 +12,8 @@ from resdet.analysis.report.setup import changed
 from resdet.analysis.report.training import running_mean
 from resdet.analysis.report.write import kind_of
 from resdet.config import Config, load_config
-from resdet.data.masks import MaskWindow
-from resdet.evaluation.curves import PrecisionRecall
+from resdet.data.images.masks import MaskWindow
+from resdet.evaluation.analysis.curves import PrecisionRecall
 
 
 def test_a_running_mean_reaches_as_far_on_both_sides():

@@ -13,7 +13,7 @@ from pycocotools import mask as pycocotools_mask
 
 from resdet.analysis.report import write_report
 from resdet.analysis.report.write import LARGEST, report_html
-from resdet.analysis.run_folder import read_run
+from resdet.engine.run_folder import read_run
 from resdet.errors import UserError
 
 coco_mask: Any = pycocotools_mask
@@ -211,7 +211,7 @@ def test_an_older_report_outlives_a_failure(make_run: MakeRun, monkeypatch: pyte
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("resdet.engine.files.os.fsync", full)
+    monkeypatch.setattr("resdet.files.os.fsync", full)
     with pytest.raises(UserError, match=r"report\.html: cannot be written \(No space left on device\)"):
         _ = write_report(run)
     assert path.read_bytes() == before

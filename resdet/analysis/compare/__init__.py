@@ -1,0 +1,1 @@
+"""Which of several detectors is better, how surely, and at what cost."""

@@ -1,0 +1,1 @@
+"""Pages and plots: one HTML file that needs nothing else."""

@@ -1,0 +1,306 @@
+"""Plots as inline SVG whose colours follow the page: light or dark, without a script, the same bytes every time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from resdet.analysis.pages.page import Number, meter, name_of, number
+
+WIDTH, HEIGHT = 480, 270  # in the units of the viewBox
+LEFT, RIGHT, TOP, BOTTOM = 46, 12, 10, 38
+MOST_POINTS = 400  # of a line: more are not seen
+MOST_COLORS = 8
+MOST_CELLS = 30  # a side of a matrix
+
+
+@dataclass(frozen=True)
+class Line:
+    """y over x, None where there is a gap. `faint` draws it thin and pale, `points` marks each of its points,
+    `dashed` dashes it; lines of one `color` (1 .. 8, by position unless given; 0 is grey) belong together."""
+
+    name: str
+    x: Sequence[Number]
+    y: Sequence[Number | None]
+    color: int | None = None
+    faint: bool = False
+    points: bool = False
+    dashed: bool = False
+
+
+def line_plot(
+    lines: Sequence[Line],
+    *,
+    title: str,
+    x_label: str = "",
+    y_label: str = "",
+    x_range: tuple[Number, Number] | None = None,
+    y_range: tuple[Number, Number] | None = None,
+    log_y: bool = False,
+    square: bool = False,
+) -> Markup:
+    """Lines over numbers; ranges follow from the data unless given. With `log_y` values of 0 and below are gaps.
+
+    A faint line is left out of the legend, and a plot of one line has none.
+    """
+    lines = [_thinned(_drawable(line, log_y=log_y)) for line in lines]
+    x_range = x_range or _range([x for line in lines for x in line.x])
+    y_range = y_range or _y_range([y for line in lines for y in line.y if y is not None], log_y=log_y)
+    width, height = (340, 340) if square else (WIDTH, HEIGHT)
+    frame = Frame(x_range, y_range, width, height, log_y=log_y)
+    colors = [1 + i % MOST_COLORS if line.color is None else line.color for i, line in enumerate(lines)]
+    drawn = [_line(line, color, frame) for line, color in sorted(zip(lines, colors, strict=True), key=_faint_first)]
+    named = [(line.name, color) for line, color in zip(lines, colors, strict=True) if line.name and not line.faint]
+    svg = element(
+        "svg",
+        axes(frame, x_label, y_label) + Markup("").join(drawn),
+        class_="lines square" if square else "lines",
+        viewBox=f"0 0 {width} {height}",
+        role="img",
+        aria_label=title,
+    )
+    return figure(title, svg, legend=named if len(named) > 1 else [])
+
+
+def bar_plot(
+    bars: Sequence[tuple[str, Number | None]],
+    *,
+    title: str = "",
+    largest: Number | None = None,
+    digits: int = 3,
+    color: int = 1,
+    details: Sequence[str] = (),
+) -> Markup:
+    """A horizontal bar a row with its name and value; `largest` is the value of a full bar (the largest one's unless
+    given), `details` a remark under each name."""
+    values = [abs(value) for _, value in bars if value is not None and math.isfinite(value)]
+    largest = largest or max(values, default=1.0) or 1.0
+    rows = Markup("").join(
+        Markup('<tr><th scope="row">{}{}</th><td class="bar">{}</td><td class="number">{}</td></tr>\n').format(
+            name_of(name),
+            Markup('<span class="remark">{}</span>').format(details[i]) if details else "",
+            meter(None if value is None else abs(value), largest=largest, color=color),
+            number(value, digits),
+        )
+        for i, (name, value) in enumerate(bars)
+    )
+    return figure(title, Markup('<table class="bars"><tbody>\n{}</tbody></table>').format(rows))
+
+
+def matrix_plot(
+    values: Sequence[Sequence[Number]],
+    row_names: Sequence[str],
+    column_names: Sequence[str],
+    *,
+    title: str,
+    row_label: str = "",
+    column_label: str = "",
+    digits: int = 0,
+) -> Markup:
+    """A matrix as shades, each row by its own sum, with the values in the cells; at most MOST_CELLS a side."""
+    values = [row[:MOST_CELLS] for row in values[:MOST_CELLS]]
+    row_names, column_names = row_names[:MOST_CELLS], column_names[:MOST_CELLS]
+    cell, left, top = 34, 118, 100
+    width, height = left + cell * len(column_names) + 64, top + cell * len(values) + 4
+    parts = [
+        element("text", row_label, x=left - 8, y=top - 10, text_anchor="end", class_="axis"),
+        element("text", column_label, x=left, y=12, class_="axis"),
+    ]
+    for i, name in enumerate(row_names):
+        y = top + cell * (i + 0.5) + 4
+        parts.append(element("text", short(name), x=left - 8, y=y, text_anchor="end", class_="tick", title=name))
+    for j, name in enumerate(column_names):
+        spot = f"translate({left + cell * (j + 0.5) + 4:g} {top - 8}) rotate(-50)"
+        parts.append(element("text", short(name), transform=spot, class_="tick", title=name))
+    for i, row in enumerate(values):
+        total = sum(row) or 1.0
+        for j, value in enumerate(row):
+            tooltip = f"{row_names[i]} → {column_names[j]}: {value:.{digits}f} ({value / total:.0%})"
+            parts.append(_matrix_cell(value, value / total, left + cell * j, top + cell * i, cell, digits, tooltip))
+    drawn = element(
+        "svg",
+        Markup("").join(parts),
+        class_="matrix",
+        viewBox=f"0 0 {width} {height}",
+        width=width,
+        role="img",
+        aria_label=title,
+    )
+    return figure(title, Markup('<div class="scroll">{}</div>').format(drawn))
+
+
+def _matrix_cell(value: Number, share: Number, x: Number, y: Number, side: Number, digits: int, tooltip: str) -> Markup:
+    place = {"x": x + 1, "y": y + 1, "width": side - 2, "height": side - 2, "rx": 3}
+    if not value:
+        return element("rect", title=tooltip, class_="track", **place)
+    ink = "cell strong" if share > 0.55 else "cell"
+    text = f"{value:.{digits}f}" if value < 10000 else f"{value / 1000:.0f}k"
+    return element(
+        "g",
+        element("rect", class_="track", **place)
+        + element("rect", class_="fill1", fill_opacity=0.08 + 0.92 * share, **place)
+        + element("text", text, x=x + side / 2, y=y + side / 2 + 4, text_anchor="middle", class_=ink),
+        title=tooltip,
+    )
+
+
+def figure(title: str, content: Markup, legend: Sequence[tuple[str, int]] = ()) -> Markup:
+    """Content under a caption; `legend` are names and colours."""
+    entry = Markup(
+        '<li><svg class="swatch" viewBox="0 0 14 4" aria-hidden="true"><rect class="fill{}" width="14" height="4" '
+        'rx="2"/></svg>{}</li>'
+    )
+    entries = Markup("").join(entry.format(color, name_of(name)) for name, color in legend)
+    caption = Markup("<figcaption>{}</figcaption>").format(title) if title else Markup("")
+    names = Markup('<ul class="legend">{}</ul>').format(entries) if legend else Markup("")
+    return Markup('<figure class="plot">{}{}{}</figure>').format(caption, names, content)
+
+
+def element(tag: str, content: str | Markup = "", title: str = "", **attributes: Number | str) -> Markup:
+    """An SVG element; attribute names are written with `_` for `-`, and `class_`. Numbers are rounded to 0.01."""
+    text = Markup("").join(
+        Markup(' {}="{}"').format(_attribute(name), f"{round(value, 2):g}" if isinstance(value, Number) else value)
+        for name, value in attributes.items()
+    )
+    tooltip = Markup("<title>{}</title>").format(title) if title else Markup("")
+    return Markup("<{0}{1}>{2}{3}</{0}>").format(tag, text, tooltip, content)
+
+
+def _attribute(name: str) -> str:
+    return name if name[0].isupper() or name == "viewBox" else name.rstrip("_").replace("_", "-")
+
+
+class Frame:
+    """From values to places in the viewBox."""
+
+    def __init__(
+        self, x_range: tuple[Number, Number], y_range: tuple[Number, Number], width: int, height: int, *, log_y: bool
+    ) -> None:
+        self.x_range, self.y_range, self.width, self.height, self.log_y = x_range, y_range, width, height, log_y
+
+    def x(self, value: Number) -> Number:
+        low, high = self.x_range
+        return LEFT + (value - low) / (high - low) * (self.width - LEFT - RIGHT)
+
+    def y(self, value: Number) -> Number:
+        low, high = self.y_range
+        if self.log_y:
+            low, high, value = math.log10(low), math.log10(high), math.log10(value)
+        share = min(max((value - low) / (high - low), -0.05), 1.05)
+        return self.height - BOTTOM - share * (self.height - TOP - BOTTOM)
+
+
+def axes(frame: Frame, x_label: str, y_label: str) -> Markup:
+    right, bottom = frame.width - RIGHT, frame.height - BOTTOM
+    parts: list[Markup] = []
+    for value in log_ticks(*frame.y_range) if frame.log_y else ticks(*frame.y_range):
+        y = frame.y(value)
+        parts.append(element("line", x1=LEFT, x2=right, y1=y, y2=y, class_="grid"))
+        parts.append(element("text", tick_text(value), x=LEFT - 6, y=y + 4, text_anchor="end", class_="tick"))
+    for value in ticks(*frame.x_range):
+        x = frame.x(value)
+        parts.append(element("line", x1=x, x2=x, y1=bottom, y2=bottom + 4, class_="grid"))
+        parts.append(element("text", tick_text(value), x=x, y=bottom + 16, text_anchor="middle", class_="tick"))
+    parts.append(element("line", x1=LEFT, x2=right, y1=bottom, y2=bottom, class_="base"))
+    parts.append(element("text", x_label, x=right, y=bottom + 32, text_anchor="end", class_="axis"))
+    middle = (TOP + bottom) / 2
+    spot = f"translate(11 {middle:g}) rotate(-90)"
+    parts.append(element("text", y_label, transform=spot, text_anchor="middle", class_="axis"))
+    return Markup("").join(parts)
+
+
+def _line(line: Line, color: int, frame: Frame) -> Markup:
+    style = f"line stroke{color}{' faint' if line.faint else ''}{' dashed' if line.dashed else ''}"
+    parts: list[Markup] = []
+    for piece in _pieces(line):
+        spots = " ".join(f"{frame.x(x):.1f},{frame.y(y):.1f}" for x, y in piece)
+        parts.append(element("polyline", points=spots, class_=style))
+        for x, y in piece if line.points or len(piece) == 1 else []:
+            value = f"{line.name} {y:.4g} at {x:g}".strip()
+            parts.append(element("circle", cx=frame.x(x), cy=frame.y(y), r=3, class_=f"fill{color}", title=value))
+    return Markup("").join(parts)
+
+
+def _pieces(line: Line) -> list[list[tuple[Number, Number]]]:
+    """The stretches between gaps."""
+    pieces: list[list[tuple[Number, Number]]] = [[]]
+    for x, y in zip(line.x, line.y, strict=True):
+        if y is not None:
+            pieces[-1].append((x, y))
+        elif pieces[-1]:
+            pieces.append([])
+    return [piece for piece in pieces if piece]
+
+
+def _faint_first(drawn: tuple[Line, int]) -> bool:
+    return not drawn[0].faint
+
+
+def _drawable(line: Line, *, log_y: bool) -> Line:
+    y = [v if v is not None and math.isfinite(v) and (v > 0 or not log_y) else None for v in line.y]
+    return Line(line.name, line.x, y, line.color, line.faint, line.points, line.dashed)
+
+
+def _thinned(line: Line) -> Line:
+    """At most MOST_POINTS points, each the mean of its neighbours."""
+    if len(line.x) <= MOST_POINTS:
+        return line
+    size = -(-len(line.x) // MOST_POINTS)
+    starts = range(0, len(line.x), size)
+    x = [_mean(line.x[start : start + size]) for start in starts]
+    y = [_mean([v for v in line.y[start : start + size] if v is not None]) for start in starts]
+    return Line(line.name, [v or 0.0 for v in x], y, line.color, line.faint, line.points, line.dashed)
+
+
+def _mean(values: Sequence[Number]) -> Number | None:
+    return sum(values) / len(values) if values else None
+
+
+def _range(values: Sequence[Number]) -> tuple[Number, Number]:
+    low, high = min(values, default=0.0), max(values, default=1.0)
+    return (low, high) if low < high else (low - 0.5, high + 0.5)
+
+
+def _y_range(values: Sequence[Number], *, log_y: bool) -> tuple[Number, Number]:
+    """From 0 (or the lowest value, where it is below) to a little above the highest; for logarithms to their edges."""
+    if log_y:
+        low, high = min(values, default=0.1), max(values, default=1.0)
+        return low / 1.25, high * 1.25
+    low, high = min([0.0, *values]), max([0.0, *values])
+    if low == high:
+        return 0.0, 1.0
+    room = 0.05 * (high - low)
+    return low - (room if low < 0 else 0.0), high + room
+
+
+def ticks(low: Number, high: Number, about: int = 5) -> list[Number]:
+    """Round numbers in [low, high]: multiples of 1, 2 or 5 times a power of ten."""
+    raw = (high - low) / about
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= raw * 0.999)
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [round(i * step, 12) for i in range(first, last + 1)]
+
+
+def log_ticks(low: Number, high: Number) -> list[Number]:
+    """Powers of ten in [low, high]; with 2 and 5 between them where they are few."""
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    factors = (1, 2, 5) if last - first <= 3 else (1,)
+    spots = [factor * 10.0**power for power in range(first, last + 1) for factor in factors]
+    return [spot for spot in spots if low <= spot <= high]
+
+
+def tick_text(value: Number) -> str:
+    if abs(value) >= 1e6:
+        return f"{value / 1e6:g}M"
+    if abs(value) >= 1e4:
+        return f"{value / 1e3:g}k"
+    return f"{value:g}" if not value or abs(value) >= 1e-4 else f"{value:.0e}".replace("e-0", "e-")
+
+
+def short(text: str, longest: int = 16) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= longest else text[: longest - 1] + "…"

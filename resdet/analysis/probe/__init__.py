@@ -1,0 +1,1 @@
+"""Gradients, responses and updates by layer."""

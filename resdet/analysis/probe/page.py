@@ -1,0 +1,176 @@
+"""What was seen inside nets, as a page of plots, as JSON and as a figure."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from markupsafe import Markup
+
+import resdet
+from resdet.analysis.pages.page import Page, Section, columns, details, render_page, table
+from resdet.analysis.pages.plots import Line, line_plot
+from resdet.analysis.probe.signal import LayerSignal, Snapshot
+from resdet.errors import UserError
+
+Seen = Mapping[str, Sequence[Snapshot]]  # by the name of a net
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """What is plotted of each layer: its number by `of`, None where the layer has none."""
+
+    anchor: str
+    title: str
+    lead: str
+    of: Callable[[LayerSignal], float | None]
+    log_y: bool
+
+    def seen_in(self, seen: Seen) -> bool:
+        """Whether the last look has it."""
+        return any(self.of(layer) is not None for snapshots in seen.values() for layer in snapshots[-1].layers)
+
+
+GRADIENT = Quantity(
+    "gradients",
+    "Gradient norm of the weights",
+    "A gradient that vanishes on its way down is small on the left; one that vanishes everywhere is a low line.",
+    lambda layer: layer.gradient,
+    log_y=True,
+)
+RESPONSE = Quantity(
+    "responses",
+    "Standard deviation of the responses",
+    "After the layer's norm, before ReLU and addition (He et al. 2015, Fig. 7).",
+    lambda layer: layer.response,
+    log_y=False,
+)
+UPDATE = Quantity(
+    "updates",
+    "Update over weight",
+    "The L2 norm of what one update changes over that of the weight: about 0.001 is usual, 0 learns nothing.",
+    lambda layer: layer.update,
+    log_y=True,
+)
+QUANTITIES = (GRADIENT, RESPONSE, UPDATE)
+
+
+def to_json(seen: Seen) -> str:
+    """{"resdet": version, "nets": {name: [{"step", "loss", "layers": [{"name", "gradient", ...}]}]}}"""
+    nets = {name: [asdict(snapshot) for snapshot in snapshots] for name, snapshots in seen.items()}
+    return json.dumps({"resdet": resdet.__version__, "nets": nets}, indent=1, ensure_ascii=False) + "\n"
+
+
+def to_page(seen: Seen) -> str:
+    """The page: each quantity by layer at the first and the last look, and over the steps."""
+    steps = sorted({snapshot.step for snapshots in seen.values() for snapshot in snapshots})
+    looks = (
+        f"{len(steps)} looks, updates {steps[0]} to {steps[-1]}" if len(steps) > 1 else f"one look, update {steps[0]}"
+    )
+    sections = [
+        Section(quantity.anchor, quantity.title, _plots(seen, quantity), quantity.lead)
+        for quantity in QUANTITIES
+        if quantity.seen_in(seen)
+    ]
+    rows = summary_rows(seen)
+    summary = table(list(rows[0]), [list(row.values()) for row in rows])
+    sections = [Section("summary", "Summary", summary, "At the last look; first and last are layers."), *sections]
+    sections.append(Section("layers", "All layers", Markup("").join(_layers(*net) for net in seen.items())))
+    return render_page(Page("Signals inside nets", sections, kicker="resdet probe", facts=[f"{len(seen)} nets", looks]))
+
+
+def _plots(seen: Seen, quantity: Quantity) -> Markup:
+    title, of, log_y = quantity.title, quantity.of, quantity.log_y
+    first = {name: snapshots[0] for name, snapshots in seen.items()}
+    last = {name: snapshots[-1] for name, snapshots in seen.items()}
+    parts = [_by_layer(first, f"{title} at update {_steps(first)}", of, log_y=log_y)]
+    if any(len(snapshots) > 1 for snapshots in seen.values()):
+        parts.append(_by_layer(last, f"{title} at update {_steps(last)}", of, log_y=log_y))
+    if quantity is RESPONSE:
+        lines = [Line(name, *_numbered(_largest_first(shot, of))) for name, shot in last.items()]
+        parts.append(line_plot(lines, title="The same, sorted", x_label="rank of the layer", log_y=log_y))
+    if any(len(snapshots) > 1 for snapshots in seen.values()):
+        over = [
+            Line(name, [float(shot.step) for shot in snapshots], [_median(shot, of) for shot in snapshots], points=True)
+            for name, snapshots in seen.items()
+        ]
+        parts.append(line_plot(over, title="Median of the layers", x_label="update", log_y=log_y))
+    return columns(*parts)
+
+
+def _by_layer(
+    shots: Mapping[str, Snapshot], title: str, of: Callable[[LayerSignal], float | None], *, log_y: bool
+) -> Markup:
+    lines = [Line(name, *_numbered([of(layer) for layer in shot.layers])) for name, shot in shots.items()]
+    return line_plot(lines, title=title, x_label="layer", log_y=log_y)
+
+
+def _numbered(values: Sequence[float | None]) -> tuple[list[float], list[float | None]]:
+    return [float(number) for number in range(1, len(values) + 1)], list(values)
+
+
+def _largest_first(shot: Snapshot, of: Callable[[LayerSignal], float | None]) -> list[float | None]:
+    return [*sorted((value for layer in shot.layers if (value := of(layer)) is not None), reverse=True)]
+
+
+def _median(shot: Snapshot, of: Callable[[LayerSignal], float | None]) -> float | None:
+    values = _largest_first(shot, of)
+    return values[len(values) // 2] if values else None
+
+
+def _steps(shots: Mapping[str, Snapshot]) -> str:
+    return ", ".join(map(str, sorted({shot.step for shot in shots.values()})))
+
+
+def _layers(name: str, snapshots: Sequence[Snapshot]) -> Markup:
+    rows = [[layer.name, *map(short, (layer.gradient, layer.response, layer.update))] for layer in snapshots[-1].layers]
+    return details(f"{name}, update {snapshots[-1].step}", table(["layer", "gradient", "response", "update"], rows))
+
+
+def short(value: float | None) -> str:
+    """Two digits after the first, in powers of ten where small or large; a dash where there is no number."""
+    if value is None:
+        return "\N{EN DASH}"
+    return f"{value:.3g}" if 0.01 <= abs(value) < 1000 or value == 0 else f"{value:.1e}"
+
+
+def summary_rows(seen: Seen) -> list[dict[str, str]]:
+    """One row a net, from its last look."""
+    rows = []
+    for name, snapshots in seen.items():
+        shot = snapshots[-1]
+        rows.append(
+            {
+                "net": name,
+                "update": str(shot.step),
+                "loss": short(shot.loss),
+                "layers": str(len(shot.layers)),
+                "gradient first": short(shot.layers[0].gradient),
+                "gradient last": short(shot.layers[-1].gradient),
+                "median response": short(_median(shot, RESPONSE.of)),
+                "median update": short(_median(shot, UPDATE.of)),
+            }
+        )
+    return rows
+
+
+def draw_figure(seen: Seen, path: Path) -> None:
+    """The quantities by layer at the last look, side by side, as a PNG."""
+    from matplotlib.figure import Figure  # the object interface: no display, no global state
+
+    shown = [quantity for quantity in QUANTITIES if quantity.seen_in(seen)]
+    figure = Figure(figsize=(5 * len(shown), 3.6), layout="constrained")
+    for axes, quantity in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
+        for name, snapshots in seen.items():
+            numbers, values = _numbered([quantity.of(layer) for layer in snapshots[-1].layers])
+            axes.plot(numbers, [math.nan if value is None else value for value in values], label=name, linewidth=1.4)
+        axes.set(title=quantity.title, xlabel="layer", yscale="log" if quantity.log_y else "linear")
+        axes.grid(alpha=0.3)
+    figure.axes[0].legend(fontsize=8)
+    try:
+        figure.savefig(path, dpi=90)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: the figure cannot be written ({error}); give a name that ends in .png") from None

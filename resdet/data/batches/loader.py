@@ -1,0 +1,301 @@
+"""From the configuration to batches: which files a split means, and the worker processes that read them."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Float32, Int64, UInt8
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from resdet.config import Config, DataConfig
+from resdet.data.batches.collate import ImageInfo, LoadedBatch, Sample, collate, ground_truth_slots, padded_shape
+from resdet.data.batches.samplers import BatchOrder, evaluation_order, rank_slice, sample_seed
+from resdet.data.images.decode import ImageError, read_image, resize, resized_size
+from resdet.data.images.masks import box_frame_masks
+from resdet.data.images.transforms import Augmentation
+from resdet.data.sets.coco import CocoDataset, read_coco
+from resdet.data.sets.shapes import shapes_folder
+from resdet.data.sets.voc import KNOWN_SETS as VOC_SETS
+from resdet.data.sets.voc import annotation_file, known_split
+from resdet.errors import UserError, did_you_mean
+
+KNOWN_SETS = {  # name -> split -> (annotation file, images folder), below data.root
+    "coco2017": {
+        "train": ("coco/annotations/instances_train2017.json", "coco/train2017"),
+        "val": ("coco/annotations/instances_val2017.json", "coco/val2017"),
+    },
+    "coco2014": {
+        "train": ("coco/annotations/instances_train2014.json", "coco/train2014"),
+        "val": ("coco/annotations/instances_val2014.json", "coco/val2014"),
+    },
+}
+WORKER_TIMEOUT = 300  # seconds without a batch after which a worker counts as stuck
+
+
+def open_split(data: DataConfig, split: str) -> CocoDataset:
+    """The checked annotations of `split`, "train" or "val"; the generated data set is made at first use."""
+    annotations, images = _split_files(data, split)
+    tolerated = data.max_bad_fraction if data.on_bad_image == "skip" else 0.0
+    return read_coco(annotations, images, require_objects=split == "train", max_missing_fraction=tolerated)
+
+
+def _split_files(data: DataConfig, split: str) -> tuple[Path, Path]:
+    chosen = {"train": data.train, "val": data.val}[split]
+    if chosen.annotations and chosen.images:
+        return annotation_file(Path(chosen.annotations), Path(chosen.images)), Path(chosen.images)
+    if chosen.annotations or chosen.images:
+        absent = "images" if chosen.annotations else "annotations"
+        raise UserError(f"data.{split}.{absent} is not given; data.{split}.annotations and .images go together")
+    if chosen.name == "shapes":
+        folder = shapes_folder(**asdict(data.shapes))
+        return folder / "annotations" / f"instances_{split}.json", folder / split
+    if chosen.name in VOC_SETS:
+        return known_split(Path(data.root) / "VOCdevkit", chosen.name, split)
+    if chosen.name not in KNOWN_SETS:
+        known = ("shapes", *KNOWN_SETS, *VOC_SETS)
+        raise UserError(f"data.{split}.name={chosen.name} is no known data set{did_you_mean(chosen.name, known)}")
+    annotations, images = (Path(data.root) / part for part in KNOWN_SETS[chosen.name][split])
+    for path in (annotations, images):
+        if not path.exists():
+            raise UserError(
+                f"{path} of data.{split}.name={chosen.name} is missing; "
+                "put the files where datasets/README.md says, or set data.root"
+            )
+    return annotations, images
+
+
+def subset(dataset: CocoDataset, count: int) -> CocoDataset:
+    """The first `count` images that have objects, to see whether a model can learn them by heart."""
+    found = np.flatnonzero(dataset.objects_per_image() > 0)[:count]
+    if not len(found):
+        raise UserError(f"{dataset.annotations}: no image has an object; there is nothing to overfit to")
+    return dataset.take(found)
+
+
+def training_batches(
+    dataset: CocoDataset, config: Config, *, start_step: int, rank: int, world_size: int
+) -> Iterator[LoadedBatch]:
+    """This process' share of every global batch from `start_step` on, without end.
+
+    The batch at a step is a pure function of (train.seed, step), whatever the number of workers; its padded shape
+    is that of the global batch. Raises UserError for an image that cannot be read, under data.on_bad_image.
+    """
+    size = config.train.batch_size
+    if size % world_size:
+        raise UserError(f"train.batch_size={size} cannot be shared by {world_size} processes; make it a multiple")
+    augment = config.data.augment
+    random = augment.flip > 0 or augment.photometric > 0
+    reader = _Reader(
+        dataset,
+        config,
+        short_sides=augment.short_side,
+        augmentation=Augmentation(flip=augment.flip, photometric=augment.photometric) if random else None,
+        mask_resolution=config.data.mask_resolution if config.model.mask_head else None,
+    )
+    portrait = (dataset.heights > dataset.widths).astype(np.int64)
+    order = BatchOrder(portrait, size, config.train.seed)
+    keys = _TrainingKeys(reader, order, start_step, rank, world_size)
+    return _checked(_batches(reader, keys, config), dataset, config)
+
+
+def evaluation_batches(dataset: CocoDataset, config: Config, *, rank: int, world_size: int) -> Iterable[LoadedBatch]:
+    """This process' share of the images, each image once over all processes; may be iterated again and again."""
+    reader = _Reader(dataset, config, short_sides=[config.data.augment.test_short_side])
+    order = evaluation_order(dataset.heights, dataset.widths, config.eval.batch_size)
+    keys = [reader.key(batch, batch, epoch=0) for batch in order[rank::world_size]]
+    return _Evaluation(dataset, _batches(reader, keys, config), config)
+
+
+@dataclass(frozen=True)
+class _Evaluation:
+    dataset: CocoDataset
+    batches: DataLoader[LoadedBatch | UserError]
+    config: Config
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[LoadedBatch]:
+        return _checked(self.batches, self.dataset, self.config)
+
+
+@dataclass(frozen=True)
+class _Key:
+    """All that a worker needs to know of a batch."""
+
+    indices: tuple[int, ...]
+    epoch: int
+    shape: tuple[int, int]
+    slots: int
+
+
+@dataclass(frozen=True)
+class _TrainingKeys(Sampler[_Key]):
+    reader: _Reader
+    order: BatchOrder
+    start_step: int
+    rank: int
+    world_size: int
+
+    def __iter__(self) -> Iterator[_Key]:
+        for epoch, batch in self.order.from_step(self.start_step):
+            yield self.reader.key(rank_slice(batch, self.rank, self.world_size), batch, epoch=epoch)
+
+
+class _Reader(Dataset[LoadedBatch | UserError]):
+    """Builds whole batches, in a worker process or in ours.
+
+    A UserError is returned, for one raised in a worker would come back wrapped in a traceback.
+    """
+
+    def __init__(
+        self,
+        dataset: CocoDataset,
+        config: Config,
+        *,
+        short_sides: Sequence[int],
+        augmentation: Augmentation | None = None,
+        mask_resolution: int | None = None,
+    ) -> None:
+        self.dataset, self.short_sides = dataset, short_sides
+        self.augmentation, self.mask_resolution = augmentation, mask_resolution
+        self.data, self.seed = config.data, config.train.seed
+
+    def key(self, share: Int64[np.ndarray, " n"], batch: Int64[np.ndarray, " m"], *, epoch: int) -> _Key:
+        """The `share` of a global batch, padded to what the whole `batch` needs."""
+        sizes = [self._size(index, sample_seed(self.seed, epoch, index)) for index in batch.tolist()]
+        objects = np.diff(self.dataset.offsets)[batch].max()
+        return _Key(tuple(share.tolist()), epoch, padded_shape(sizes), ground_truth_slots(int(objects)))
+
+    def __getitem__(self, key: _Key) -> LoadedBatch | UserError:
+        try:
+            samples = [self._sample(index, sample_seed(self.seed, key.epoch, index)) for index in key.indices]
+        except UserError as error:
+            return error
+        return collate(samples, shape=key.shape, slots=key.slots)
+
+    def _size(self, index: int, seed: int) -> tuple[int, int]:
+        """The (height, width) after the resize; a sample's seed draws its short side."""
+        short_side = self.short_sides[seed % len(self.short_sides)]
+        height, width = int(self.dataset.heights[index]), int(self.dataset.widths[index])
+        return resized_size(height, width, short_side, self.data.augment.max_side)
+
+    def _sample(self, index: int, seed: int) -> Sample:
+        dataset = self.dataset
+        size = self._size(index, seed)
+        info = self._info(index, size)
+        try:
+            original = read_image(dataset.path(index), info.height, info.width, sixteen_bit=self.data.sixteen_bit)
+        except ImageError as error:
+            if self.data.on_bad_image == "skip":
+                return _blank(size, info, seed, str(error), self.mask_resolution)
+            raise
+        rows = np.arange(dataset.offsets[index], dataset.offsets[index + 1])
+        image = resize(original, size)
+        boxes = dataset.boxes[rows] * np.array([info.scale_x, info.scale_y] * 2, np.float32)
+        corners = np.array([[0, 0], size[::-1]], np.float32)
+        if self.augmentation:
+            changed = self.augmentation(image, boxes, seed=seed)
+            image, boxes, corners, rows = changed.image, changed.boxes, changed.corners, rows[changed.kept]
+        masks = self._masks(index, rows, boxes, corners) if self.mask_resolution else None
+        return Sample(image, boxes, dataset.labels[rows], dataset.crowd[rows], seed, info, masks)
+
+    def _masks(
+        self,
+        index: int,
+        rows: Int64[np.ndarray, " n"],
+        boxes: Float32[np.ndarray, "n 4"],
+        corners: Float32[np.ndarray, "2 2"],
+    ) -> UInt8[np.ndarray, "n B B"]:
+        """The objects' masks in the frames of their boxes, drawn once and from the original; crowd regions have none.
+
+        `boxes` and the image's `corners` are where resize and augmentation left them.
+        """
+        assert self.mask_resolution is not None
+        height, width = int(self.dataset.heights[index]), int(self.dataset.widths[index])
+        origin, extent = np.tile(corners[0], 2), np.tile(corners[1] - corners[0], 2)  # x falls where it is mirrored
+        masks = np.zeros((len(rows), self.mask_resolution, self.mask_resolution), np.uint8)
+        single = ~self.dataset.crowd[rows]
+        masks[single] = box_frame_masks(
+            self.dataset.segmentations,
+            rows[single],
+            ((boxes - origin) / extent * [width, height, width, height])[single],
+            height=height,
+            width=width,
+            resolution=self.mask_resolution,
+        )
+        return masks
+
+    def _info(self, index: int, size: tuple[int, int]) -> ImageInfo:
+        height, width = int(self.dataset.heights[index]), int(self.dataset.widths[index])
+        return ImageInfo(
+            image_id=int(self.dataset.image_ids[index]),
+            file_name=self.dataset.file_names[index],
+            height=height,
+            width=width,
+            scale_y=size[0] / height,
+            scale_x=size[1] / width,
+        )
+
+
+def _blank(size: tuple[int, int], info: ImageInfo, seed: int, problem: str, mask_resolution: int | None) -> Sample:
+    """Stands for an image that cannot be read: black, under one crowd region that leaves every candidate out of
+    the losses. The other samples and their order stay what they are."""
+    reach = 16 * max(size)  # candidates may extend over the image's border
+    return Sample(
+        image=np.zeros((*size, 3), np.uint8),
+        boxes=np.array([[-reach, -reach, reach, reach]], np.float32),
+        labels=np.zeros(1, np.int64),
+        crowd=np.ones(1, bool),
+        seed=seed,
+        info=info,
+        masks=None if mask_resolution is None else np.zeros((1, mask_resolution, mask_resolution), np.uint8),
+        problem=problem,
+    )
+
+
+def _batches(reader: _Reader, keys: Iterable[_Key], config: Config) -> DataLoader[LoadedBatch | UserError]:
+    workers = config.data.workers
+    return DataLoader(
+        reader,
+        batch_size=None,  # the reader makes whole batches
+        sampler=keys,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        timeout=WORKER_TIMEOUT if workers else 0,
+        worker_init_fn=_start_worker,
+        pin_memory=config.train.device != "cpu" and torch.cuda.is_available(),
+    )
+
+
+def _start_worker(_: int) -> None:
+    cv2.setNumThreads(0)  # the worker is one process on one core
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches workers too; what it means the trainer decides
+
+
+def _checked(batches: Iterable[LoadedBatch | UserError], dataset: CocoDataset, config: Config) -> Iterator[LoadedBatch]:
+    """Raises what the readers returned, and stops where more images are bad than data.max_bad_fraction allows."""
+    bad: set[str] = set()
+    allowed = config.data.max_bad_fraction * len(dataset)
+    try:
+        for batch in batches:
+            if isinstance(batch, UserError):
+                raise batch
+            bad.update(batch.skipped)
+            if len(bad) > allowed:
+                raise UserError(
+                    f"{len(bad)} of {len(dataset)} images cannot be read, more than "
+                    f"data.max_bad_fraction={config.data.max_bad_fraction:g}; the last: {batch.skipped[-1]}"
+                )
+            yield batch
+    except RuntimeError as error:
+        if "DataLoader" not in str(error):  # torch's only sign of a worker that died or hangs
+            raise
+        reason = " ".join(str(error).split())
+        raise UserError(f"{reason}; give more memory or shared memory (/dev/shm), or set data.workers=0") from error

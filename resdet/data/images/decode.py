@@ -1,0 +1,231 @@
+"""Image files decoded to RGB: the header is judged before a single pixel is decoded."""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import stat
+import struct
+import warnings
+from pathlib import Path
+
+import cv2
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from resdet.coco.image_files import MAX_PIXELS, MAX_SIDE
+from resdet.errors import UserError
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
+MAX_FILE_BYTES = 2**30
+ALPHA_BACKGROUND = (255, 255, 255)  # what shows through transparent pixels, as on a white page
+
+# What fails to decode is reported by us, with its name.
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
+
+class ImageError(UserError):
+    """An image file that cannot be used."""
+
+
+def read_image(
+    path: Path, height: int | None = None, width: int | None = None, *, sixteen_bit: str = "error"
+) -> UInt8[np.ndarray, "H W 3"]:
+    """The image as RGB, turned upright as its EXIF orientation asks.
+
+    `height`, `width`: the size that the annotations speak of, if there are any. It decides whether the orientation
+    applies, for tools disagree on it; a file that has that size in neither way is refused.
+    `sixteen_bit`: "error", or "scale" to map 0 .. 65535 linearly to 0 .. 255. Grey becomes three equal channels,
+    alpha is laid over ALPHA_BACKGROUND, CMYK is converted as Pillow does.
+    Raises ImageError naming the file and the remedy; what claims too many pixels is refused before decoding.
+    """
+    data = _read(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow warns of odd metadata and of sizes that are judged here
+        header = _open(path, data)
+        orientation = _orientation(path, header, height, width)
+        deep = _is_deep(header, data)
+        if deep and sixteen_bit != "scale":
+            raise ImageError(
+                f"{path}: has more than 8 bits a channel; convert it to 8 bits, or set data.sixteen_bit=scale "
+                "to map 0..65535 to 0..255"
+            )
+        if deep:
+            image = _decode_deep(path, data)
+        elif _is_plain(header):
+            image = _decode(path, data, cv2.IMREAD_COLOR_RGB)
+        else:
+            image = _decode_rare(path, header)
+    return _upright(image, orientation)
+
+
+def resized_size(height: int, width: int, short_side: int, max_side: int) -> tuple[int, int]:
+    """The size with the wanted short side, unless the long side would exceed `max_side` (Detectron's rule)."""
+    scale = min(short_side / min(height, width), max_side / max(height, width))
+    return max(1, math.floor(height * scale + 0.5)), max(1, math.floor(width * scale + 0.5))
+
+
+def resize(image: UInt8[np.ndarray, "H W 3"], size: tuple[int, int]) -> UInt8[np.ndarray, "h w 3"]:
+    """Bilinear when growing; area averages when shrinking, which do not alias."""
+    height, width = size
+    if image.shape[:2] == size:
+        return image
+    shrinks = height * width < image.shape[0] * image.shape[1]
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a named pipe must not hang the reader
+        with open(descriptor, "rb") as file:
+            info = os.fstat(descriptor)
+            if not stat.S_ISREG(info.st_mode):
+                raise ImageError(f"{path}: is no regular file; give an image file")
+            if info.st_size > MAX_FILE_BYTES:
+                raise ImageError(f"{path}: {info.st_size} bytes are too many for an image; downscale it")
+            data = file.read()
+    except OSError as error:
+        raise ImageError(f"{path}: cannot be read ({error.strerror}); restore the file or its permissions") from None
+    except ValueError as error:
+        raise ImageError(f"{str(path)!r}: no valid file name ({error})") from None
+    if not data:
+        raise ImageError(f"{path}: the file is empty; download or export it again")
+    return data
+
+
+def _open(path: Path, data: bytes) -> Image.Image:
+    """Parses the header only."""
+    try:
+        header = Image.open(io.BytesIO(data), formats=FORMATS)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise ImageError(f"{path}: claims more than {MAX_PIXELS} pixels; refused before decoding") from None
+    except _PILLOW_ERRORS:
+        raise ImageError(f"{path}: {_not_an_image(data)}; download or convert it again") from None
+    width, height = header.size
+    if not (1 <= width <= MAX_SIDE and 1 <= height <= MAX_SIDE and width * height <= MAX_PIXELS):
+        raise ImageError(
+            f"{path}: claims {width} x {height} pixels, more than {MAX_SIDE} a side or {MAX_PIXELS} in all; "
+            "refused before decoding, downscale it"
+        )
+    return header
+
+
+# What Pillow raises for broken files, beside OSError.
+_PILLOW_ERRORS = (
+    OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, OverflowError, EOFError, ZeroDivisionError,
+    AttributeError, RuntimeError, AssertionError, MemoryError, struct.error,
+)  # fmt: skip
+
+
+def _not_an_image(data: bytes) -> str:
+    start = data[:256].lstrip().lower()
+    if start.startswith((b"<!doctype", b"<html", b"<head", b"<?xml", b"<svg")):
+        return "is a web page or XML, not an image"
+    return f"is not a readable {', '.join(FORMATS[:-1])} or {FORMATS[-1]} image"
+
+
+def _orientation(path: Path, header: Image.Image, height: int | None, width: int | None) -> int:
+    """EXIF's number, 1 .. 8, or 1 where the annotations speak of the image as it is stored."""
+    stored = (header.height, header.width)
+    annotated = stored if height is None or width is None else (height, width)
+    mismatch = ImageError(
+        f"{path}: is {stored[0]} high and {stored[1]} wide, but the annotation file says height {height}, "
+        f"width {width}; correct the annotation file or restore the image"
+    )
+    if annotated not in (stored, stored[::-1]):
+        raise mismatch  # before the metadata is read: for some PNGs Pillow decodes all pixels to find it
+    try:
+        orientation = header.getexif().get(0x0112, 1)
+    except _PILLOW_ERRORS:
+        orientation = 1
+    if orientation not in range(1, 9):
+        orientation = 1
+    upright = stored[::-1] if orientation >= 5 else stored
+    if height is None or upright == annotated:
+        return orientation
+    if stored == annotated:
+        return 1
+    raise mismatch
+
+
+def _is_plain(header: Image.Image) -> bool:
+    """OpenCV and Pillow decode these to the same bits; OpenCV is about twice as fast."""
+    return (
+        header.format in ("JPEG", "PNG", "WEBP") and header.mode in ("RGB", "L") and "transparency" not in header.info
+    )
+
+
+def _is_deep(header: Image.Image, data: bytes) -> bool:
+    """Pillow shows 48-bit RGB as plain RGB: look at the file's own bit depth too."""
+    if header.mode.startswith(("I", "F")):
+        return True
+    if header.format == "PNG":
+        return data[24] == 16
+    bits = header.tag_v2.get(258, (8,)) if header.format == "TIFF" else (8,)  # pyright: ignore[reportAttributeAccessIssue]
+    return max(bits if isinstance(bits, tuple) else (bits,)) > 8
+
+
+def _decode(path: Path, data: bytes, mode: int) -> np.ndarray:
+    try:
+        _check_chunks(data)
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), mode | cv2.IMREAD_IGNORE_ORIENTATION)
+    except (cv2.error, EOFError):
+        image = None
+    if image is None:
+        raise ImageError(f"{path}: is truncated or damaged; download or export it again")
+    return image
+
+
+def _check_chunks(data: bytes) -> None:
+    """Raises EOFError for a PNG with a chunk that claims more than the file holds.
+
+    OpenCV believes the length, clears up to two gigabytes for it and only then finds that the file ends.
+    """
+    if not data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return
+    position, kind = 8, b""
+    while kind != b"IEND":
+        length, kind = struct.unpack_from(">I4s", data.ljust(position + 8, b"\0"), position)
+        position += 12 + length  # length, kind, content, checksum
+        if position > len(data):
+            raise EOFError("a chunk ends behind the end of the file")
+
+
+def _decode_deep(path: Path, data: bytes) -> UInt8[np.ndarray, "H W 3"]:
+    image = _decode(path, data, cv2.IMREAD_UNCHANGED)
+    if image.dtype != np.uint16 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (3, 4)):
+        raise ImageError(f"{path}: pixels of type {image.dtype} have no stated range; convert it to 8 bits")
+    small = np.rint(image / 257.0).astype(np.uint8)
+    if small.ndim == 2:
+        return np.repeat(small[:, :, None], 3, axis=2)
+    if small.shape[2] == 4:
+        return _over_background(cv2.cvtColor(small, cv2.COLOR_BGRA2RGBA))
+    return np.ascontiguousarray(small[:, :, ::-1])
+
+
+def _decode_rare(path: Path, image: Image.Image) -> UInt8[np.ndarray, "H W 3"]:
+    """Palettes, alpha, CMYK, one bit: through Pillow, whose conversions are the reference."""
+    try:
+        if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+            return _over_background(np.asarray(image.convert("RGBA")))
+        return np.array(image.convert("RGB"))
+    except _PILLOW_ERRORS:
+        raise ImageError(f"{path}: is truncated or damaged; download or export it again") from None
+
+
+def _over_background(rgba: UInt8[np.ndarray, "H W 4"]) -> UInt8[np.ndarray, "H W 3"]:
+    alpha = rgba[:, :, 3:].astype(np.float32) / 255
+    mixed = rgba[:, :, :3] * alpha + np.array(ALPHA_BACKGROUND, np.float32) * (1 - alpha)
+    return np.rint(mixed).astype(np.uint8)
+
+
+def _upright(image: UInt8[np.ndarray, "H W 3"], orientation: int) -> UInt8[np.ndarray, "h w 3"]:
+    if orientation >= 5:
+        image = image.transpose(1, 0, 2)  # 5 mirrors at the main diagonal; the flips below make 6, 7, 8 of it
+    if orientation in (2, 3, 6, 7):
+        image = image[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        image = image[::-1]
+    return np.ascontiguousarray(image)

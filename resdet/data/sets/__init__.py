@@ -1,0 +1,1 @@
+"""Data sets: files in a known layout, and generated ones."""

@@ -1,0 +1,1 @@
+"""What the figures hide: matches, curves, kinds of errors, uncertainty."""

@@ -1,0 +1,271 @@
+"""What a detector gets wrong, and what each kind of error costs (TIDE, Bolya et al. 2020, arXiv:2008.08115).
+
+Matching is COCO's at IoU 0.5. Of every detection left over that is not ignored, in this order:
+
+    localisation     overlaps an object of its class by 0.1 up to 0.5
+    classification   overlaps an object of another class by 0.5 or more
+    duplicate        overlaps an object of its class by 0.5 or more, which a better detection has taken
+    background       overlaps no object by 0.1
+    both             everything else: an object of another class, by 0.1 up to 0.5
+
+    missed           an object without a detection that no classification or localisation error points at
+
+Crowd regions are no objects here, and detections on them no errors. What mending one kind alone would give:
+
+    classification, localisation   the detection becomes right, with its score: its class, or its box, that of the
+                                   object it points at. Of several, of either kind, about one object the best alone
+                                   can be mended, and none if the object is found already; the others go
+    duplicate, background, both    the detections go
+    missed                         the objects go; a class without any left has AP 1 if it has no detections either
+
+Where every class has objects and none is crowd, counts and costs are those of the paper's program, tidecv 1.0.1,
+but for the rounding of its 101 recalls; here they are COCO's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float64, Int64
+
+from resdet.evaluation.analysis.curves import precision_at_recalls
+from resdet.evaluation.analysis.matches import NONE, Matches, Pairs, greedy
+from resdet.evaluation.backends import Problem
+
+ERROR_TYPES = ("classification", "localisation", "both", "duplicate", "background", "missed")
+CLASSIFICATION, LOCALISATION, BOTH, DUPLICATE, BACKGROUND, MISSED = range(6)
+NO_ERROR = -1
+FOREGROUND_IOU, BACKGROUND_IOU = 0.5, 0.1
+
+
+@dataclass(frozen=True)
+class ErrorBreakdown:
+    """Counts of each error type at any score, and the AP50 that each costs: AP50 with it mended less AP50 as it is.
+
+    `cost` also has "false positives" (every wrong detection gone) and "false negatives" (every object without a right
+    detection gone). None where there is no object to find. `by_class` counts by the class of the detection, and
+    missed ones by that of the object.
+    """
+
+    ap50: float | None
+    counts: dict[str, int]
+    cost: dict[str, float | None]
+    by_class: Int64[np.ndarray, "6 K"]
+
+
+@dataclass(frozen=True)
+class ConfusionMatrix:
+    """How often an object of one class (row) was found as another (column), of detections from a score on.
+
+    The last row holds detections that found no object, the last column objects that nothing found.
+    """
+
+    counts: Int64[np.ndarray, "K1 K1"]
+    score_threshold: float
+    iou: float
+
+
+@dataclass(frozen=True)
+class ImageErrors:
+    """Counts in each of I images: objects missed, wrong detections and right ones, from a score on."""
+
+    image_ids: Int64[np.ndarray, " I"]
+    missed: Int64[np.ndarray, " I"]
+    false: Int64[np.ndarray, " I"]
+    found: Int64[np.ndarray, " I"]
+
+
+@dataclass(frozen=True)
+class WorstImage:
+    """What to draw of one image: places of objects in the ground truth's arrays, of detections in the results'."""
+
+    image_id: int
+    missed: Int64[np.ndarray, " m"]
+    false: Int64[np.ndarray, " f"]
+    false_types: tuple[str, ...]
+    found: Int64[np.ndarray, " t"]
+
+
+@dataclass(frozen=True)
+class Findings:
+    """At IoU 0.5: what each of D detections and G objects is."""
+
+    error: Int64[np.ndarray, " D"]  # a position in ERROR_TYPES, or NO_ERROR (right or ignored)
+    points_at: Int64[np.ndarray, " D"]  # the object that a classification or localisation error is about, or NONE
+    right: Bool[np.ndarray, " D"]
+    taken: Int64[np.ndarray, " D"]  # the object of a right detection, or NONE
+    to_find: Bool[np.ndarray, " G"]
+    found: Bool[np.ndarray, " G"]
+    missed: Bool[np.ndarray, " G"]
+
+
+def find_errors(problem: Problem, pairs: Pairs, matches: Matches) -> Findings:
+    """Names the error of each detection, from pairs that hold every one of IoU 0.1 or more."""
+    count, objects = len(problem.detections), len(problem.truth)
+    right = matches.right[:, 0, 0]
+    wrong = ~right & ~matches.ignored[:, 0, 0]
+    pairs = pairs.where(wrong[pairs.detection] & ~problem.crowd[pairs.truth])
+    same = problem.detections.category[pairs.detection] == problem.truth.category[pairs.truth]
+    own, own_iou = _best(pairs.where(same), count)
+    other, other_iou = _best(pairs.where(~same), count)
+    conditions = (
+        (own_iou >= BACKGROUND_IOU) & (own_iou < FOREGROUND_IOU),
+        other_iou >= FOREGROUND_IOU,
+        own_iou >= FOREGROUND_IOU,
+        np.maximum(own_iou, other_iou) < BACKGROUND_IOU,
+    )
+    kind = np.select(conditions, (LOCALISATION, CLASSIFICATION, DUPLICATE, BACKGROUND), default=BOTH)
+    error = np.where(wrong, kind, NO_ERROR)
+    points_at = np.where(error == LOCALISATION, own, np.where(error == CLASSIFICATION, other, NONE))
+    taken = np.where(right, matches.truth[:, 0, 0], NONE).astype(np.int64)
+    found, covered = np.zeros(objects, dtype=bool), np.zeros(objects, dtype=bool)
+    found[taken[right]] = True
+    covered[points_at[points_at != NONE]] = True
+    to_find = ~problem.crowd
+    return Findings(error, points_at, right, taken, to_find, found, to_find & ~found & ~covered)
+
+
+def _best(pairs: Pairs, count: int) -> tuple[Int64[np.ndarray, " D"], Float64[np.ndarray, " D"]]:
+    """For each detection the object it overlaps most (NONE) and that overlap (0 where there is none)."""
+    order = np.lexsort((-pairs.truth, pairs.iou, pairs.detection))  # the last of a detection's is written
+    best, iou = np.full(count, NONE), np.zeros(count)
+    best[pairs.detection[order]] = pairs.truth[order]
+    iou[pairs.detection[order]] = pairs.iou[order]
+    return best, iou
+
+
+def error_breakdown(problem: Problem, findings: Findings) -> ErrorBreakdown:
+    """Counts, and the AP50 after each mending."""
+    kinds = problem.num_categories
+    by_class = np.zeros((len(ERROR_TYPES), kinds), dtype=np.int64)
+    wrong = findings.error != NO_ERROR
+    np.add.at(by_class, (findings.error[wrong], problem.detections.category[wrong] - 1), 1)
+    by_class[MISSED] = np.bincount(problem.truth.category[findings.missed] - 1, minlength=kinds)
+    mendings = {name: {code} for code, name in enumerate(ERROR_TYPES)}
+    ap50 = ap50_after(problem, findings, mended=())
+    after = {name: ap50_after(problem, findings, mended=codes) for name, codes in mendings.items()}
+    after["false positives"] = _ap50(problem, findings.right, findings.right, findings.to_find)
+    counted = findings.right | wrong
+    after["false negatives"] = _ap50(problem, counted, findings.right, findings.found, classes=findings.to_find)
+    return ErrorBreakdown(
+        ap50=ap50,
+        counts=dict(zip(ERROR_TYPES, by_class.sum(axis=1).tolist(), strict=True)),
+        cost={name: None if ap50 is None or value is None else value - ap50 for name, value in after.items()},
+        by_class=by_class,
+    )
+
+
+def ap50_after(problem: Problem, findings: Findings, *, mended: Collection[int]) -> float | None:
+    """The mean AP at IoU 0.5 with the error types `mended` together; None if there is no object to find."""
+    right, category = findings.right.copy(), problem.detections.category.copy()
+    winners = _best_pointers(problem, findings)
+    winners = winners[np.isin(findings.error[winners], list(mended))]
+    right[winners] = True
+    category[winners] = problem.truth.category[findings.points_at[winners]]
+    counted = right | ((findings.error != NO_ERROR) & ~np.isin(findings.error, list(mended)))
+    objects = findings.to_find & ~findings.missed if MISSED in mended else findings.to_find
+    return _ap50(problem, counted, right, objects, classes=findings.to_find, category=category)
+
+
+def _best_pointers(problem: Problem, findings: Findings) -> Int64[np.ndarray, " w"]:
+    """Of the classification and localisation errors about each object that nothing found, the best-scored."""
+    pointing = np.flatnonzero(findings.points_at != NONE)
+    pointing = pointing[~findings.found[findings.points_at[pointing]]]
+    pointing = pointing[np.argsort(-problem.scores[pointing], kind="stable")]
+    _, first = np.unique(findings.points_at[pointing], return_index=True)
+    return pointing[first]
+
+
+def _ap50(
+    problem: Problem,
+    counted: Bool[np.ndarray, " D"],
+    right: Bool[np.ndarray, " D"],
+    objects: Bool[np.ndarray, " G"],
+    *,
+    classes: Bool[np.ndarray, " G"] | None = None,
+    category: Int64[np.ndarray, " D"] | None = None,
+) -> float | None:
+    """Over the classes of the objects `classes`, that of `counted` detections against `objects`."""
+    category = problem.detections.category if category is None else category
+    classes = objects if classes is None else classes
+    rows = np.flatnonzero(counted)
+    ranked = rows[np.lexsort((-problem.scores[rows], category[rows]))]
+    kinds = np.arange(problem.num_categories + 2)
+    bounds = np.searchsorted(category[ranked], kinds)
+    positives = np.bincount(problem.truth.category[objects], minlength=len(kinds))
+    values = []
+    for k in np.unique(problem.truth.category[classes]).tolist():
+        own = ranked[bounds[k] : bounds[k + 1]]
+        if positives[k]:
+            curve = precision_at_recalls(right[own], np.ones(len(own), dtype=bool), int(positives[k]))
+            values.append(float(curve.mean()))
+        else:
+            values.append(0.0 if len(own) else 1.0)
+    return float(np.mean(values)) if values else None
+
+
+def confusion_matrix(
+    problem: Problem, pairs: Pairs, findings: Findings, matches: Matches, *, score_threshold: float
+) -> ConfusionMatrix:
+    """First COCO's matches; then, best score first, each detection left takes the free object it overlaps most."""
+    kinds = problem.num_categories
+    found, truth = problem.detections, problem.truth
+    confident = (problem.scores >= score_threshold) & ~matches.ignored[:, 0, 0]
+    taken = np.where(confident, findings.taken, NONE)
+    free = findings.to_find.copy()
+    free[taken[taken != NONE]] = False
+    left = confident & (taken == NONE)
+    ranked = np.argsort(-problem.scores, kind="stable")
+    priority = np.empty(len(ranked), dtype=np.int64)
+    priority[ranked] = np.arange(len(ranked))
+    mistaken = greedy(
+        pairs.where(left[pairs.detection] & free[pairs.truth]),
+        group=found.image,
+        priority=priority,
+        thresholds=np.array([FOREGROUND_IOU]),
+        ignored=np.zeros((len(truth), 1), dtype=bool),
+        shared=np.zeros(len(truth), dtype=bool),
+    )[:, 0, 0]
+    taken = np.where(left, mistaken, taken)
+    free[taken[taken != NONE]] = False
+    true_class = np.append(truth.category - 1, kinds)[taken]  # NONE picks the last
+    counts = np.zeros((kinds + 1, kinds + 1), dtype=np.int64)
+    np.add.at(counts, (true_class[confident], found.category[confident] - 1), 1)
+    counts[:kinds, kinds] = np.bincount(truth.category[free] - 1, minlength=kinds)
+    return ConfusionMatrix(counts, score_threshold, FOREGROUND_IOU)
+
+
+def image_errors(
+    problem: Problem, findings: Findings, image_ids: Int64[np.ndarray, " I"], *, score_threshold: float, worst: int
+) -> tuple[ImageErrors, tuple[WorstImage, ...]]:
+    """Counts by image, and the `worst` images: those with most missed and wrong, of equals the surer in its errors."""
+    confident = problem.scores >= score_threshold
+    false = (findings.error != NO_ERROR) & confident
+    right = findings.right & confident
+    missed = findings.to_find.copy()
+    missed[findings.taken[right]] = False
+    image, truth_image, size = problem.detections.image - 1, problem.truth.image - 1, len(image_ids)
+    counts = ImageErrors(
+        image_ids,
+        np.bincount(truth_image[missed], minlength=size),
+        np.bincount(image[false], minlength=size),
+        np.bincount(image[right], minlength=size),
+    )
+    sureness = np.bincount(image[false], weights=problem.scores[false], minlength=size)
+    errors = counts.missed + counts.false
+    order = np.lexsort((-sureness, -errors))[:worst]
+    ranking = []
+    for i in order[errors[order] > 0].tolist():
+        wrong_here, right_here = np.flatnonzero(false & (image == i)), np.flatnonzero(right & (image == i))
+        ranking.append(
+            WorstImage(
+                image_id=int(image_ids[i]),
+                missed=problem.truth.rows[missed & (truth_image == i)],
+                false=problem.detections.rows[wrong_here],
+                false_types=tuple(ERROR_TYPES[code] for code in findings.error[wrong_here].tolist()),
+                found=problem.detections.rows[right_here],
+            )
+        )
+    return counts, tuple(ranking)

@@ -1,0 +1,190 @@
+"""From a config to a detector, as one nested expression: this file and build_heads.py alone read a config here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from inspect import signature
+
+from torch import nn
+
+from resdet.config import ModelConfig
+from resdet.errors import UserError
+from resdet.models.backbones import BACKBONES, Backbone, build_backbone
+from resdet.models.backbones.resnet import ResNet
+from resdet.models.backbones.vgg import VGG
+from resdet.models.build.heads import build_box_heads, build_box_loss, build_roi_heads, norm_of
+from resdet.models.classifier import Classifier
+from resdet.models.necks import ConvLevels, FeaturePyramidNetwork, PathAggregationNetwork, SingleLevel, SubsampledLevel
+from resdet.models.rcnn import RCNN
+from resdet.models.rpn import RPN, AnchorGenerator, ProposalLimits, RPNHead
+from resdet.models.second_stage.box_head import BoxHead, C5BoxHead, TwoLayerBoxHead
+from resdet.ops.matching import Matcher
+from resdet.ops.sampling import BalancedSampler
+from resdet.weights import conflicts, load_backbone_weights
+
+STRIDES = (4, 8, 16, 32)  # of C2..C5, which the layouts are made for
+C4 = STRIDES.index(16)
+VGG_DROPOUT = 0.5  # of fc6 and fc7 (Simonyan & Zisserman 2014, section 3.1)
+
+
+def build_model(config: ModelConfig, num_classes: int) -> RCNN:
+    """The detector that a config describes, for `num_classes` kinds of object, with its backbone's weights loaded.
+
+    Raises UserError for parts that do not fit together and for weights that do not fit the model.
+    """
+    rpn = config.rpn
+    if rpn.background_iou > rpn.foreground_iou:
+        raise UserError(
+            f"model.rpn.background_iou={rpn.background_iou:g} must not be above model.rpn.foreground_iou="
+            f"{rpn.foreground_iou:g}: an anchor between them would be both"
+        )
+    layout = LAYOUTS[config.neck.name](config)
+    weights = _load_weights(layout, config)
+    return RCNN(
+        layout.backbone,
+        layout.neck,
+        RPN(
+            RPNHead(layout.neck.channels, len(layout.anchor_sizes[0]) * len(config.anchors.ratios), convs=rpn.convs),
+            AnchorGenerator(
+                layout.anchor_sizes, config.anchors.ratios, layout.neck.strides, rounded=config.anchors.rounded
+            ),
+            matcher=Matcher(rpn.foreground_iou, rpn.background_iou, low_quality=True),
+            sampler=BalancedSampler(rpn.batch_size_per_image, rpn.positive_fraction),
+            nms_iou=rpn.nms_iou,
+            box_loss=build_box_loss(rpn),
+            box_loss_weight=rpn.box_loss_weight,
+            cross_boundary=rpn.cross_boundary,
+        ),
+        build_roi_heads(config, layout.box_heads, layout.neck.channels, layout.pooled_strides, num_classes),
+        pixel_mean=weights.pixel_mean,
+        pixel_std=weights.pixel_std,
+        train_limits=ProposalLimits(rpn.pre_nms_train, rpn.proposals_train),
+        test_limits=ProposalLimits(rpn.pre_nms_test, rpn.proposals_test),
+        notes=weights.notes,
+    )
+
+
+def build_classifier(config: ModelConfig, num_classes: int) -> Classifier:
+    """The image classifier on the backbone that a config describes, from scratch.
+
+    Raises UserError for `model.backbone.weights`, which are for detectors.
+    """
+    if config.backbone.weights:
+        raise UserError(
+            f"model.backbone.weights={config.backbone.weights}: a classifier starts from scratch, or as a whole from "
+            "model.weights; leave it out"
+        )
+    backbone = _backbone(config)
+    return Classifier(
+        backbone,
+        num_classes,
+        pixel_mean=config.pixel_mean or backbone.pixel_mean,
+        pixel_std=config.pixel_std or backbone.pixel_std,
+    )
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What the feature layouts differ in: the maps that all regions share, and what runs on each region."""
+
+    backbone: Backbone
+    neck: FeaturePyramidNetwork | SingleLevel
+    pooled_strides: tuple[int, ...]  # of the maps that regions are pooled from: the first ones of the neck
+    anchor_sizes: list[list[float]]  # of each map of the neck
+    box_heads: tuple[BoxHead, ...]  # what runs on each region, in each stage of a cascade; none: the RPN alone
+    pretrained: tuple[nn.Module, ...]  # what `model.backbone.weights` fills
+
+
+def _pyramid(config: ModelConfig, network: type[FeaturePyramidNetwork]) -> Layout:
+    """P2..P6 or P7; regions are pooled from P2..P5 (Lin et al. 2017)."""
+    backbone = _backbone(config)
+    channels = config.neck.channels
+    extra = SubsampledLevel() if config.neck.extra_levels == "pool" else ConvLevels(channels)
+    neck = network(backbone.channels, backbone.strides, channels, extra=extra, norm=norm_of(config.neck.norm))
+    if len(config.anchors.sizes) != len(neck.strides):
+        raise UserError(
+            f"model.anchors.sizes={config.anchors.sizes} must give one size for each of the {len(neck.strides)} levels "
+            f"of {config.neck.name} (strides {', '.join(map(str, neck.strides))})"
+        )
+    sizes = [[size] for size in config.anchors.sizes]
+    return Layout(backbone, neck, backbone.strides, sizes, build_box_heads(config, channels), (backbone,))
+
+
+def _c4(config: ModelConfig) -> Layout:
+    """conv1..conv4 are shared; conv5 (of a VGG: fc6 and fc7 behind conv5_3) runs on each region (Ren et al. 2015)."""
+    backbone, box = _backbone(config), config.box_head
+    channels = backbone.channels
+    if box and box.name != "two_fc":
+        raise UserError(
+            f"model.box_head.name={box.name} does not go with model.neck.name=c4, whose box head is the last layers of "
+            "the backbone; leave it out"
+        )
+    heads: tuple[BoxHead, ...] = ()
+    if isinstance(backbone, ResNet) and backbone.strides == STRIDES:
+        conv5 = backbone.pop_c5(stride=1 if box and box.resolution < 14 else 2)
+        heads = (C5BoxHead(conv5, channels[-1]),) if box else ()
+    elif isinstance(backbone, VGG):
+        heads = (TwoLayerBoxHead(channels[C4], box.resolution, box.fc_dim, dropout=VGG_DROPOUT),) if box else ()
+    else:
+        raise UserError(
+            f"model.neck.name=c4 runs the last layers of the backbone on each region, which {config.backbone.name} "
+            "does not offer; take a resnet, resnext, plain or vgg net, or model.neck.name=fpn"
+        )
+    neck = SingleLevel(C4, channels=channels[C4], stride=STRIDES[C4])
+    return Layout(backbone, neck, neck.strides, [config.anchors.sizes], heads, (backbone, *heads))
+
+
+def _dc5(config: ModelConfig) -> Layout:
+    """conv5 is shared too, dilated so that it keeps the stride of 16 (Dai et al. 2017, "Deformable", section 3)."""
+    name = config.backbone.name
+    if name.startswith("timm/") or (name in BACKBONES and "dilated_c5" not in signature(BACKBONES[name]).parameters):
+        raise UserError(
+            f"model.neck.name=dc5 dilates the last stage of the backbone, which {name} does not offer; take a resnet, "
+            "resnext or plain net, or model.neck.name=fpn"
+        )
+    backbone = _backbone(config, dilated_c5=True)
+    neck = SingleLevel(-1, channels=backbone.channels[-1], stride=backbone.strides[-1])
+    heads = build_box_heads(config, neck.channels)
+    return Layout(backbone, neck, neck.strides, [config.anchors.sizes], heads, (backbone,))
+
+
+LAYOUTS: dict[str, Callable[[ModelConfig], Layout]] = {
+    "fpn": partial(_pyramid, network=FeaturePyramidNetwork),
+    "pafpn": partial(_pyramid, network=PathAggregationNetwork),
+    "c4": _c4,
+    "dc5": _dc5,
+}
+
+
+def _backbone(config: ModelConfig, *, dilated_c5: bool = False) -> Backbone:
+    backbone = config.backbone
+    return build_backbone(
+        backbone.name, norm=backbone.norm, frozen_stages=backbone.frozen_stages, dilated_c5=dilated_c5
+    )
+
+
+@dataclass(frozen=True)
+class LoadedWeights:
+    """How images have to be normalised for the backbone, and what was loaded into it (lines for a log)."""
+
+    pixel_mean: tuple[float, ...]
+    pixel_std: tuple[float, ...]
+    notes: tuple[str, ...]
+
+
+def _load_weights(layout: Layout, config: ModelConfig) -> LoadedWeights:
+    """Fills the layout's backbone. The mean and deviation of the config must be those that the weights declare."""
+    mean, std = config.pixel_mean, config.pixel_std
+    if config.backbone.weights is None:
+        ours = layout.backbone
+        return LoadedWeights(tuple(mean or ours.pixel_mean), tuple(std or ours.pixel_std), ())
+    trunk, *heads = layout.pretrained
+    report, contract = load_backbone_weights(trunk, config.backbone.weights, config.backbone.name, also=heads)
+    if differences := conflicts(contract, pixel_mean=mean, pixel_std=std):
+        raise UserError(
+            f"model.backbone.weights={config.backbone.weights}: {'; '.join(differences)}; leave model.pixel_mean and "
+            "model.pixel_std out, for they follow from the weights"
+        )
+    return LoadedWeights(contract.pixel_mean, contract.pixel_std, tuple(report.details().splitlines()))

@@ -1,0 +1,205 @@
+"""From a config to the second stage of a detector: heads of boxes and masks, and what they cost."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from torch import nn
+
+from resdet.config import BoxHeadConfig, CascadeConfig, ModelConfig, RPNConfig
+from resdet.errors import UserError
+from resdet.models.backbones.norms import NORMS
+from resdet.models.losses import (
+    BoxLoss,
+    ClassificationLoss,
+    RegionLoss,
+    ciou_box_loss,
+    giou_box_loss,
+    smooth_l1_box_loss,
+)
+from resdet.models.second_stage.box_head import BoxHead, BoxPredictor, C5BoxHead, FourConvBoxHead, TwoLayerBoxHead
+from resdet.models.second_stage.cascade import CascadeRoIHeads
+from resdet.models.second_stage.mask_head import MaskHead
+from resdet.models.second_stage.roi_heads import DetectionLimits, Pooling, RoIHeads, RoIPooler
+from resdet.ops.box_coder import BoxCoder
+from resdet.ops.matching import Matcher
+from resdet.ops.roi_align import roi_align
+from resdet.ops.roi_kernels import roi_pool
+from resdet.ops.sampling import BalancedSampler
+
+BOX_LOSSES: dict[str, BoxLoss] = {"giou": giou_box_loss, "ciou": ciou_box_loss}  # smooth_l1 has a parameter
+
+
+def build_roi_heads(
+    config: ModelConfig, box_heads: Sequence[BoxHead], channels: int, strides: Sequence[int], num_classes: int
+) -> RoIHeads | CascadeRoIHeads | None:
+    """The second stage on maps of some channels and strides; None where the config has no box head.
+
+    Raises UserError for parts that do not fit together.
+    """
+    box, cascade = config.box_head, config.cascade
+    if box is None:
+        if config.mask_head or cascade:
+            part = "mask_head" if config.mask_head else "cascade"
+            raise UserError(
+                f"model.{part} needs the box head that model.box_head=null leaves out; set model.{part}=null"
+            )
+        return None
+    _check_cascade(config)
+    first = _first_matcher(box, cascade)
+    pooler = RoIPooler(strides, _pooling(box))
+    sampler = BalancedSampler(box.batch_size_per_image, box.positive_fraction)
+    limits = DetectionLimits(box.score_threshold, box.nms_iou, box.detections)
+    region_loss = _region_loss(box, num_classes)
+    if cascade:
+        predictors = [BoxPredictor(head.out_channels, num_classes, class_agnostic=True) for head in box_heads]
+        return CascadeRoIHeads(
+            pooler,
+            box_heads,
+            predictors,
+            box_coders=[BoxCoder((dx, dy, dw, dh)) for dx, dy, dw, dh in cascade.delta_weights],
+            matchers=[first, *(Matcher(iou, iou) for iou in cascade.ious[1:])],
+            sampler=sampler,
+            limits=limits,
+            region_loss=region_loss,
+            mask_head=_mask_head(config, box_heads[0], channels, num_classes),
+            mask_pooler=_mask_pooler(config, strides),
+        )
+    return RoIHeads(
+        pooler,
+        box_heads[0],
+        BoxPredictor(
+            box_heads[0].out_channels * (2 if box.global_context else 1), num_classes, class_agnostic=box.class_agnostic
+        ),
+        matcher=first,
+        sampler=sampler,
+        limits=limits,
+        region_loss=region_loss,
+        global_context=box.global_context,
+        mask_head=_mask_head(config, box_heads[0], channels, num_classes),
+        mask_pooler=_mask_pooler(config, strides),
+    )
+
+
+def build_box_heads(config: ModelConfig, channels: int) -> tuple[BoxHead, ...]:
+    """The head of each stage of a cascade, one without a cascade, none without a box head."""
+    box = config.box_head
+    return () if box is None else tuple(_box_head(box, channels) for _ in range(stages_of(config)))
+
+
+def stages_of(config: ModelConfig) -> int:
+    return 1 if config.cascade is None else len(config.cascade.ious)
+
+
+def _first_matcher(box: BoxHeadConfig, cascade: CascadeConfig | None) -> Matcher:
+    """What a proposal shows to the (first) box head."""
+    iou = cascade.ious[0] if cascade else box.foreground_iou
+    if box.background_iou_low >= iou:
+        name = "model.cascade.ious[0]" if cascade else "model.box_head.foreground_iou"
+        raise UserError(
+            f"model.box_head.background_iou_low={box.background_iou_low:g} must be below {name}={iou:g}: nothing would "
+            "be background"
+        )
+    return Matcher(iou, iou, background_iou_low=box.background_iou_low)
+
+
+def _check_cascade(config: ModelConfig) -> None:
+    cascade, box = config.cascade, config.box_head
+    if cascade is None or box is None:
+        return
+    if config.neck.name == "c4":
+        raise UserError(
+            "model.cascade does not go with model.neck.name=c4, whose box head is the one conv5 of the backbone; take "
+            "model.neck.name=fpn"
+        )
+    if box.global_context:
+        raise UserError("model.cascade does not go with model.box_head.global_context=true; leave one of them out")
+    _check_stages(cascade)
+
+
+def _check_stages(cascade: CascadeConfig) -> None:
+    if not cascade.ious or len(cascade.ious) != len(cascade.delta_weights):
+        raise UserError(
+            f"model.cascade.ious has {len(cascade.ious)} stages and model.cascade.delta_weights "
+            f"{len(cascade.delta_weights)}; give both for each stage"
+        )
+    if cascade.ious != sorted(cascade.ious):
+        raise UserError(
+            f"model.cascade.ious={cascade.ious}: a stage asks for no less overlap than the one before; write "
+            f"{sorted(cascade.ious)}"
+        )
+    for weights in cascade.delta_weights:
+        if len(weights) != 4 or not all(0 < weight < math.inf for weight in weights):
+            raise UserError(f"model.cascade.delta_weights: {weights} must be four numbers above 0, for dx, dy, dw, dh")
+
+
+def _box_head(box: BoxHeadConfig, channels: int) -> TwoLayerBoxHead | FourConvBoxHead:
+    if box.name == "four_conv_fc":
+        return FourConvBoxHead(channels, box.resolution, box.fc_dim, norm=norm_of(box.norm))
+    return TwoLayerBoxHead(channels, box.resolution, box.fc_dim)
+
+
+def build_box_loss(config: RPNConfig | BoxHeadConfig) -> BoxLoss:
+    """The loss of deltas that a stage of the detector asks for."""
+    return BOX_LOSSES.get(config.box_loss) or partial(smooth_l1_box_loss, beta=config.smooth_l1_beta)
+
+
+def _region_loss(box: BoxHeadConfig, num_classes: int) -> RegionLoss:
+    weights = box.class_weights
+    if weights is not None and len(weights) not in (num_classes, num_classes + 1):
+        raise UserError(
+            f"model.box_head.class_weights has {len(weights)} numbers for {num_classes} classes; give one for each "
+            f"class, or {num_classes + 1} with that of the background last"
+        )
+    if weights is not None and not any(weights[:num_classes]):
+        raise UserError(
+            f"model.box_head.class_weights={weights}: no class would be learned; give at least one a number above 0"
+        )
+    classification = ClassificationLoss(
+        gamma=box.focal_gamma if box.classification_loss == "focal" else None,
+        class_weights=None if weights is None else [*weights, 1.0][: num_classes + 1],
+    )
+    return RegionLoss(classification, build_box_loss(box), box_loss_weight=box.box_loss_weight)
+
+
+def _mask_head(config: ModelConfig, box_head: BoxHead, channels: int, num_classes: int) -> MaskHead | None:
+    """On regions of its own, or (C4) on what conv5 makes of a region."""
+    mask = config.mask_head
+    if mask is None:
+        return None
+    shared = config.neck.name == "c4"
+    if shared and not isinstance(box_head, C5BoxHead):
+        raise UserError(
+            f"model.mask_head.name={mask.name} with model.neck.name=c4 works on the maps of conv5, which "
+            f"{config.backbone.name} does not have: it ends in fully connected layers; take a resnet, or "
+            "model.neck.name=fpn"
+        )
+    return MaskHead(
+        box_head.out_channels if shared else channels,
+        1 if mask.class_agnostic else num_classes,
+        convs=(0 if shared else 4) if mask.convs is None else mask.convs,
+        channels=mask.channels or config.neck.channels,
+        norm=norm_of(mask.norm),
+    )
+
+
+def _mask_pooler(config: ModelConfig, strides: Sequence[int]) -> RoIPooler | None:
+    mask, box = config.mask_head, config.box_head
+    if mask is None or box is None or config.neck.name == "c4":
+        return None
+    aligned = box.aligned
+    pooling = partial(roi_align, resolution=mask.resolution, sampling_ratio=mask.sampling_ratio, aligned=aligned)
+    return RoIPooler(strides, pooling)
+
+
+def _pooling(box: BoxHeadConfig) -> Pooling:
+    if box.pooling == "roi_pool":
+        return partial(roi_pool, resolution=box.resolution)
+    return partial(roi_align, resolution=box.resolution, sampling_ratio=box.sampling_ratio, aligned=box.aligned)
+
+
+def norm_of(name: str) -> Callable[[int], nn.Module] | None:
+    """Makes a normalisation layer for a number of channels; None for the name none."""
+    return None if name == "none" else NORMS[name]

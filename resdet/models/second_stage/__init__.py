@@ -1,0 +1,1 @@
+"""What happens to each region: box heads, cascades, masks."""

@@ -1,0 +1,171 @@
+"""Pictures of a data set with the ground truth beside the predictions, and all of them on one sheet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float32, Int64, UInt8
+
+from resdet.config import Config
+from resdet.data.images.decode import ImageError, read_image, resize
+from resdet.data.images.masks import MaskWindow, mask_window
+from resdet.data.sets.coco import CocoDataset
+from resdet.drawing.boxes import PAPER, draw_detections, grid, side_by_side
+from resdet.drawing.masks import resized
+from resdet.errors import UserError
+from resdet.predict.image_list import drawing_names
+from resdet.predict.prediction_folder import save_drawing, writing
+from resdet.predict.predictor import Predictor
+
+FOLDER, OVERVIEW = "drawings", "overview.jpg"
+DRAWN_SCORE = 0.5
+CAPTIONS = ("ground truth", f"predictions, score at least {DRAWN_SCORE:g}")
+CELL = 480  # pixels: the width of a picture on the sheet
+
+
+@dataclass(frozen=True)
+class Example:
+    """One image with its annotated objects and those found; boxes are in its pixels, labels index one list of names."""
+
+    file_name: str
+    image: UInt8[np.ndarray, "H W 3"]
+    true_boxes: Float32[np.ndarray, "g 4"]
+    true_labels: Int64[np.ndarray, " g"]
+    boxes: Float32[np.ndarray, "d 4"]
+    labels: Int64[np.ndarray, " d"]
+    scores: Float32[np.ndarray, " d"]
+    true_masks: tuple[MaskWindow, ...] | None = None  # beside predicted ones
+    masks: tuple[MaskWindow, ...] | None = None
+
+    @property
+    def aspect(self) -> float:
+        return self.image.shape[0] / self.image.shape[1]
+
+    def fitted(self, width: int, height: int) -> Example:
+        """Resized to fit into a cell, with paper beside an image that is too tall to fill its width."""
+        scale = min(width / self.image.shape[1], height / self.image.shape[0])
+        inner = max(1, round(self.image.shape[1] * scale))
+        image = resize(self.image, (max(1, round(self.image.shape[0] * scale)), inner))
+        image = np.pad(image, ((0, 0), (0, width - inner), (0, 0)), constant_values=PAPER[0])
+        factor = np.float32(scale)
+        return replace(
+            self,
+            image=image,
+            true_boxes=self.true_boxes * factor,
+            boxes=self.boxes * factor,
+            true_masks=self.true_masks and tuple(resized(mask, scale) for mask in self.true_masks),
+            masks=self.masks and tuple(resized(mask, scale) for mask in self.masks),
+        )
+
+    def drawn(
+        self, names: Sequence[str], *, min_side: int
+    ) -> tuple[UInt8[np.ndarray, "h w 3"], UInt8[np.ndarray, "h w 3"]]:
+        """Truth and predictions."""
+        truth = draw_detections(
+            self.image, self.true_boxes, self.true_labels, None, names, masks=self.true_masks, min_side=min_side
+        )
+        found = draw_detections(
+            self.image, self.boxes, self.labels, self.scores, names, masks=self.masks, min_side=min_side
+        )
+        return truth, found
+
+
+def draw_gallery(
+    predictor: Predictor,
+    dataset: CocoDataset,
+    config: Config,
+    output: Path,
+    *,
+    class_names: Sequence[str] | None = None,
+    count: int = 12,
+) -> Path:
+    """Draws ground truth and predictions of up to `count` images, evenly spread over those with objects.
+
+    Each gets `output/drawings/<name>.jpg`; the path returned is that of the sheet with all of them. `class_names`
+    are the model's, where they differ from the data set's; a class has one colour everywhere. Crowd regions are not
+    drawn.
+
+    Raises UserError when the folder of drawings holds files but no sheet, when it cannot be written, or when an image
+    cannot be read (with data.on_bad_image=skip it is left out).
+    """
+    folder = output / FOLDER
+    _make(folder)
+    class_names = class_names or dataset.class_names
+    names = list(dict.fromkeys([*dataset.class_names, *class_names]))
+    labels = np.array([names.index(name) for name in class_names], np.int64)
+    examples = list(_examples(predictor, dataset, config, spread(dataset, count), labels))
+    if not examples:
+        raise UserError(f"{dataset.annotations}: none of {count} images to draw can be read; check the images")
+    files = drawing_names([OVERVIEW, *(example.file_name for example in examples)])[1:]
+    with writing(folder):
+        for name, example in zip(files, examples, strict=True):
+            save_drawing(folder / name, side_by_side(*example.drawn(names, min_side=480), captions=CAPTIONS))
+        save_drawing(folder / OVERVIEW, contact_sheet(examples, names))
+    return folder / OVERVIEW
+
+
+def contact_sheet(examples: Sequence[Example], names: Sequence[str]) -> UInt8[np.ndarray, "h w 3"]:
+    """Two examples a row, wide images before tall ones, so that neighbours are about equally high."""
+    pictures: list[UInt8[np.ndarray, "_ _ 3"]] = []
+    captions: list[str] = []
+    for example in sorted(examples, key=lambda example: example.aspect):
+        pictures += example.fitted(CELL, 2 * CELL).drawn(
+            names, min_side=0
+        )  # tags are drawn in the size they are seen in
+        captions += [f"{Path(example.file_name).name}: {CAPTIONS[0]}", CAPTIONS[1]]
+    return grid(pictures, columns=4, captions=captions, cell_width=CELL)
+
+
+def spread(dataset: CocoDataset, count: int) -> list[int]:
+    """Up to `count` images at even distances among those with objects (among all, where none has one)."""
+    candidates = np.flatnonzero(dataset.objects_per_image() > 0)
+    if not len(candidates):
+        candidates = np.arange(len(dataset))
+    count = min(count, len(candidates))
+    return candidates[np.linspace(0, len(candidates) - 1, count).round().astype(np.int64)].tolist()
+
+
+def _examples(
+    predictor: Predictor,
+    dataset: CocoDataset,
+    config: Config,
+    indices: Sequence[int],
+    labels: Int64[np.ndarray, " K"],
+) -> Iterator[Example]:
+    """`labels` maps the model's labels to those of the names that are drawn."""
+    for index in indices:
+        height, width = int(dataset.heights[index]), int(dataset.widths[index])
+        try:
+            image = read_image(dataset.path(index), height, width, sixteen_bit=config.data.sixteen_bit)
+        except ImageError:
+            if config.data.on_bad_image == "error":
+                raise
+            continue  # the evaluation before has counted it
+        found = predictor.predict([image])[0]
+        shown, rows = found.scores >= DRAWN_SCORE, dataset.rows(index)
+        single = ~dataset.crowd[rows]
+        masks, true_masks = found.windows(shown), None
+        if masks is not None:
+            objects = (np.flatnonzero(single) + rows.start).tolist()
+            true_masks = tuple(mask_window(dataset.segmentations, row, height, width) for row in objects)
+        yield Example(
+            file_name=dataset.file_names[index],
+            image=image,
+            true_boxes=dataset.boxes[rows][single],
+            true_labels=dataset.labels[rows][single],
+            boxes=found.boxes[shown],
+            labels=labels[found.labels[shown]],
+            scores=found.scores[shown],
+            true_masks=true_masks,
+            masks=None if masks is None else tuple(masks),
+        )
+
+
+def _make(folder: Path) -> None:
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        if any(folder.iterdir()) and not (folder / OVERVIEW).exists():
+            raise UserError(f"{folder}: holds files that resdet did not draw; choose another --output")

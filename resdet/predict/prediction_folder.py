@@ -1,0 +1,164 @@
+"""The folder that predictions go to: drawings, predictions.json and images.json."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from resdet.data.images.decode import ImageError
+from resdet.drawing.boxes import draw_detections
+from resdet.errors import UserError
+from resdet.ops.pasting import RunLengths
+from resdet.predict.image_list import drawing_names
+from resdet.predict.predictor import ImagePrediction
+
+PREDICTIONS, IMAGES = "predictions.json", "images.json"
+UNFINISHED = f".{PREDICTIONS}.tmp"
+
+
+class PredictionFolder:
+    """Takes predictions one by one; on leaving, also after an error or a signal, what it got is complete.
+
+    predictions.json has COCO's results form with the file's name beside its image id: a list of
+    {image_id, file_name, category_id, bbox (x, y, width, height in pixels of the upright image), score}, and
+    segmentation, a run-length encoding, from a detector of masks.
+    images.json lists the images with id, file_name, drawing, height and width, the skipped ones with their problem,
+    and the categories. Image ids count the files from 1. Drawings have the boxes with at least `drawn_score`.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        paths: Sequence[Path],
+        *,
+        class_names: Sequence[str],
+        category_ids: Sequence[int],
+        drawn_score: float,
+    ) -> None:
+        self.folder = folder
+        self.class_names, self.category_ids, self.drawn_score = class_names, category_ids, drawn_score
+        self.drawn = 0  # boxes in all drawings
+        self.planned: dict[Path, dict[str, Any]] = {
+            path: {"id": number, "file_name": str(path), "drawing": name}
+            for number, (path, name) in enumerate(zip(paths, drawing_names(paths), strict=True), start=1)
+        }
+        self.images: list[dict[str, Any]] = []
+        self.skipped: list[dict[str, Any]] = []
+
+    def __enter__(self) -> PredictionFolder:
+        """Makes the folder, or empties one of earlier predictions.
+
+        Raises UserError when the folder holds anything else, or one of the images.
+        """
+        folder = self.folder
+        if any(path.parent.resolve() == folder.resolve() for path in self.planned):
+            raise UserError(f"{folder}: holds the images themselves; choose another --output")
+        with writing(folder):
+            if folder.exists() and not folder.is_dir():
+                raise UserError(f"{folder}: is a file; --output takes a folder")
+            folder.mkdir(parents=True, exist_ok=True)
+            for path in _earlier(folder):
+                path.unlink()
+            self._write_images(list(self.planned.values()))
+            self._results = (folder / UNFINISHED).open("w", encoding="utf-8")
+            _ = self._results.write("[")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        with writing(self.folder):
+            with self._results as file:
+                _ = file.write("\n]\n")
+            (self.folder / UNFINISHED).replace(self.folder / PREDICTIONS)
+            self._write_images(self.images)
+
+    def add(self, path: Path, prediction: ImagePrediction) -> None:
+        """Writes one image's drawing and detections."""
+        entry = self.planned[path]
+        height, width = prediction.image.shape[:2]
+        shown = prediction.scores >= self.drawn_score
+        drawing = draw_detections(
+            prediction.image,
+            prediction.boxes[shown],
+            prediction.labels[shown],
+            prediction.scores[shown],
+            self.class_names,
+            masks=prediction.windows(shown),
+        )
+        with writing(self.folder):
+            save_drawing(self.folder / entry["drawing"], drawing)
+            for result in self._coco_results(entry, prediction):
+                _ = self._results.write(("\n" if self._results.tell() == 1 else ",\n") + json.dumps(result))
+        self.images.append({**entry, "height": height, "width": width})
+        self.drawn += int(shown.sum())
+
+    def skip(self, path: Path, problem: ImageError) -> None:
+        """Notes an image that could not be read."""
+        entry = self.planned[path]
+        self.skipped.append({"id": entry["id"], "file_name": entry["file_name"], "problem": str(problem)})
+
+    def _coco_results(self, entry: dict[str, Any], prediction: ImagePrediction) -> Iterator[dict[str, Any]]:
+        corners = prediction.boxes.astype(np.float64)
+        boxes = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1).tolist()
+        labels, scores = prediction.labels.tolist(), prediction.scores.tolist()
+        masks = [{}] * len(boxes) if prediction.masks is None else map(_segmentation, prediction.masks)
+        for box, label, score, mask in zip(boxes, labels, scores, masks, strict=True):
+            yield {
+                "image_id": entry["id"],
+                "file_name": entry["file_name"],
+                "category_id": self.category_ids[label],
+                "bbox": box,
+                "score": score,
+                **mask,
+            }
+
+    def _write_images(self, images: list[dict[str, Any]]) -> None:
+        categories = [
+            {"id": number, "name": name} for number, name in zip(self.category_ids, self.class_names, strict=True)
+        ]
+        content = {"images": images, "skipped": self.skipped, "categories": categories}
+        _ = (self.folder / IMAGES).write_text(json.dumps(content, indent=1), encoding="utf-8")
+
+
+def _segmentation(mask: RunLengths) -> dict[str, Any]:
+    return {"segmentation": {"size": mask["size"], "counts": mask["counts"].decode()}}
+
+
+def save_drawing(path: Path, drawing: UInt8[np.ndarray, "H W 3"]) -> None:
+    """A JPEG in which thin coloured lines stay sharp (no subsampling of colour)."""
+    Image.fromarray(drawing).save(path, quality=92, subsampling=0)
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Turns what the file system refuses into the user's message."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UserError(f"{error.filename or folder}: cannot be written ({reason}); choose another --output") from None
+
+
+def _earlier(folder: Path) -> list[Path]:
+    """The files of earlier predictions in a folder. Raises UserError when anything else is in it."""
+    entries = list(folder.iterdir())
+    try:
+        content = json.loads((folder / IMAGES).read_bytes()) if entries else {"images": []}
+        ours = {PREDICTIONS, IMAGES, UNFINISHED, *(image["drawing"] for image in content["images"])}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        ours = set()
+    others = sorted(path.name for path in entries if path.name not in ours or path.is_dir())
+    if others:
+        raise UserError(
+            f"{folder}: holds {others[0]!r}, which resdet predict did not write; choose another --output, or a new one"
+        )
+    return entries

@@ -1,0 +1,1 @@
+"""Parts added to a trained detector: refinement, voting, maxout, views, ensembles."""

@@ -1,0 +1,59 @@
+"""Test-time augmentation: detections of an image seen larger, smaller and mirrored, put together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from resdet.models.second_stage.roi_heads import suppressed
+from resdet.structures import Batch, Detections
+from resdet.test_time.refinement import union
+from resdet.test_time.region_detector import RegionDetector
+from resdet.test_time.views import mirrored, mirrored_boxes, resized
+from resdet.test_time.voting import vote
+
+
+class AugmentedDetector(nn.Module):
+    """The union of the detections of all views, after NMS (as Detectron2's GeneralizedRCNNWithTTA merges them).
+
+    Masks, if there are any, are those of the final boxes in the batch as it is.
+
+    Args:
+        detector: sees each view.
+        factors: sizes of the views, over the size of the batch.
+        flip: see each view mirrored as well.
+        voting_iou: detections of at least this overlap vote; None: each keeps its box.
+    """
+
+    def __init__(
+        self, detector: RegionDetector, *, factors: Sequence[float], flip: bool, voting_iou: float | None = None
+    ) -> None:
+        super().__init__()
+        self.detector = detector
+        self.factors = tuple(factors)
+        self.flip = flip
+        self.voting_iou = voting_iou
+
+    @torch.no_grad()
+    def predict(self, batch: Batch) -> Detections:
+        """Detections in pixels of the padded input."""
+        seen = [self._view(batch, factor) for factor in self.factors]
+        seen += [self._mirrored_view(batch, factor) for factor in self.factors] if self.flip else []
+        candidates = union(*seen)
+        detections = suppressed(candidates, self.detector.limits)
+        if self.voting_iou is not None:
+            detections = vote(detections, candidates, iou=self.voting_iou)
+        return self.detector.add_masks(batch, detections)
+
+    def _view(self, batch: Batch, factor: float) -> Detections:
+        detections = self.detector.detect(resized(batch, factor))
+        return replace(detections, boxes=detections.boxes / factor)
+
+    def _mirrored_view(self, batch: Batch, factor: float) -> Detections:
+        view = resized(batch, factor)
+        detections = self.detector.detect(mirrored(view))
+        boxes = mirrored_boxes(detections.boxes, view.sizes) * detections.valid[..., None]
+        return replace(detections, boxes=boxes / factor)

@@ -1,0 +1,58 @@
+"""From one or several trained models and `config.test` to the detector that is evaluated: the only file here that
+reads a config."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from resdet.config import Config, TestConfig
+from resdet.errors import UserError
+from resdet.models.rcnn import RCNN
+from resdet.test_time.augmentation import AugmentedDetector
+from resdet.test_time.region_detector import RegionDetector
+
+MAX_ENLARGEMENT = 8  # of an image for a view of it; memory grows with its square
+
+
+def build_detector(models: Sequence[RCNN], config: Config) -> RCNN | RegionDetector | AugmentedDetector:
+    """The models with the parts of `config.test` around them; a single model without any of them as it is.
+
+    Raises UserError for parts that do not go together.
+    """
+    test, short_side = config.test, config.data.augment.test_short_side
+    if len(models) == 1 and test == TestConfig():
+        return models[0]
+    _check(test, short_side)
+    iou = test.voting.iou if test.voting else None
+    detector = RegionDetector(
+        models,
+        factors=[side / short_side for side in test.scales or [short_side]],
+        refinement_iou=test.refinement.nms_iou if test.refinement else None,
+        voting_iou=None if test.augmentation else iou,  # the union of all views votes
+    )
+    if test.augmentation is None:
+        return detector
+    sides = _short_sides(test) or [short_side]
+    factors = [side / short_side for side in sides]
+    return AugmentedDetector(detector, factors=factors, flip=test.augmentation.flip, voting_iou=iou)
+
+
+def _check(test: TestConfig, short_side: int) -> None:
+    if test.scales is not None and not test.scales:
+        raise UserError("test.scales is empty; give short sides in pixels, such as [400, 600, 800], or null")
+    if test.scales and test.augmentation and test.augmentation.short_sides:
+        raise UserError(
+            "test.scales and test.augmentation.short_sides are two ways to test at several scales; leave one out"
+            " (test.augmentation.flip goes with both)"
+        )
+    sides = {"test.scales": test.scales, "test.augmentation.short_sides": _short_sides(test)}
+    for key, values in sides.items():
+        if values and max(values) > MAX_ENLARGEMENT * short_side:
+            raise UserError(
+                f"{key}={values}: enlarges images more than {MAX_ENLARGEMENT} times, from their "
+                f"data.augment.test_short_side={short_side}; leave {max(values)} out"
+            )
+
+
+def _short_sides(test: TestConfig) -> list[int]:
+    return test.augmentation.short_sides if test.augmentation else []

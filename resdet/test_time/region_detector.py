@@ -1,0 +1,136 @@
+"""The two stages of one or several detectors, with what He et al. 2015 (appendix B) add at test time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from resdet.errors import UserError
+from resdet.models.rcnn import RCNN
+from resdet.models.second_stage.roi_heads import RoIHeads, suppressed
+from resdet.structures import Batch, Detections, Proposals
+from resdet.test_time.ensemble import all_proposals, mean_classifier
+from resdet.test_time.maxout import maxout_pool
+from resdet.test_time.refinement import Classify, moved, union
+from resdet.test_time.views import resized
+from resdet.test_time.voting import vote
+
+Maps = list[Tensor]  # a neck's output for a batch, one map a level
+
+
+@dataclass(frozen=True)
+class Member:
+    """A detector and its second stage."""
+
+    model: RCNN
+    heads: RoIHeads
+
+    def maps(self, batch: Batch) -> Maps:
+        return list(self.model.neck(self.model.backbone(self.model.normalized(batch))))
+
+    def propose(self, maps: Maps, batch: Batch) -> Proposals:
+        return self.model.rpn.proposals(self.model.rpn(maps), batch.sizes, self.model.test_limits)
+
+
+class RegionDetector(nn.Module):
+    """Proposes, classifies, refines, suppresses, votes. Without any option it is its single member.
+
+    Args:
+        members: detectors of the same classes; more than one are an ensemble. The first has the limits of detections.
+        factors: sizes that regions are pooled at, over the size of the batch; two adjacent ones for each region,
+            merged by maxout. Proposals come from the batch as it is.
+        refinement_iou: look again at the boxes found, and suppress the union at this overlap; None: look once.
+        voting_iou: boxes of at least this overlap vote; None: each detection keeps its box.
+
+    Raises:
+        UserError: a member has no second stage, or a cascade of them.
+    """
+
+    def __init__(
+        self,
+        members: Sequence[RCNN],
+        *,
+        factors: Sequence[float] = (1.0,),
+        refinement_iou: float | None = None,
+        voting_iou: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.models = nn.ModuleList(members)
+        self.members = tuple(Member(model, _second_stage(model)) for model in members)
+        self.factors = tuple(factors)
+        self.refinement_iou = refinement_iou
+        self.voting_iou = voting_iou
+        own = self.members[0].heads.limits
+        self.limits = own if refinement_iou is None else replace(own, nms_iou=refinement_iou)
+
+    @torch.no_grad()
+    def predict(self, batch: Batch) -> Detections:
+        """Detections in pixels of the padded input; masks are those of the members, averaged."""
+        maps = [member.maps(batch) for member in self.members]
+        return self._with_masks(maps, self._detect(batch, maps))
+
+    @torch.no_grad()
+    def detect(self, batch: Batch) -> Detections:
+        """The same without masks."""
+        return self._detect(batch, [member.maps(batch) for member in self.members])
+
+    @torch.no_grad()
+    def add_masks(self, batch: Batch, detections: Detections) -> Detections:
+        """Masks of given detections, where the members have mask heads."""
+        if all(member.heads.mask_head is None for member in self.members):
+            return detections
+        return self._with_masks([member.maps(batch) for member in self.members], detections)
+
+    def _detect(self, batch: Batch, maps: Sequence[Maps]) -> Detections:
+        with_maps = list(zip(self.members, maps, strict=True))
+        proposals = all_proposals([member.propose(own, batch) for member, own in with_maps])
+        classify = mean_classifier([self._classifier(member, own, batch) for member, own in with_maps])
+        candidates = self._candidates(proposals, classify, batch)
+        detections = suppressed(candidates, self.limits)
+        return detections if self.voting_iou is None else vote(detections, candidates, iou=self.voting_iou)
+
+    def _candidates(self, proposals: Proposals, classify: Classify, batch: Batch) -> Detections:
+        """Every class of every proposal; with refinement also of every proposal where the first look put it."""
+        heads = self.members[0].heads
+        probabilities, deltas = classify(proposals.boxes)
+        first = heads.candidates(probabilities, deltas, proposals, batch.sizes)
+        if self.refinement_iou is None:
+            return first
+        again = moved(proposals, probabilities, deltas, batch.sizes, heads.box_coder)
+        return union(first, heads.candidates(*classify(again.boxes), again, batch.sizes))
+
+    def _classifier(self, member: Member, maps: Maps, batch: Batch) -> Classify:
+        """The second stage of a member on this batch."""
+        scales = [maps if factor == 1 else member.maps(resized(batch, factor)) for factor in self.factors]
+        pool = partial(maxout_pool, member.heads.pooler, scales, self.factors)
+
+        def classify(boxes: Tensor) -> tuple[Tensor, Tensor]:
+            logits, deltas = member.heads.classify(pool, boxes, batch.sizes)
+            return logits.softmax(-1), deltas
+
+        return classify
+
+    def _with_masks(self, maps: Sequence[Maps], detections: Detections) -> Detections:
+        """The mean of the members' masks, from the batch as it is."""
+        masks = []
+        for member, own in zip(self.members, maps, strict=True):
+            if (head := member.heads.mask_head) is not None:
+                masks.append(head.predict(partial(member.heads.mask_regions, own), detections).masks)
+        if not masks:
+            return detections
+        if len(masks) < len(self.members) or len({mask.shape for mask in masks}) > 1:
+            raise UserError("the detectors of an ensemble have different masks, or some have none; combine equal ones")
+        return replace(detections, masks=torch.stack(masks).mean(0))
+
+
+def _second_stage(model: RCNN) -> RoIHeads:
+    if not isinstance(model.roi_heads, RoIHeads):
+        raise UserError(
+            "the parts of `test` and ensembles are for detectors with one second stage: not for a cascade"
+            " (model.cascade) nor for a first stage alone (model.box_head=null)"
+        )
+    return model.roi_heads

@@ -1,0 +1,151 @@
+"""The one door for `model.backbone.weights`: from a spec to a loaded backbone, its coverage and its contract."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+
+from torch import Tensor, nn
+
+from resdet.errors import UserError
+from resdet.weights.contract import WeightContract, to_rgb
+from resdet.weights.convert import FORMATS, format_of, from_torchvision
+from resdet.weights.convert.timm import timm_names
+from resdet.weights.coverage import CoverageReport, load_checked, without_counters
+from resdet.weights.read import WeightsFile, read_weights
+from resdet.weights.sources import resolve
+
+PARTS = ("backbone.", "body.", "encoder.")  # what a whole model may call its backbone
+VGG_LAYERS = ((0, "fc6"), (3, "fc7"))
+
+
+def load_backbone_weights(
+    backbone: nn.Module, spec: str, architecture: str, *, also: Sequence[nn.Module] = ()
+) -> tuple[CoverageReport, WeightContract]:
+    """Loads pretrained weights into a backbone, all of them or none.
+
+    Args:
+        backbone: a network under torchvision's (or timm's) names of parameters.
+        spec: a path, a torchvision name such as IMAGENET1K_V1, or `timm`; see `sources.resolve`.
+        architecture: its name in a config: resnet50, vgg16, timm/<model>.
+        also: modules that hold the family's other stages under their own names, such as a C4 head with `layer4`.
+
+    All that the file has and the backbone has not (classifier, heads) is left out and named in the report.
+    Returns what was loaded, and the contract that the model has to keep: for RGB images, whatever the file was
+    trained on. UserError where the file cannot be read, does not fit, or has another batch-norm epsilon.
+    """
+    source = resolve(spec, architecture)
+    file = read_weights(source.path)
+    targets = without_counters({name: value for part in (backbone, *also) for name, value in part.state_dict().items()})
+    state, contract, notes = _under_our_names(file, source.contract)
+    state, aligned = _aligned(_with_fc6(without_counters(state), targets), targets)
+    if architecture.startswith("timm/") and state.keys() != targets.keys():
+        translated = timm_names(without_counters(file.state), architecture, str(source.path))
+        state, aligned = _aligned(translated, targets)
+        aligned = ("names translated by timm", *aligned)
+    state, contract, flipped = to_rgb(state, contract)
+    for module in (backbone, *also):
+        _check_layers(module, contract, str(source.path))
+    notes = (*file.notes, *notes, *aligned, *flipped)
+    report = load_checked(backbone, state, source=str(source.path), also=also, notes=notes)
+    return report, replace(contract, architecture=contract.architecture or architecture)
+
+
+def _under_our_names(
+    file: WeightsFile, published: WeightContract | None
+) -> tuple[dict[str, Tensor], WeightContract, tuple[str, ...]]:
+    """What the file says of itself counts first, then its publisher, then the habit of the toolkit that wrote it."""
+    kind = format_of(file.state)
+    if kind is not None and file.contract is None:
+        converted = FORMATS[kind](file.state, str(file.path))
+        return converted.state, published or converted.contract, (f"names and conventions of {kind}", *converted.notes)
+    if declared := file.contract or published:
+        return file.state, declared, ()
+    assumed = replace(
+        from_torchvision(file.state, str(file.path)).contract,
+        source=f"{file.path} (no contract: torchvision's is assumed)",
+    )
+    return file.state, assumed, ("the file declares no contract: torchvision's mean, std and RGB order are assumed",)
+
+
+def _aligned(state: dict[str, Tensor], targets: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """The names as they are, or with another beginning, whichever fits the most of the model's tensors."""
+    options = [(strip, front) for strip in ("", *PARTS) for front in _fronts(targets)]
+    named = {option: _with_front(state, *option, targets) for option in options}
+    strip, front = max(options, key=lambda option: len(named[option].keys() & targets.keys()))
+    best = named[strip, front]
+    kept = _of_modules(best, targets, front) or best  # nothing in common: all of it, for the refusal
+    left_out = len(state) - len(best)
+    notes = (
+        f"the part under {strip!r} is taken ({left_out} tensors of other parts left out)" if strip else "",
+        _left_out(best.keys() - kept.keys(), front),
+    )
+    return kept, tuple(note for note in notes if note)
+
+
+def _with_fc6(state: dict[str, Tensor], targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Where a head has VGG's hidden layers, these under the paper's names; torchvision numbers them."""
+    numbered = {f"classifier.{n}.{kind}": f"{fc}.{kind}" for n, fc in VGG_LAYERS for kind in ("weight", "bias")}
+    return {numbered[name] if numbered.get(name) in targets else name: value for name, value in state.items()}
+
+
+def _fronts(targets: Mapping[str, Tensor]) -> list[str]:
+    """The beginnings that all of the model's names share, as wrappers such as `net.` give them; the shortest first."""
+    fronts, names = [""], list(targets)
+    while len(first := {name.partition(".")[0] for name in names}) == 1 and all("." in name for name in names):
+        fronts.append(f"{fronts[-1]}{first.pop()}.")
+        names = [name.partition(".")[2] for name in names]
+    return fronts
+
+
+def _with_front(state: dict[str, Tensor], strip: str, front: str, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Names with `strip` replaced by `front`. timm's feature extractors write the stage stages.0 as stages_0."""
+    renamed = {}
+    for name, value in state.items():
+        if name.startswith(strip):
+            plain, flat = (front + short for short in _spellings(name.removeprefix(strip)))
+            renamed[flat if flat in targets else plain] = value
+    return renamed
+
+
+def _spellings(name: str) -> tuple[str, str]:
+    return name, name.replace(".", "_", 1)
+
+
+def _of_modules(state: dict[str, Tensor], targets: Mapping[str, Tensor], front: str) -> dict[str, Tensor]:
+    """Without the modules that the backbone does not have at all, such as a classifier."""
+    modules = {_module(name, front) for name in targets}
+    return {name: value for name, value in state.items() if _module(name, front) in modules}
+
+
+def _left_out(names: Collection[str], front: str) -> str:
+    modules = sorted({_module(name, front) for name in names})
+    return f"no part of the backbone, left out: {', '.join(modules[:8])} ({len(names)} tensors)" if modules else ""
+
+
+def _module(name: str, front: str) -> str:
+    return name.removeprefix(front).partition(".")[0]
+
+
+def _check_layers(module: nn.Module, contract: WeightContract, source: str) -> None:
+    """Refuses what the names and shapes of tensors cannot show: another epsilon, another place of the stride."""
+    for name, layer in module.named_modules():
+        eps = getattr(layer, "eps", None) if hasattr(layer, "running_var") else None
+        if eps is not None and contract.bn_eps is not None and eps != contract.bn_eps:
+            raise UserError(f"{source}: trained with bn_eps {contract.bn_eps}, but {name} of the model has {eps}")
+        ours = _stride_in_1x1(layer)
+        if ours is not None and contract.stride_in_1x1 is not None and ours != contract.stride_in_1x1:
+            places = {True: "the first 1x1 (resnet*_caffe)", False: "the 3x3"}
+            raise UserError(
+                f"{source}: trained with the stride in {places[contract.stride_in_1x1]}, but {name} of the model "
+                f"has it in {places[ours]}; choose the model.backbone.name that fits"
+            )
+
+
+def _stride_in_1x1(layer: nn.Module) -> bool | None:
+    """Where a bottleneck has its stride; None for a layer that is no bottleneck or has none."""
+    first, second, third = (getattr(layer, name, None) for name in ("conv1", "conv2", "conv3"))
+    if not all(isinstance(conv, nn.Conv2d) for conv in (first, second, third)):
+        return None
+    strides = [max(conv.stride) for conv in (first, second) if isinstance(conv, nn.Conv2d)]
+    return None if strides == [1, 1] else strides[0] > 1

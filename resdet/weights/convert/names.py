@@ -1,0 +1,74 @@
+"""A converted file, and the one way names are translated: the first rule that matches a whole name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from resdet.errors import UserError
+from resdet.weights.contract import WeightContract
+
+Rules = Sequence[tuple[str, str]]
+
+# The numbers a convolution and its normalisation have, whatever the toolkit.
+TENSOR = r"(weight|bias|running_mean|running_var|num_batches_tracked)"
+
+
+@dataclass(frozen=True)
+class Converted:
+    """Tensors under resdet's names, what they mean, and what was done to them."""
+
+    state: dict[str, Tensor]
+    contract: WeightContract
+    notes: tuple[str, ...] = ()
+
+
+def translate(name: str, rules: Rules) -> str | None:
+    """The new name; "" for a tensor with no place in resdet; None where no rule speaks of it."""
+    for pattern, replacement in rules:
+        if found := re.fullmatch(pattern, name):
+            return found.expand(replacement)
+    return None
+
+
+def renamed(state: Mapping[str, Tensor], rules: Rules, *, source: str) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """The tensors under new names, and a note of those that have no place.
+
+    UserError where a name is unknown or two names become one: such a file is not of the format it is said to be.
+    """
+    new: dict[str, Tensor] = {}
+    unknown, left_out = [], []
+    for name, value in state.items():
+        translated = translate(name, rules)
+        if translated is None:
+            unknown.append(name)
+        elif not translated:
+            left_out.append(name)
+        elif translated in new:
+            raise UserError(f"{source}: two of its tensors become {translated} (the second is {name!a})")
+        else:
+            new[translated] = value
+    if unknown:
+        raise UserError(f"{source}: {len(unknown)} of {len(state)} names are not of this format: {_some(unknown)}")
+    if not new:
+        raise UserError(f"{source}: none of its tensors has a place in resdet: {_some(left_out)}")
+    return new, ((f"left out, resdet has no place for them: {_some(left_out)}",) if left_out else ())
+
+
+# Of one second stage, and of the first stage of a cascade.
+CLASSIFIERS = ("roi_heads.box_predictor.cls_score.weight", "roi_heads.box_predictor.0.cls_score.weight")
+
+
+def class_rows(state: Mapping[str, Tensor]) -> int | None:
+    """K, the number of object classes, from the box classifier (which has K + 1 rows)."""
+    rows = next((state[name] for name in CLASSIFIERS if name in state), None)
+    return None if rows is None else len(rows) - 1
+
+
+def _some(names: Iterable[str]) -> str:
+    names = list(names)
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(ascii(name)[1:-1] for name in names[:5]) + more

@@ -1,0 +1,44 @@
+"""timm's checkpoints, in their authors' names or in timm's own, under timm's own names."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from resdet.errors import UserError
+from resdet.weights.convert.names import Converted
+from resdet.weights.sources import timm_contract
+
+TRANSLATIONS = ("checkpoint_filter_fn", "_filter_fn")
+# What a translation makes of a file that is not of its model.
+MISFITS = (KeyError, IndexError, ValueError, AttributeError, RuntimeError, TypeError)
+
+
+def from_timm(state: Mapping[str, Tensor], source: str, *, architecture: str) -> Converted:
+    """The complete classifier timm/<model>, its convention taken from timm's configuration of the model."""
+    return Converted(timm_names(state, architecture, source), timm_contract(architecture))
+
+
+def timm_names(state: Mapping[str, Tensor], architecture: str, source: str) -> dict[str, Tensor]:
+    """What timm's own translation of published checkpoints for this model makes of the names.
+
+    Each of timm's files that needs one keeps it under one of two names.
+    """
+    import timm
+    from timm.models import model_entrypoint
+
+    name = architecture.removeprefix("timm/")
+    module = sys.modules[model_entrypoint(name.partition(".")[0]).__module__]
+    translate = next((getattr(module, name) for name in TRANSLATIONS if hasattr(module, name)), None)
+    if translate is None:
+        return dict(state)
+    try:
+        arguments = (dict(state), timm.create_model(name, pretrained=False))
+        return dict(translate(*arguments[: len(inspect.signature(translate).parameters)]))
+    except MISFITS as error:
+        raise UserError(
+            f"{source}: not a checkpoint of {architecture} ({type(error).__name__}: {error!s:.100})"
+        ) from error

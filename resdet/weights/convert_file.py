@@ -1,0 +1,116 @@
+"""One published file, of a toolkit that the user names, under resdet's names and for RGB images."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+from resdet.errors import UserError
+from resdet.weights.contract import to_rgb
+from resdet.weights.convert import FORMATS, Converted, from_detectron2, keep_classes
+from resdet.weights.convert.names import class_rows
+from resdet.weights.convert.timm import from_timm
+from resdet.weights.convert.torchvision import UNUSED
+from resdet.weights.family import architecture as architecture_of
+from resdet.weights.read import WeightsFile, read_weights
+from resdet.weights.sources import Source, coco_names, named_weights, resolve
+
+ChannelOrder = Literal["RGB", "BGR"]
+
+
+def convert_file(
+    spec: str,
+    kind: str,
+    *,
+    architecture: str | None = None,
+    channel_order: ChannelOrder | None = None,
+    class_names: str | None = None,
+) -> Converted:
+    """Reads and converts a file or published weights; everything that was done is in the notes.
+
+    Args:
+        spec: a path; for torchvision also a name (FasterRCNN_ResNet50_FPN_Weights.COCO_V1); for timm also timm/<model>.
+        kind: detectron2, torchvision, msra or timm.
+        architecture: the backbone's name in a config, where the tensors do not tell (timm: needed).
+        channel_order: of a Detectron2 file; None is BGR, as most of its zoo.
+        class_names: of a detector: a text file of one name a line without a background, or `coco`; None keeps what
+            the publisher states.
+    """
+    if channel_order is not None and kind != "detectron2":
+        raise UserError(f"--channel-order {channel_order}: only detectron2 has files of both orders, not {kind}")
+    if kind == "timm" and architecture is None and spec.startswith("timm/"):
+        architecture = spec
+    source = _source(spec, kind, architecture)
+    file = read_weights(source.path)
+    converted = _published(_converted(file, kind, architecture, channel_order), source)
+    if class_names is not None:
+        converted = keep_classes(converted, _names_of_classes(class_names, class_rows(converted.state)))
+    state, contract, flipped = to_rgb(converted.state, converted.contract)
+    named = _architecture(contract.architecture or architecture, converted, spec)
+    read = f"{len(file.state)} tensors read from {source.path}, {len(state)} under resdet's names"
+    return Converted(state, replace(contract, architecture=named), (read, *file.notes, *converted.notes, *flipped))
+
+
+def _architecture(said: str | None, converted: Converted, spec: str) -> str | None:
+    """The backbone's name in a config, which what the tensors say must not contradict."""
+    seen = architecture_of({name: value.shape for name, value in converted.state.items()})
+    if seen is not None and converted.contract.stride_in_1x1:
+        seen += "_caffe"
+    if said is not None and seen is not None and said != seen and not said.startswith("timm/"):
+        raise UserError(f"{spec}: said to be {said}, but its tensors are those of {seen}")
+    return said or seen
+
+
+def _names_of_classes(file: str, rows: int | None) -> list[str]:
+    """The lines of a text file; for `coco`, COCO's 80 classes, or its 90 category ids for a file of so many."""
+    if file == "coco":
+        return [name for name in coco_names() if name != UNUSED or rows == 90]
+    try:
+        lines = Path(file).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"--class-names {file}: cannot be read as text ({error})") from error
+    names = [line.strip() for line in lines if line.strip()]
+    twice = sorted({name for name in names if name != UNUSED and names.count(name) > 1})
+    if twice or not names:
+        raise UserError(f"--class-names {file}: {f'{twice[0]!a} stands there twice' if twice else 'the file is empty'}")
+    return names
+
+
+def _source(spec: str, kind: str, architecture: str | None) -> Source:
+    if Path(spec).is_file():
+        return Source(Path(spec), None)
+    if kind == "timm" and spec.startswith("timm/"):
+        return resolve("timm", spec)
+    if kind == "torchvision" and "_Weights." in spec:
+        return named_weights(spec)
+    raise UserError(f"{spec}: no such file{' nor such weights' if kind in ('torchvision', 'timm') else ''}")
+
+
+def _converted(file: WeightsFile, kind: str, architecture: str | None, channel_order: ChannelOrder | None) -> Converted:
+    name = file.path.name
+    if kind == "detectron2":
+        return from_detectron2(file.state, name, channel_order=channel_order or "BGR")
+    if kind == "timm":
+        if architecture is None:
+            raise UserError(f"{file.path}: say of which model it is, --architecture timm/MODEL")
+        return from_timm(file.state, name, architecture=architecture)
+    return FORMATS[kind](file.state, name)
+
+
+def _published(converted: Converted, source: Source) -> Converted:
+    """What the publisher states, in place of what a file of this format usually means."""
+    stated = source.contract
+    if stated is None:
+        return converted
+    contract = replace(
+        converted.contract,
+        pixel_mean=stated.pixel_mean,
+        pixel_std=stated.pixel_std,
+        architecture=stated.architecture,
+        source=stated.source,
+    )
+    converted = replace(converted, contract=contract)
+    if stated.class_names is None or class_rows(converted.state) is None:
+        return converted
+    return keep_classes(converted, stated.class_names)

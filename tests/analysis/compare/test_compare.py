@@ -1,0 +1,237 @@
+"""Who takes part, what is trained, what goes on, and what finished runs amount to."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from resdet.analysis.compare.command import Request, compare_backbones, list_runs
+from resdet.analysis.compare.comparison import training_speed
+from resdet.analysis.compare.contestants import PlannedRun, folder_name, planned_runs, read_contestants
+from resdet.analysis.compare.page import HE_2015
+from resdet.analysis.compare.schedule import alone_in, make_slots
+from resdet.analysis.compare.speed import kept_prediction_speed
+from resdet.config import to_yaml
+from resdet.data.batches.loader import open_split
+from resdet.engine.run_folder import read_run
+from resdet.errors import UserError
+from resdet.evaluation.coco import evaluate_coco, read_ground_truth, read_results
+
+NANO = str(Path(__file__).parents[3] / "configs" / "nano.yaml")
+FABRICATED = ("data.shapes.val_images=40", "train.steps=40", "train.device=cpu")
+
+
+def request(output: Path, *backbones: str, seeds: int = 2, overrides: Sequence[str] = FABRICATED) -> Request:
+    return Request([NANO], overrides, backbones, seeds, output, resamples=100, rounds=0)
+
+
+def fabricate(wanted: Request, shifts: dict[str, float], *, images_per_second: float = 20.0) -> list[PlannedRun]:
+    """Finished runs whose boxes are the ground truth's, moved by so much of their width, a little more each seed."""
+    contestants = read_contestants(wanted.files, wanted.overrides, wanted.backbones)
+    val_set = open_split(contestants[0].config.data, "val")
+    truth = read_ground_truth(val_set.annotations)
+    runs = planned_runs(contestants, wanted.seeds, wanted.output)
+    for run in runs:
+        run.folder.mkdir(parents=True)
+        _ = (run.folder / "config.yaml").write_text(to_yaml(run.config))
+        moved = truth.boxes.copy()
+        every = np.arange(len(moved)) % 3 / 2  # a third stays where it is, a third moves half as far
+        moved[:, 0] += moved[:, 2] * (shifts[run.contestant] + 0.002 * run.seed) * every
+        detections = [
+            {
+                "image_id": int(truth.image_ids[truth.image[i]]),
+                "category_id": int(truth.category_ids[truth.label[i]]),
+                "bbox": box,
+                "score": 1 - i / 1000,
+            }
+            for i, box in enumerate(moved.tolist())
+        ]
+        predictions = run.folder / "predictions.json"
+        _ = predictions.write_text(json.dumps(detections))
+        figures = evaluate_coco(truth, read_results(predictions, truth), image_ids=val_set.image_ids.tolist())
+        _ = (run.folder / "eval.json").write_text(json.dumps({**figures, "step": run.config.train.steps}))
+        records = [{"step": s, "loss": 1 / s, "images_per_second": images_per_second} for s in (10, 20, 30, 40)]
+        _ = (run.folder / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    return runs
+
+
+def report(wanted: Request) -> dict[str, Any]:
+    outcome = compare_backbones(wanted, jobs=1, devices=[], train=False, say=lambda _: None)
+    assert outcome.comparison is not None
+    assert json.loads((wanted.output / "compare.json").read_text()) == outcome.comparison
+    return outcome.comparison
+
+
+# Contestants
+
+
+def test_overrides_after_a_colon_are_the_contestants_own() -> None:
+    text = "resnet18:model.backbone.norm=gn,model.anchors.sizes=[8, 16, 32, 48, 64],optim.lr=0.01"
+    plain, special = read_contestants([NANO], ["optim.lr=0.5"], ["nano", text])
+    assert (plain.config.model.backbone.name, plain.config.optim.lr) == ("nano", 0.5)
+    assert special.overrides == ("model.backbone.norm=gn", "model.anchors.sizes=[8, 16, 32, 48, 64]", "optim.lr=0.01")
+    assert (special.config.model.backbone.name, special.config.optim.lr) == ("resnet18", 0.01)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "backbones", "hint"),
+    [
+        ([], ["nano:"], "write resnet18, or with overrides"),
+        ([], ["nano:lr"], "'lr' is not key=value"),
+        ([], ["nano:optim.lr=0.1,"], "optim.lr"),
+        ([], ["nano:optim.lrr=0.1"], "did you mean 'lr'"),
+        ([], ["model.backbone.name=nano"], "write resnet18"),
+        ([], ["nano:train.seed=3"], "--seeds K"),
+        ([], ["nano:model.backbone.name=vgg16"], "the backbone is nano"),
+        (["train.seed=1"], ["nano"], "--seeds K"),
+        (["model.backbone.name=vgg16"], ["nano"], "with --backbones"),
+        ([], ["nano", "nano"], "takes part 2 times"),
+        ([], ["timm/x", "timm-x"], "timm-x takes part 2 times"),
+        (["model.box_head=null"], ["nano", "vgg16"], "nano: a first stage alone .* has no AP to compare by"),
+        ([], ["nano", "vgg16:data.shapes.val_images=9"], "scored on the same images"),
+    ],
+)
+def test_what_is_no_comparison_is_one_line(overrides: list[str], backbones: list[str], hint: str) -> None:
+    with pytest.raises(UserError, match=hint) as error:
+        _ = read_contestants([NANO], overrides, backbones)
+    assert "\n" not in str(error.value)
+
+
+def test_runs_are_seed_after_seed_in_folders_with_safe_names(tmp_path: Path) -> None:
+    runs = planned_runs(read_contestants([NANO], [], ["nano", "timm/convnext_atto"]), 2, tmp_path)
+    assert [run.name for run in runs] == [
+        "nano-seed0", "timm-convnext_atto-seed0", "nano-seed1", "timm-convnext_atto-seed1",
+    ]  # fmt: skip
+    assert [run.config.train.seed for run in runs] == [0, 0, 1, 1]
+    assert folder_name("../../x:a=[1, 2]") == "x-a-1-2"
+
+
+# Before anything is trained
+
+
+def test_runs_with_another_config_are_refused_by_the_keys(tmp_path: Path) -> None:
+    _ = fabricate(request(tmp_path, "nano"), {"nano": 0.1})
+    with pytest.raises(UserError, match=r"nano-seed0: was trained with another config: train.steps=60 \(was 40\)"):
+        _ = list_runs(request(tmp_path, "nano", overrides=[*FABRICATED, "train.steps=60"]))
+    harmless = [*FABRICATED, "train.log_every=3", "train.device=auto"]
+    assert "finished, box AP 0." in list_runs(request(tmp_path, "nano", overrides=harmless))[1]
+
+
+def test_a_damaged_file_of_an_earlier_comparison_is_named(tmp_path: Path) -> None:
+    (run, *_) = fabricate(request(tmp_path, "nano"), {"nano": 0.1})
+    for damaged in ("[1", "[]", '{"contestants": {"nano": 5}}'):
+        _ = (tmp_path / "prediction_speed.json").write_text(damaged)
+        with pytest.raises(UserError, match=r"prediction_speed.json: is damaged .*; remove it"):
+            _ = kept_prediction_speed(tmp_path / "prediction_speed.json", ["nano"])
+    _ = (run.folder / "config.yaml").write_bytes(b"\xff\xfe")
+    with pytest.raises(UserError, match=r"config.yaml: not a text file"):
+        _ = list_runs(request(tmp_path, "nano"))
+
+
+def test_a_backbone_that_does_not_fit_is_named_before_any_training(tmp_path: Path) -> None:
+    wanted = request(tmp_path / "new", "nano", "resnet20_cifar")
+    with pytest.raises(UserError, match="--backbones resnet20_cifar: "):
+        _ = compare_backbones(wanted, jobs=1, devices=[], train=True, say=print)
+    assert not wanted.output.exists()
+
+
+def test_a_dry_run_lists_and_writes_nothing(tmp_path: Path) -> None:
+    lines = list_runs(request(tmp_path / "new", "nano", "vgg16"))
+    assert [line.strip() for line in lines[1:3]] == ["nano-seed0: not begun", "vgg16-seed0: not begun"]
+    assert not (tmp_path / "new").exists()
+
+
+def test_two_comparisons_do_not_share_a_folder(tmp_path: Path) -> None:
+    with alone_in(tmp_path), pytest.raises(UserError, match="another compare is at work"), alone_in(tmp_path):
+        pass
+
+
+def test_slots_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    slots = make_slots(["cpu"], 2)
+    assert [slot.device for slot in slots] == ["cpu", "cpu"]
+    assert all(int(slot.environment["OMP_NUM_THREADS"]) >= 1 for slot in slots)
+    assert make_slots([], 1)[0].environment == {}
+    for device in ("gpu", "cuda:99", "cuda:-1"):
+        with pytest.raises(UserError, match=f"--devices {device}"):
+            _ = make_slots([device], 1)
+
+
+# What finished runs amount to
+
+
+def test_a_better_detector_is_found_better(tmp_path: Path) -> None:
+    wanted = request(tmp_path, "nano", "resnet18:optim.lr=0.01")
+    runs = fabricate(wanted, {"nano": 0.4, "resnet18:optim.lr=0.01": 0.1})
+    first, other = report(wanted)["contestants"]
+    seeds = {name: [read_run(run.folder).figures["bbox/AP"] or 0 for run in runs if run.contestant == name]
+             for name in wanted.backbones}  # fmt: skip
+    expected = {name: sum(values) / len(values) for name, values in seeds.items()}
+    assert first["figures"]["bbox/AP"]["mean"] == pytest.approx(expected["nano"])
+    difference = other["against_first"]["bbox/AP"]
+    gain = expected["resnet18:optim.lr=0.01"] - expected["nano"]
+    assert difference["difference"] == pytest.approx(gain)
+    assert difference["relative"] == pytest.approx(gain / expected["nano"])
+    assert difference["verdict"] == "significant"
+    assert 0 < difference["low"] < gain < difference["high"]
+    assert other["classes"]["circle"]["difference"] > 0
+    assert other["training"]["seconds_per_step"] == pytest.approx(2 / 20)
+    assert other["cost"]["multiply_adds"]["trunk"] > first["cost"]["multiply_adds"]["trunk"]
+
+
+def test_the_same_detections_do_not_differ(tmp_path: Path) -> None:
+    wanted = request(tmp_path, "nano", "resnet18")
+    _ = fabricate(wanted, {"nano": 0.2, "resnet18": 0.2})
+    difference = report(wanted)["contestants"][1]["against_first"]["bbox/AP"]
+    assert (difference["difference"], difference["verdict"]) == (0.0, "not significant")
+
+
+def test_the_page_says_what_the_figures_are_worth(tmp_path: Path) -> None:
+    wanted = request(tmp_path, "vgg16", "resnet101:optim.lr=0.01,model.backbone.norm=bn", seeds=1)
+    _ = fabricate(wanted, {"vgg16": 0.4, wanted.backbones[1]: 0.1})
+    _ = report(wanted)
+    page = (tmp_path / "compare.html").read_text()
+    assert "undecided: one seed" in page
+    assert "significant.</p>" not in page
+    assert str(HE_2015[:20]).replace("'", "&#39;") in page
+    assert "model.backbone.norm" in page
+    assert "://" not in page, "it reaches for nothing"
+
+
+def test_the_papers_figure_stands_only_beside_its_nets(tmp_path: Path) -> None:
+    wanted = request(tmp_path, "vgg16", "resnet18", seeds=1)
+    _ = fabricate(wanted, {"vgg16": 0.2, "resnet18": 0.2})
+    _ = report(wanted)
+    assert "28 %" not in (tmp_path / "compare.html").read_text()
+
+
+def test_missing_runs_are_named_and_the_rest_is_compared(tmp_path: Path) -> None:
+    wanted = request(tmp_path, "nano", "resnet18")
+    runs = fabricate(wanted, {"nano": 0.4, "resnet18": 0.1})
+    for run in runs[1:3]:
+        (run.folder / "predictions.json").unlink()
+    content = report(wanted)
+    assert content["missing"] == {"resnet18-seed0": "not begun", "nano-seed1": "not begun"}
+    assert [len(one["runs"]) for one in content["contestants"]] == [1, 1]
+    assert content["contestants"][1]["against_first"]["bbox/AP"]["verdict"] == "undecided: one seed"
+
+
+def test_without_finished_runs_there_is_nothing_to_report(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no finished run"):
+        _ = report(request(tmp_path / "new", "nano"))
+
+
+def test_evaluations_do_not_slow_the_training_down(tmp_path: Path) -> None:
+    """Speeds 10, 2, 10, where an evaluation came before the second."""
+    run = fabricate(request(tmp_path, "nano", seeds=1), {"nano": 0.1})[0]
+    records = [
+        {"step": 10, "images_per_second": 10}, {"step": 10, "bbox/AP": 0.1},
+        {"step": 20, "images_per_second": 2}, {"step": 30, "images_per_second": 12},
+    ]  # fmt: skip
+    _ = (run.folder / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    assert training_speed(read_run(run.folder)) == 11

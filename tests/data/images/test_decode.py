@@ -1,0 +1,210 @@
+"""Image files become RGB arrays, or an error that names them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import struct
+import time
+import warnings
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from resdet.data.images.decode import ImageError, read_image, resize, resized_size
+
+HEIGHT, WIDTH = 20, 30
+
+
+@pytest.fixture
+def rgb() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+
+
+def saved(path: Path, image: Image.Image, **options: object) -> Path:
+    image.save(path, **options)  # pyright: ignore[reportArgumentType]
+    return path
+
+
+@pytest.mark.parametrize("suffix", ["png", "bmp", "tiff"])
+def test_lossless_files_give_their_pixels(tmp_path: Path, rgb: np.ndarray, suffix: str) -> None:
+    path = saved(tmp_path / f"a.{suffix}", Image.fromarray(rgb))
+    np.testing.assert_array_equal(read_image(path, HEIGHT, WIDTH), rgb)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "webp"])
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_lossy_files_decode_as_pillow_does(tmp_path: Path, rgb: np.ndarray, suffix: str, mode: str) -> None:
+    path = saved(tmp_path / f"a.{suffix}", Image.fromarray(rgb).convert(mode))
+    np.testing.assert_allclose(read_image(path, HEIGHT, WIDTH), np.asarray(Image.open(path).convert("RGB")), atol=1)
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "P", "CMYK"])
+def test_other_modes_become_three_channels_as_pillow_converts(tmp_path: Path, rgb: np.ndarray, mode: str) -> None:
+    path = saved(tmp_path / f"a.{'tiff' if mode == 'CMYK' else 'png'}", Image.fromarray(rgb).convert(mode))
+    np.testing.assert_array_equal(read_image(path, HEIGHT, WIDTH), np.asarray(Image.open(path).convert("RGB")))
+
+
+def test_a_cmyk_jpeg_is_converted(tmp_path: Path, rgb: np.ndarray) -> None:
+    path = saved(tmp_path / "a.jpg", Image.fromarray(rgb).convert("CMYK"))
+    np.testing.assert_array_equal(read_image(path, HEIGHT, WIDTH), np.asarray(Image.open(path).convert("RGB")))
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_alpha_is_laid_over_white(tmp_path: Path, rgb: np.ndarray, mode: str) -> None:
+    alpha = np.zeros((HEIGHT, WIDTH), np.uint8)
+    alpha[:, :10], alpha[:, 10:20] = 255, 51  # opaque, a fifth, transparent
+    image = Image.fromarray(rgb).convert(mode)
+    image.putalpha(Image.fromarray(alpha))
+    opaque = np.asarray(image.convert("RGB")).astype(float)
+    read = read_image(saved(tmp_path / "a.png", image), HEIGHT, WIDTH)
+    np.testing.assert_array_equal(read[:, :10], opaque[:, :10])
+    np.testing.assert_allclose(read[:, 10:20], opaque[:, 10:20] * 0.2 + 255 * 0.8, atol=0.51)
+    assert (read[:, 20:] == 255).all()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+def test_orientation_follows_the_size_that_the_annotations_give(
+    tmp_path: Path, rgb: np.ndarray, orientation: int, suffix: str
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = saved(tmp_path / f"a.{suffix}", Image.fromarray(rgb), exif=exif)
+    stored = np.asarray(Image.open(path))
+    upright = np.asarray(ImageOps.exif_transpose(Image.open(path)))
+    np.testing.assert_array_equal(read_image(path, *upright.shape[:2]), upright)
+    np.testing.assert_array_equal(read_image(path), upright)
+    if orientation >= 5:  # only these change the size, so that the annotations can tell
+        np.testing.assert_array_equal(read_image(path, HEIGHT, WIDTH), stored)
+
+
+def test_a_size_that_fits_in_neither_way_is_an_error_with_both(tmp_path: Path, rgb: np.ndarray) -> None:
+    path = saved(tmp_path / "a.png", Image.fromarray(rgb))
+    with pytest.raises(ImageError, match=r"a\.png: is 20 high and 30 wide.*height 30, width 20"):
+        _ = read_image(path, WIDTH, HEIGHT)
+
+
+def test_sixteen_bits_are_refused_or_scaled_never_whitened(tmp_path: Path) -> None:
+    ramp = (np.arange(256, dtype=np.uint16) * 257).reshape(16, 16)
+    for suffix in ("png", "tiff"):
+        path = saved(tmp_path / f"a.{suffix}", Image.fromarray(ramp))
+        with pytest.raises(ImageError, match=r"data\.sixteen_bit=scale"):
+            _ = read_image(path, 16, 16)
+        scaled = read_image(path, 16, 16, sixteen_bit="scale")
+        np.testing.assert_array_equal(scaled, np.repeat(np.arange(256).reshape(16, 16, 1), 3, axis=2))
+
+
+def test_floating_point_pixels_are_refused(tmp_path: Path) -> None:
+    path = saved(tmp_path / "a.tiff", Image.fromarray(np.ones((4, 4), np.float32)))
+    with pytest.raises(ImageError, match=r"a\.tiff"):
+        _ = read_image(path, 4, 4, sixteen_bit="scale")
+
+
+def png_claiming(width: int, height: int) -> bytes:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(("width", "height"), [(10_000, 10_000), (20_000, 20_000), (30_000, 2), (2, 2**31 - 1)])
+def test_a_bomb_is_refused_before_decoding(tmp_path: Path, width: int, height: int) -> None:
+    path = tmp_path / "bomb.png"
+    _ = path.write_bytes(png_claiming(width, height))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ImageError, match=r"bomb\.png: .*refused before decoding"):
+        _ = read_image(path, height, width)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # KiB
+
+
+def broken_files(folder: Path, rgb: np.ndarray) -> dict[str, Path]:
+    good = saved(folder / "good.jpg", Image.fromarray(rgb)).read_bytes()
+    contents = {
+        "truncated.jpg": good[: len(good) // 2],
+        "empty.jpg": b"",
+        "page.jpg": b"<!DOCTYPE html><html><body>404</body></html>",
+        "drawing.svg": b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"/>',
+        "script.eps": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
+        "noise.jpg": bytes(range(256)),
+    }
+    paths = {name: folder / name for name in (*contents, "missing.jpg", "folder.jpg", "pipe.jpg")}
+    for name, data in contents.items():
+        _ = paths[name].write_bytes(data)
+    paths["folder.jpg"].mkdir()
+    os.mkfifo(paths["pipe.jpg"])
+    return paths
+
+
+def test_files_that_are_no_images_are_named_with_a_remedy(tmp_path: Path, rgb: np.ndarray) -> None:
+    for name, path in broken_files(tmp_path, rgb).items():
+        with pytest.raises(ImageError, match=f"{path}: .*(again|restore|give)") as error:
+            _ = read_image(path, HEIGHT, WIDTH)
+        assert "\n" not in str(error.value), name
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "bmp", "tiff"])
+def test_damaged_files_give_an_image_or_an_error_in_bounded_time(tmp_path: Path, rgb: np.ndarray, suffix: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    options = {} if suffix == "bmp" else {"exif": exif}
+    good = saved(tmp_path / f"good.{suffix}", Image.fromarray(rgb), **options).read_bytes()
+    rng = np.random.default_rng(0)
+    path = tmp_path / f"bad.{suffix}"
+    for _ in range(60):
+        damaged = np.frombuffer(good, np.uint8).copy()
+        places = rng.integers(0, len(damaged), rng.integers(1, 6))
+        damaged[places] = rng.integers(0, 256, len(places))
+        data = damaged.tobytes()[: rng.integers(1, len(good) + 1)] if rng.random() < 0.3 else damaged.tobytes()
+        _ = path.write_bytes(data)
+        start = time.process_time()
+        with contextlib.suppress(ImageError):
+            assert read_image(path, WIDTH, HEIGHT).shape in ((WIDTH, HEIGHT, 3), (HEIGHT, WIDTH, 3))
+        assert time.process_time() - start < 5
+
+
+def test_a_png_chunk_longer_than_its_file_is_refused_before_memory_is_cleared_for_it(
+    tmp_path: Path, rgb: np.ndarray
+) -> None:
+    path = saved(tmp_path / "long.png", Image.fromarray(rgb))
+    data = bytearray(path.read_bytes())
+    place = data.index(b"IDAT") - 4
+    data[place : place + 4] = (2**31 - 1).to_bytes(4, "big")
+    _ = path.write_bytes(data)
+    start = time.process_time()
+    with pytest.raises(ImageError, match=r"long\.png: is truncated or damaged"):
+        _ = read_image(path)
+    assert time.process_time() - start < 0.5
+
+
+def test_reading_raises_no_warning_and_leaves_filters_alone(tmp_path: Path, rgb: np.ndarray) -> None:
+    path = saved(tmp_path / "a.png", Image.fromarray(rgb))
+    filters = list(warnings.filters)
+    _ = read_image(path)
+    assert list(warnings.filters) == filters
+
+
+@pytest.mark.parametrize(
+    ("size", "short", "long", "expected"),
+    [
+        ((480, 640), 800, 1333, (800, 1067)),
+        ((640, 480), 800, 1333, (1067, 800)),
+        ((300, 1000), 800, 1333, (400, 1333)),  # the long side decides
+        ((160, 160), 160, 160, (160, 160)),
+        ((1, 4000), 800, 1333, (1, 1333)),
+    ],
+)
+def test_resized_size(size: tuple[int, int], short: int, long: int, expected: tuple[int, int]) -> None:
+    assert resized_size(*size, short, long) == expected
+
+
+def test_resize_keeps_a_flat_colour() -> None:
+    image = np.full((7, 9, 3), (10, 120, 250), np.uint8)
+    for size in ((14, 18), (3, 4), (7, 9)):
+        assert (resize(image, size) == image[0, 0]).all()
+        assert resize(image, size).shape == (*size, 3)

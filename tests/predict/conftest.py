@@ -1,0 +1,37 @@
+"""A detector with random weights that finds something everywhere, and a few generated images."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from resdet.config import Config, load_config
+from resdet.data.batches.loader import open_split
+from resdet.data.sets.coco import CocoDataset
+from resdet.models.build.detector import build_model
+from resdet.models.rcnn import RCNN
+from resdet.predict.predictor import Predictor
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def config() -> Config:
+    overrides = ("data.shapes.train_images=8", "data.shapes.val_images=4", "eval.batch_size=1")
+    return load_config(ROOT / "configs/nano.yaml", overrides=overrides)
+
+
+@pytest.fixture
+def dataset(config: Config) -> CocoDataset:
+    return open_split(config.data, "val")
+
+
+@pytest.fixture
+def model(config: Config) -> RCNN:
+    _ = torch.manual_seed(0)
+    return build_model(config.model, 8)
+
+
+@pytest.fixture
+def predictor(model: RCNN) -> Predictor:
+    return Predictor(model, short_side=64, max_side=64, batch_size=2)

@@ -1,0 +1,93 @@
+"""The drawings at the end of a training: the ground truth beside the predictions."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from resdet.config import Config, MaskHeadConfig
+from resdet.data.images.decode import read_image
+from resdet.data.images.masks import MaskWindow
+from resdet.data.sets.coco import CocoDataset
+from resdet.drawing.boxes import class_color
+from resdet.errors import UserError
+from resdet.models.build.detector import build_model
+from resdet.predict.gallery import Example, contact_sheet, draw_gallery, spread
+from resdet.predict.predictor import Predictor
+
+
+def test_each_image_has_a_drawing_and_the_sheet_has_all(
+    predictor: Predictor, dataset: CocoDataset, config: Config, tmp_path: Path
+) -> None:
+    overview = draw_gallery(predictor, dataset, config, tmp_path / "run", count=3)
+    assert overview == tmp_path / "run" / "drawings" / "overview.jpg"
+    assert sorted(path.name for path in overview.parent.iterdir()) == [
+        "000000.jpg", "000002.jpg", "000003.jpg", "overview.jpg"
+    ]  # fmt: skip
+    assert read_image(overview.parent / "000000.jpg").shape[1] == 2 * 480 + 3 * 12
+    assert read_image(overview).shape[1] == 4 * 480 + 5 * 12
+    assert draw_gallery(predictor, dataset, config, tmp_path / "run", count=3) == overview
+
+
+def test_files_that_are_not_ours_are_left_alone(
+    predictor: Predictor, dataset: CocoDataset, config: Config, tmp_path: Path
+) -> None:
+    mine = tmp_path / "drawings" / "000000.jpg"
+    mine.parent.mkdir()
+    mine.touch()
+    with pytest.raises(UserError, match="drawings: holds files that resdet did not draw"):
+        _ = draw_gallery(predictor, dataset, config, tmp_path)
+    assert mine.read_bytes() == b""
+
+
+def example(height: int, width: int) -> Example:
+    box = np.array([[0.2 * width, 0.2 * height, 0.8 * width, 0.8 * height]], np.float32)
+    label, score = np.zeros(1, np.int64), np.full(1, 0.9, np.float32)
+    return Example("x.jpg", np.full((height, width, 3), 128, np.uint8), box, label, box, label, score)
+
+
+def test_the_sheet_shows_boxes_where_they_are_and_wide_images_first() -> None:
+    """Two images, 50 and 200 pixels high at a width of 100, are 240 and 960 high in a cell of 480."""
+    sheet = contact_sheet([example(200, 100), example(50, 100)], ["cat"])
+    assert sheet.shape[1] == 4 * 480 + 5 * 12
+    colored = (sheet == class_color(0)).all(2)
+    for column, height in enumerate((240, 240, 960, 960)):
+        cell = colored[:, 12 + column * 492 :][:, :480]
+        left, right = np.flatnonzero(cell.sum(0) > 0.5 * 0.6 * height)[[0, -1]]
+        assert abs(left - 0.2 * 480) <= 4
+        assert abs(right - 0.8 * 480) <= 4
+
+
+@pytest.mark.parametrize("size", [(1, 1), (4000, 1), (1, 4000)])
+def test_the_sheet_stays_bounded_for_any_image(size: tuple[int, int]) -> None:
+    height, width, _ = contact_sheet([example(*size)], ["cat"]).shape
+    assert height <= 2 * 480 + 60
+    assert width == 4 * 480 + 5 * 12 or width == 2 * 480 + 3 * 12
+
+
+def test_images_are_spread_over_those_with_objects(dataset: CocoDataset) -> None:
+    assert spread(dataset, 2) == [0, 3]
+    assert spread(dataset, 100) == [0, 1, 2, 3]
+
+
+def test_true_masks_stand_beside_those_found_in_the_size_of_their_cell() -> None:
+    """An image of 50 x 100 is 240 x 480 in its cell; its mask, 20 x 20 at (40, 15), is 96 x 96 at (192, 72)."""
+    mask = (MaskWindow(np.ones((20, 20), np.uint8), 40, 15),)
+    plain = example(50, 100)
+    without = contact_sheet([plain], ["cat"])
+    sheet = contact_sheet([replace(plain, true_masks=mask, masks=mask)], ["cat"])
+    top = sheet.shape[0] - 12 - 240
+    for column in (0, 1):
+        left = 12 + column * (480 + 12)
+        cell = (slice(top + 72 + 6, top + 168 - 6), slice(left + 192 + 6, left + 288 - 6))
+        assert (sheet[cell] != without[cell]).any(2).mean() > 0.9
+        beside = (slice(top + 72, top + 168), slice(left + 120, left + 180))
+        np.testing.assert_array_equal(sheet[beside], without[beside])
+
+
+def test_a_detector_of_masks_is_drawn_with_them(dataset: CocoDataset, config: Config, tmp_path: Path) -> None:
+    config.model.mask_head = MaskHeadConfig(channels=8)
+    predictor = Predictor(build_model(config.model, 8), short_side=64, max_side=64)
+    assert predictor.predict([read_image(dataset.path(0))])[0].masks is not None
+    assert draw_gallery(predictor, dataset, config, tmp_path, count=2).is_file()
