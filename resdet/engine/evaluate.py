@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Int64
 from torch import nn
 
-from resdet.config import Config
+from resdet.config import Config, checked
 from resdet.data.batches.collate import boxes_in_original
 from resdet.data.batches.loader import ImageInfo, evaluation_batches
 from resdet.data.sets.coco import CocoDataset
@@ -47,7 +47,7 @@ def evaluate(
     `results` are detections that `predict_dataset` collected before; without them the model makes them. The model
     stays on its device and in its mode. In several processes each predicts its share, and all get the figures.
     """
-    world = world or World()
+    config, world = checked(config), world or World()
     if results is None:
         results = predict_dataset(model, dataset, config, world=world)
     figures = None

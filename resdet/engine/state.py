@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from resdet.config import Config
+from resdet.config.diff import resume_warnings
 from resdet.data.sets.labelled import LabelledImages
 from resdet.engine.checkpoint import MODEL, load_weights, read_model_file, read_state
 from resdet.engine.classify import ImageSet
@@ -18,14 +19,6 @@ from resdet.engine.distributed import World
 from resdet.engine.log import RunLog
 from resdet.engine.signals import StopRequest
 from resdet.errors import UserError
-
-# Keys that a resumed run may change without a word, and those it may change with a warning. Any other change
-# would make it another experiment.
-FREE = (
-    "train.log_every", "train.checkpoint_every", "train.keep_checkpoints", "train.tensorboard", "data.workers",
-    "eval.every", "eval.batch_size", "eval.backend",
-)  # fmt: skip
-WARNED = ("train.steps", "train.device", "train.amp", "train.compile", "train.channels_last", "data.root")
 
 Metrics = dict[str, float | None]
 
@@ -64,7 +57,7 @@ class TrainState:
         Raises UserError, naming the keys, when the checkpoint is of another experiment.
         """
         saved, file = read_state(checkpoint), read_model_file(checkpoint / MODEL)
-        warnings = config_warnings(file.config, config, checkpoint)
+        warnings = resume_warnings(file.config, config, checkpoint)
         if saved["data"] != data:
             raise UserError(
                 f"{checkpoint}: was trained on other data (the images or annotations of data.train have changed);"
@@ -121,27 +114,6 @@ def data_fingerprint(dataset: ImageSet) -> str:
     for array in (dataset.image_ids, dataset.heights, dataset.widths, dataset.offsets, dataset.boxes, dataset.labels):
         digest.update(array.tobytes())
     return digest.hexdigest()
-
-
-def config_warnings(old: Config, new: Config, source: Path) -> list[str]:
-    """A line for each key that changed with consequences; raises UserError for keys that must not change."""
-    before, after = flat(asdict(old)), flat(asdict(new))
-    changed = [key for key in after if before.get(key) != after[key] and key not in FREE]
-    forbidden = [f"{key}={after[key]} (was {before.get(key)})" for key in changed if key not in WARNED]
-    if forbidden:
-        raise UserError(
-            f"{source}: was trained with another config: {', '.join(forbidden)};"
-            " resume with the same one, or start a new --output"
-        )
-    return [f"{key} was {before[key]} and is now {after[key]}" for key in changed]
-
-
-def flat(tree: dict[str, Any], path: str = "") -> dict[str, Any]:
-    """{"train.steps": 90000, ...}"""
-    leaves: dict[str, Any] = {}
-    for key, value in tree.items():
-        leaves |= flat(value, f"{path}{key}.") if isinstance(value, dict) else {f"{path}{key}": value}
-    return leaves
 
 
 def _generators() -> dict[str, torch.Tensor]:

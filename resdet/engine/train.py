@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import torch
 
-from resdet.config import Config
+from resdet.config import Config, checked
 from resdet.data.batches.loader import ImageInfo
 from resdet.data.sets.coco import CocoDataset
 from resdet.data.sets.labelled import LabelledImages
@@ -63,7 +63,7 @@ def train(
     Raises UserError for a mistake in config, data or folder, and Stopped (a KeyboardInterrupt) when a signal ended
     the run after saving.
     """
-    output = Path(output)
+    config, output = checked(config), Path(output)
     with join_world(config.train.device) as world:
         check_setup(config, world)
         source, warnings = (None, []) if dry_run else find_resume(output, resume, world)

@@ -9,7 +9,7 @@ from inspect import signature
 
 from torch import nn
 
-from resdet.config import ModelConfig
+from resdet.config import ModelConfig, checked
 from resdet.errors import UserError
 from resdet.models.backbones import BACKBONES, Backbone, build_backbone
 from resdet.models.backbones.resnet import ResNet
@@ -34,6 +34,7 @@ def build_model(config: ModelConfig, num_classes: int) -> RCNN:
 
     Raises UserError for parts that do not fit together and for weights that do not fit the model.
     """
+    config = checked(config)
     rpn = config.rpn
     if rpn.background_iou > rpn.foreground_iou:
         raise UserError(
@@ -71,6 +72,7 @@ def build_classifier(config: ModelConfig, num_classes: int) -> Classifier:
 
     Raises UserError for `model.backbone.weights`, which are for detectors.
     """
+    config = checked(config)
     if config.backbone.weights:
         raise UserError(
             f"model.backbone.weights={config.backbone.weights}: a classifier starts from scratch, or as a whole from "
