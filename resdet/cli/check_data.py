@@ -150,4 +150,6 @@ def _plain(text: str) -> str:
     """Safe for the terminal: neither rich's markup nor control characters."""
     from rich.markup import escape
 
-    return escape("".join(character if character.isprintable() else ascii(character)[1:-1] for character in text))
+    from resdet.text import printable
+
+    return escape(printable(text))

@@ -32,10 +32,10 @@ def run(args: argparse.Namespace) -> int:
     from resdet.cli.train import split_inputs
     from resdet.engine.distributed import is_lead
     from resdet.engine.evaluate_checkpoint import evaluate_checkpoint
-    from resdet.engine.log import printable
     from resdet.errors import UserError
     from resdet.evaluation.tables import print_figures
     from resdet.test_time.build import build_detector
+    from resdet.text import printable
 
     paths, overrides = split_inputs(args.inputs)
     if not paths:

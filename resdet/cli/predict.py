@@ -52,8 +52,8 @@ def run(args: argparse.Namespace) -> int:
     inputs, overrides = split_inputs(args.inputs)
     paths = find_images([Path(text) for text in inputs])
 
-    from resdet.engine.log import printable
     from resdet.predict.prediction_folder import IMAGES, PREDICTIONS, PredictionFolder
+    from resdet.text import printable
 
     predictor, models = load_predictor([args.checkpoint, *args.ensemble], ["train.device=auto", *overrides])
     for model in models:
@@ -103,7 +103,7 @@ def predict(predictor: Predictor, paths: list[Path], folder: PredictionFolder) -
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
     from resdet.data.images.decode import ImageError
-    from resdet.engine.log import printable
+    from resdet.text import printable
 
     console = Console(markup=False, highlight=False, emoji=False)
     columns = (

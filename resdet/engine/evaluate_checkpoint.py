@@ -22,6 +22,7 @@ from resdet.errors import UserError
 from resdet.evaluation.coco import backend_name
 from resdet.files import readable_json, write_outputs
 from resdet.models.build.detector import build_classifier
+from resdet.text import first_few
 
 
 def evaluate_checkpoint(
@@ -92,8 +93,8 @@ def matched_categories(class_names: tuple[str, ...], dataset: CocoDataset) -> tu
     missing = [name for name in class_names if name not in ids]
     if len(missing) == len(class_names):
         raise UserError(
-            f"{dataset.annotations}: has none of the model's classes ({', '.join(class_names[:5])} ...); its categories"
-            f" are {', '.join(dataset.class_names[:5])} ...: evaluate on data with the same names"
+            f"{dataset.annotations}: has none of the model's classes ({first_few(class_names)}); its categories"
+            f" are {first_few(dataset.class_names)}: evaluate on data with the same names"
         )
     warnings = [f"{dataset.annotations} has no {', '.join(missing)}: left out of the figures"] if missing else []
     return np.array([ids.get(name, -1) for name in class_names], dtype=np.int64), warnings

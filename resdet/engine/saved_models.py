@@ -14,6 +14,7 @@ from resdet.engine.checkpoint import ModelFile, find_model_file, load_weights, r
 from resdet.errors import UserError
 from resdet.models.build.detector import build_model
 from resdet.models.rcnn import RCNN
+from resdet.text import first_few
 
 # What is made of trained models by a config, such as an ensemble: `predict` like a model's.
 Prepare = Callable[[Sequence[RCNN], Config], nn.Module]
@@ -42,8 +43,8 @@ def read_models(paths: Sequence[Path], overrides: Sequence[str]) -> list[SavedMo
     for other in models[1:]:
         if other.saved.class_names != first.saved.class_names:
             raise UserError(
-                f"{other.file}: its classes ({_listed(other.saved)}) are not those of {first.file}"
-                f" ({_listed(first.saved)}); an ensemble needs the same names in the same order"
+                f"{other.file}: its classes ({first_few(other.saved.class_names)}) are not those of {first.file}"
+                f" ({first_few(first.saved.class_names)}); an ensemble needs the same names in the same order"
             )
     return models
 
@@ -83,8 +84,3 @@ def _read(path: Path, overrides: Sequence[str]) -> SavedModel:
         raise UserError(f"{file}: was trained for task={saved.config.task}; leave task={config.task} out")
     changes = tuple(override for override in overrides if override.startswith("model."))
     return SavedModel(file, replace(saved, config=config), tuple(skipped), changes)
-
-
-def _listed(saved: ModelFile) -> str:
-    names = saved.class_names
-    return ", ".join(names[:5]) + (" ..." if len(names) > 5 else "")
