@@ -19,10 +19,11 @@ from resdet.data.batches.samplers import BatchOrder, evaluation_order, rank_slic
 from resdet.data.images.decode import ImageError, read_image, resize, resized_size
 from resdet.data.images.masks import box_frame_masks
 from resdet.data.images.transforms import Augmentation
-from resdet.data.sets.coco import CocoDataset, read_coco
+from resdet.data.sets.coco import CocoDataset
+from resdet.data.sets.formats import read_set
 from resdet.data.sets.shapes import shapes_folder
 from resdet.data.sets.voc import KNOWN_SETS as VOC_SETS
-from resdet.data.sets.voc import annotation_file, known_split
+from resdet.data.sets.voc import known_split
 from resdet.errors import UserError, did_you_mean
 
 KNOWN_SETS = {  # name -> split -> (annotation file, images folder), below data.root
@@ -42,13 +43,13 @@ def open_split(data: DataConfig, split: str) -> CocoDataset:
     """The checked annotations of `split`, "train" or "val"; the generated data set is made at first use."""
     annotations, images = _split_files(data, split)
     tolerated = data.max_bad_fraction if data.on_bad_image == "skip" else 0.0
-    return read_coco(annotations, images, require_objects=split == "train", max_missing_fraction=tolerated)
+    return read_set(annotations, images, require_objects=split == "train", max_missing_fraction=tolerated)
 
 
 def _split_files(data: DataConfig, split: str) -> tuple[Path, Path]:
     chosen = {"train": data.train, "val": data.val}[split]
     if chosen.annotations and chosen.images:
-        return annotation_file(Path(chosen.annotations), Path(chosen.images)), Path(chosen.images)
+        return Path(chosen.annotations), Path(chosen.images)
     if chosen.annotations or chosen.images:
         absent = "images" if chosen.annotations else "annotations"
         raise UserError(f"data.{split}.{absent} is not given; data.{split}.annotations and .images go together")
