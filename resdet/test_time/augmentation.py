@@ -8,7 +8,8 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from resdet.models.second_stage.roi_heads import suppressed
+from resdet.models.second_stage.detections import suppressed
+from resdet.ops.dense import zero_padding
 from resdet.structures import Batch, Detections
 from resdet.test_time.refinement import union
 from resdet.test_time.region_detector import RegionDetector
@@ -55,5 +56,5 @@ class AugmentedDetector(nn.Module):
     def _mirrored_view(self, batch: Batch, factor: float) -> Detections:
         view = resized(batch, factor)
         detections = self.detector.detect(mirrored(view))
-        boxes = mirrored_boxes(detections.boxes, view.sizes) * detections.valid[..., None]
+        boxes = zero_padding(mirrored_boxes(detections.boxes, view.sizes), detections.valid)
         return replace(detections, boxes=boxes / factor)

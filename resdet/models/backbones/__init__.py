@@ -121,6 +121,8 @@ def build_backbone(
     """
     if norm not in NORMS:
         raise UserError(f"unknown norm {norm!r}{did_you_mean(norm, NORMS)}")
+    if not 0 <= stochastic_depth <= 1:
+        raise UserError(f"stochastic_depth={stochastic_depth} is a fraction of images: it must lie between 0 and 1")
     make = _constructor(name)
     wanted = {"dilated_c5": dilated_c5, "stochastic_depth": stochastic_depth, "zero_init": zero_init}
     options = {option: value for option, value in wanted.items() if value}
