@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from resdet.config import Config, TestConfig
+from resdet.data.batches.collate import size_divisor
 from resdet.errors import UserError
 from resdet.models.rcnn import RCNN
 from resdet.test_time.augmentation import AugmentedDetector
@@ -29,6 +30,7 @@ def build_detector(models: Sequence[RCNN], config: Config) -> RCNN | RegionDetec
         factors=[side / short_side for side in test.scales or [short_side]],
         refinement_iou=test.refinement.nms_iou if test.refinement else None,
         voting_iou=None if test.augmentation else iou,  # the union of all views votes
+        size_divisor=size_divisor(config.model),
     )
     if test.augmentation is None:
         return detector
