@@ -50,11 +50,11 @@ class AugmentedDetector(nn.Module):
         return self.detector.add_masks(batch, detections)
 
     def _view(self, batch: Batch, factor: float) -> Detections:
-        detections = self.detector.detect(resized(batch, factor))
+        detections = self.detector.detect(resized(batch, factor, divisor=self.detector.size_divisor))
         return replace(detections, boxes=detections.boxes / factor)
 
     def _mirrored_view(self, batch: Batch, factor: float) -> Detections:
-        view = resized(batch, factor)
+        view = resized(batch, factor, divisor=self.detector.size_divisor)
         detections = self.detector.detect(mirrored(view))
         boxes = zero_padding(mirrored_boxes(detections.boxes, view.sizes), detections.valid)
         return replace(detections, boxes=boxes / factor)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from resdet.config import Config, TestConfig
+from resdet.data.batches.collate import size_divisor
 from resdet.errors import UserError
 from resdet.test_time.augmentation import AugmentedDetector
 from resdet.test_time.region_detector import RegionDetector
@@ -31,6 +32,7 @@ def build_detector(models: Sequence[nn.Module], config: Config) -> nn.Module:
         factors=[side / short_side for side in test.scales or [short_side]],
         refinement_iou=test.refinement.nms_iou if test.refinement else None,
         voting_iou=None if test.augmentation else iou,  # the union of all views votes
+        size_divisor=size_divisor(config.model),
     )
     if test.augmentation is None:
         return detector

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from resdet.data.batches.collate import SIZE_DIVISORS
 from resdet.errors import UserError
 from resdet.models.rcnn import RCNN
 from resdet.models.second_stage.detections import suppressed
@@ -51,6 +52,7 @@ class RegionDetector(nn.Module):
             merged by maxout. Proposals come from the batch as it is.
         refinement_iou: look again at the boxes found, and suppress the union at this overlap; None: look once.
         voting_iou: boxes of at least this overlap vote; None: each detection keeps its box.
+        size_divisor: pixels that the sides of resized batches are multiples of.
 
     Raises:
         UserError: a member is no RCNN, or has no second stage.
@@ -63,6 +65,7 @@ class RegionDetector(nn.Module):
         factors: Sequence[float] = (1.0,),
         refinement_iou: float | None = None,
         voting_iou: float | None = None,
+        size_divisor: int = max(SIZE_DIVISORS.values()),
     ) -> None:
         super().__init__()
         self.models = nn.ModuleList(members)
@@ -70,6 +73,7 @@ class RegionDetector(nn.Module):
         self.factors = tuple(factors)
         self.refinement_iou = refinement_iou
         self.voting_iou = voting_iou
+        self.size_divisor = size_divisor
         own = self.members[0].heads.limits
         self.limits = own if refinement_iou is None else replace(own, nms_iou=refinement_iou)
 
@@ -123,7 +127,10 @@ class RegionDetector(nn.Module):
 
     def _pool(self, member: Member, maps: Maps, batch: Batch) -> Pool:
         """Regions of this batch for the second stage of a member."""
-        scales = [maps if factor == 1 else member.maps(resized(batch, factor)) for factor in self.factors]
+        scales = [
+            maps if factor == 1 else member.maps(resized(batch, factor, divisor=self.size_divisor))
+            for factor in self.factors
+        ]
         return partial(maxout_pool, member.heads.pooler, scales, self.factors)
 
     def _with_masks(self, maps: Sequence[Maps], detections: Detections) -> Detections:

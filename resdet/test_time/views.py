@@ -7,13 +7,13 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from resdet.data.batches.collate import SIZE_MULTIPLE, round_up
+from resdet.data.batches.collate import padded_shape
 from resdet.ops.dense import inside
 from resdet.structures import Batch
 
 
-def resized(batch: Batch, factor: float) -> Batch:
-    """The images `factor` times as high and wide (bilinear, without aliasing), without targets.
+def resized(batch: Batch, factor: float, *, divisor: int) -> Batch:
+    """The images `factor` times as high and wide (bilinear, without aliasing), padded to `divisor`, without targets.
 
     A box of the result has `factor` times the coordinates that it has in the batch, exactly. Enlarging adds no detail.
     """
@@ -23,7 +23,8 @@ def resized(batch: Batch, factor: float) -> Batch:
     images = images.gather(3, _inside(batch, axis=1)[:, None, None, :].expand_as(images))  # its border goes on
     images = F.interpolate(images.float(), scale_factor=factor, mode="bilinear", antialias=True)
     height, width = images.shape[2:]
-    images = F.pad(images, (0, round_up(width, SIZE_MULTIPLE) - width, 0, round_up(height, SIZE_MULTIPLE) - height))
+    padded_height, padded_width = padded_shape([(height, width)], divisor)
+    images = F.pad(images, (0, padded_width - width, 0, padded_height - height))
     limits = batch.sizes.new_tensor([height, width])
     sizes = torch.minimum((batch.sizes * factor + 1e-3).long(), limits).clamp(min=1)
     return Batch(torch.where(inside(sizes, *images.shape[2:]), images, 0), sizes)

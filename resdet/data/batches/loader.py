@@ -14,7 +14,15 @@ from jaxtyping import Float32, Int64, UInt8
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from resdet.config import Config, DataConfig
-from resdet.data.batches.collate import ImageInfo, LoadedBatch, Sample, collate, ground_truth_slots, padded_shape
+from resdet.data.batches.collate import (
+    ImageInfo,
+    LoadedBatch,
+    Sample,
+    collate,
+    ground_truth_slots,
+    padded_shape,
+    size_divisor,
+)
 from resdet.data.batches.samplers import BatchOrder, evaluation_order, rank_slice, sample_seed
 from resdet.data.images.decode import ImageError, read_image, resize, resized_size
 from resdet.data.images.masks import box_frame_masks
@@ -167,12 +175,13 @@ class _Reader(Dataset[LoadedBatch | UserError]):
         self.dataset, self.short_sides = dataset, short_sides
         self.augmentation, self.mask_resolution = augmentation, mask_resolution
         self.data, self.seed = config.data, config.train.seed
+        self.divisor = size_divisor(config.model)
 
     def key(self, share: Int64[np.ndarray, " n"], batch: Int64[np.ndarray, " m"], *, epoch: int) -> _Key:
         """The `share` of a global batch, padded to what the whole `batch` needs."""
         sizes = [self._size(index, sample_seed(self.seed, epoch, index)) for index in batch.tolist()]
         objects = np.diff(self.dataset.offsets)[batch].max()
-        return _Key(tuple(share.tolist()), epoch, padded_shape(sizes), ground_truth_slots(int(objects)))
+        return _Key(tuple(share.tolist()), epoch, padded_shape(sizes, self.divisor), ground_truth_slots(int(objects)))
 
     def __getitem__(self, key: _Key) -> LoadedBatch | UserError:
         try:
