@@ -23,8 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Writes the report; returns the exit code. Raises UserError for a folder that is no run."""
     from resdet.analysis.report import write_report
-    from resdet.engine.log import printable
     from resdet.errors import UserError
+    from resdet.text import printable
 
     if args.overfit is not None and args.overfit < 1:
         raise UserError(f"--overfit {args.overfit} must be at least 1, as it was in training")

@@ -10,7 +10,6 @@ from pathlib import Path
 import torch
 from torch import nn
 
-import resdet
 from resdet.config import Config, to_yaml
 from resdet.data.batches.loader import open_split, subset
 from resdet.data.sets.coco import CocoDataset
@@ -25,10 +24,11 @@ from resdet.engine.optim import build_optimizer, learning_rate_scales, peak_lear
 from resdet.engine.precise_bn import batch_norms
 from resdet.engine.state import Run, TrainState
 from resdet.errors import UserError
-from resdet.files import replace_file
+from resdet.files import replace_file, writing
 from resdet.models.build.detector import build_classifier, build_model
 from resdet.models.classifier import Classifier
 from resdet.models.rcnn import RCNN
+from resdet.version import __version__
 from resdet.weights.contract import conflicts
 from resdet.weights.detector import load_detector_weights
 
@@ -237,14 +237,12 @@ def check_batch_norm(model: nn.Module, config: Config, world: World) -> None:
 
 def start_folder(folder: Path, config: Config, step: int, train_set: ImageSet, val_set: ImageSet) -> None:
     """Makes the run's folder with config.yaml and data_report.json; forgets metrics beyond `step`."""
-    try:
+    with writing(folder, "choose another --output"):
         folder.mkdir(parents=True, exist_ok=True)
         replace_file(folder / "config.yaml", to_yaml(config).encode())
         reports = {"train": train_set.report.to_dict(), "val": val_set.report.to_dict()}
         replace_file(folder / "data_report.json", json.dumps(reports, indent=1).encode())
         forget_after(folder, step)
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be written ({error.strerror}); choose another --output") from None
 
 
 def announce(state: TrainState, run: Run, source: Path | None, *, loaded: list[str], warnings: list[str]) -> None:
@@ -252,7 +250,7 @@ def announce(state: TrainState, run: Run, source: Path | None, *, loaded: list[s
     config, log, world = run.config, run.log, run.world
     threads = f"{torch.get_num_threads()} threads" if run.device.type == "cpu" else torch.cuda.get_device_name()
     processes = f", {world.size} processes" if world.size > 1 else ""
-    log.say(f"resdet {resdet.__version__}, torch {torch.__version__}, {run.device.type} ({threads}){processes}")
+    log.say(f"resdet {__version__}, torch {torch.__version__}, {run.device.type} ({threads}){processes}")
     sizes = [parameter.numel() for parameter in state.model.parameters()]
     trained = sum(parameter.numel() for parameter in state.model.parameters() if parameter.requires_grad)
     log.say(f"model: {config.model.backbone.name}, {sum(sizes) / 1e6:.2f} M parameters, {trained / 1e6:.2f} M trained")

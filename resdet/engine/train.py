@@ -37,6 +37,7 @@ from resdet.engine.state import Metrics, Run, TrainState, data_fingerprint
 from resdet.errors import UserError
 from resdet.evaluation.coco import CocoResults, backend_name
 from resdet.files import replace_file
+from resdet.text import first_few
 
 HEADLINES = {  # of each task: the metric whose highest value is the best checkpoint, and its name in the log
     "detection": ("bbox/AP", "box AP"),
@@ -162,9 +163,8 @@ def check_losses(losses: dict[str, float], state: TrainState, run: Run, images: 
         replace_file(dump, json.dumps(content, indent=1).encode())
     raise UserError(
         f"step {state.step}: {', '.join(bad)}; the weights are unchanged since the step before; {dump} names the images"
-        " (image ids "
-        + ", ".join(str(image.image_id) for image in everywhere[:5])
-        + f"{' ...' if len(everywhere) > 5 else ''}); lower optim.lr or lengthen optim.warmup_steps"
+        f" (image ids {first_few([image.image_id for image in everywhere])}); lower optim.lr or lengthen"
+        " optim.warmup_steps"
     )
 
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import msgspec
 
-import resdet
 from resdet.analysis.compare.contestants import Contestant, PlannedRun
 from resdet.analysis.compare.cost import NOT_COUNTED, Cost
 from resdet.analysis.compare.training_child import RESOURCES
@@ -22,6 +21,7 @@ from resdet.engine.run_folder import RunFolder, read_run
 from resdet.errors import UserError
 from resdet.evaluation.analysis.bootstrap import FIGURES, Bootstrap, paired_bootstrap
 from resdet.evaluation.coco import GroundTruth, read_results
+from resdet.version import __version__
 
 IOU_TYPES = ("bbox", "segm")
 HEADLINE = "bbox/AP"
@@ -66,7 +66,7 @@ def compare(
     first = present[0]
     return {
         "format": "resdet compare 1",
-        "resdet": resdet.__version__,
+        "resdet": __version__,
         "first": first.name,
         "val": {
             "annotations": str(val_set.annotations),

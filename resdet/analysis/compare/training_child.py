@@ -22,11 +22,11 @@ import torch
 from resdet.config import Config, load_config
 from resdet.engine.distributed import World, choose_device
 from resdet.engine.evaluate_checkpoint import evaluate_checkpoint
-from resdet.engine.log import printable
 from resdet.engine.signals import EXIT_CODE
 from resdet.engine.train import train
 from resdet.errors import UserError
 from resdet.files import replace_file
+from resdet.text import printable
 
 MISTAKE = 2  # the exit code of a user's mistake
 RESOURCES = "resources.json"
