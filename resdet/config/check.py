@@ -14,8 +14,10 @@ from resdet.config.declare import Group, Key, Part, Rules, declared, walked
 from resdet.config.plain_yaml import as_yaml
 from resdet.config.tree import Config
 from resdet.errors import UserError, did_you_mean
+from resdet.text import shortened
 
 G = TypeVar("G", bound=Group)
+LONGEST_SHOWN = 100  # characters of a value in a message
 LONGEST_TEXT = 4096  # characters: the longest path that Linux takes
 NAMES = {int: ("a whole number", "whole numbers"), float: ("a number", "numbers"), str: ("text", "texts")}
 
@@ -70,8 +72,7 @@ def not_a_group(part: Part, value: Any) -> UserError:
 
 def shown(value: Any) -> str:
     """A value as one writes it in a config, on one line, cut where it is long."""
-    text = value if isinstance(value, str) and value.isprintable() else as_yaml(value)
-    return text if len(text) <= 100 else f"{text[:100]} ..."
+    return shortened(value if isinstance(value, str) and value.isprintable() else as_yaml(value), LONGEST_SHOWN)
 
 
 @cache

@@ -25,7 +25,8 @@ from resdet.engine.checkpoint import checkpoints, load_model, read_model_file, r
 from resdet.engine.distributed import World
 from resdet.engine.optim import build_optimizer
 from resdet.engine.signals import Stopped
-from resdet.engine.state import TrainState, config_warnings
+from resdet.config.diff import resume_warnings
+from resdet.engine.state import TrainState
 from resdet.engine.train import due, train
 from resdet.errors import UserError
 from resdet.evaluation.coco import evaluate_coco, read_ground_truth, read_results
@@ -142,9 +143,9 @@ def test_a_resume_with_another_config_names_the_keys(full_run: Path, nano: Confi
 
 def test_a_resume_may_change_what_does_not_touch_the_result(nano: Config):
     other = replace(nano, data=replace(nano.data, workers=3), train=replace(nano.train, log_every=7))
-    assert config_warnings(nano, other, Path("run")) == []
+    assert resume_warnings(nano, other, Path("run")) == []
     longer = replace(nano, train=replace(nano.train, steps=12))
-    assert config_warnings(nano, longer, Path("run")) == ["train.steps was 6 and is now 12"]
+    assert resume_warnings(nano, longer, Path("run")) == ["train.steps was 6 and is now 12"]
 
 
 def test_a_resume_on_other_data_is_refused(tmp_path: Path, full_run: Path, nano: Config):

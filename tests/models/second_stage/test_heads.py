@@ -98,7 +98,7 @@ def test_the_background_has_the_last_class_weight_or_one() -> None:
         ("class_weights=[1, 2, -1]", "must be a number of at least 0"),
         ("box_loss=diou", "box_loss=diou is not known; did you mean"),
         ("classification_loss=focus", "did you mean 'focal'"),
-        ("focal_gamma=-1", "focal_gamma=-1.0 must be a number of at least 0"),
+        ("focal_gamma=-1", "focal_gamma=-1 must be a number of at least 0"),
         ("background_iou_low=1.5", "at most 1"),
         ("background_iou_low=0.6", "background_iou_low=0.6 must be below model.box_head.foreground_iou=0.5"),
     ],
