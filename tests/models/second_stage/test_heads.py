@@ -95,7 +95,7 @@ def test_the_background_has_the_last_class_weight_or_one() -> None:
     [
         ("class_weights=[1, 2]", "class_weights has 2 numbers for 3 classes; give one for each class, or 4"),
         ("class_weights=[0, 0, 0, 1]", "no class would be learned; give at least one a number above 0"),
-        ("class_weights=[1, 2, -1]", "must be a number of at least 0"),
+        ("class_weights=[1, 2, -1]", "numbers of at least 0"),
         ("box_loss=diou", "box_loss=diou is not known; did you mean"),
         ("classification_loss=focus", "did you mean 'focal'"),
         ("focal_gamma=-1", "focal_gamma=-1 must be a number of at least 0"),
