@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from resdet.errors import UserError
@@ -27,12 +28,31 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A name beside `path` to write a file under, which takes the place of `path` when the block ends.
+
+    Readers see the old content or the new, never a part, also where several processes write at once. The file may be
+    read by whom the umask allows, whatever the writer gave it; a block that raises leaves nothing behind.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            mode = os.fstat(file.fileno()).st_mode & 0o777
+        yield temporary
+        temporary.chmod(mode)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        sync_folder(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def replace_file(path: Path, data: bytes) -> None:
     """Readers see the old content or the new, never a part."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    write_synced(temporary, data)
-    temporary.replace(path)
-    sync_folder(path.parent)
+    with replacing(path) as temporary:
+        _ = temporary.write_bytes(data)
 
 
 def write_outputs(folder: Path, contents: Mapping[str, bytes]) -> None:

@@ -29,7 +29,7 @@ class AnchorConfig:
     # Pixels; fpn and pafpn: one a level, from the finest; c4 and dc5: all of them on the one level.
     sizes: list[float] = field(default_factory=lambda: [32.0, 64.0, 128.0, 256.0, 512.0])
     ratios: list[float] = field(default_factory=lambda: [0.5, 1.0, 2.0])  # height over width
-    rounded: bool = False  # corners rounded to whole pixels, as torchvision does
+    rounded: bool | None = None  # corners rounded to whole pixels (torchvision); null: as model.weights, else false
 
 
 @dataclass
@@ -60,8 +60,9 @@ class BoxHeadConfig:
     foreground_iou: float = 0.5
     background_iou_low: float = 0.0  # regions that overlap less teach nothing (Fast R-CNN: 0.1)
     resolution: int = 7  # bins a side; c4 with a ResNet: 14 with conv5's stride of 2, 7 without it
-    sampling_ratio: int = 2  # samples a bin side; 0: adaptive, as many as the bin is pixels wide
-    aligned: bool = True  # half-pixel correction of RoIAlign (Detectron2); torchvision's detectors use False
+    # Samples a bin side; 0: adaptive, as many as the bin is cells wide; null: as model.weights, else 2.
+    sampling_ratio: int | None = None
+    aligned: bool | None = None  # half-pixel correction of RoIAlign (Detectron2); null: as model.weights, else true
     fc_dim: int = 1024
     global_context: bool = False  # the whole image's vector joined to that of each region (He et al. 2015)
     classification_loss: str = "cross_entropy"  # cross_entropy | focal: (1 - p)^gamma times it, of the same softmax
@@ -98,7 +99,7 @@ class MaskHeadConfig:
     channels: int | None = None  # of the layers before the masks: as many as model.neck.channels, unless given
     norm: str = "none"  # none | bn | sync_bn | gn
     resolution: int = 14  # bins a side of a region; the mask has twice as many; with c4 it follows from the box head
-    sampling_ratio: int = 2
+    sampling_ratio: int | None = None  # null: as model.weights, else 2
     class_agnostic: bool = False  # one mask for all classes
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -14,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from resdet.errors import UserError
+from resdet.files import replace_file
 
 MEANINGS = (
     (r"AP", "average precision, mean over IoU .50:.95"),
@@ -114,13 +113,6 @@ def write_figures(path: str | Path, figures: Mapping[str, float | str | None]) -
     path = Path(path)
     text = json.dumps(dict(figures), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
     try:
-        with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
-        ) as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(file.name).chmod(0o644)  # a temporary file is readable by its owner alone
-        os.replace(file.name, path)
+        replace_file(path, text.encode())
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror}); choose another file for --json") from None

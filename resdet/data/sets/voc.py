@@ -11,7 +11,6 @@ import hashlib
 import json
 import math
 import os
-import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from xml.parsers import expat
 from resdet.coco.image_files import check_file_name
 from resdet.data.sets.cache import cache_folder
 from resdet.errors import UserError
+from resdet.files import replace_file
 
 VERSION = 1  # of the conversion: part of the cached file's name
 LARGEST_XML = 4 * 2**20  # bytes; VOC's largest has 20,000
@@ -288,12 +288,7 @@ def _write(target: Path, content: dict[str, Any]) -> None:
     """Whole or not at all, however many processes write at once."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            "w", dir=target.parent, prefix=".voc-", encoding="utf-8", delete=False
-        ) as file:
-            json.dump(content, file, allow_nan=False)
-        Path(file.name).chmod(0o644)  # a temporary file is readable by its owner alone
-        os.replace(file.name, target)
+        replace_file(target, json.dumps(content, allow_nan=False).encode())
     except OSError as error:
         raise UserError(
             f"{target.parent}: cannot write the converted annotations ({error.strerror}); "
