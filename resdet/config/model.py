@@ -53,7 +53,9 @@ class AnchorConfig(Group):
         help="fpn and pafpn: one a level, from the finest; c4 and dc5: all of them on the one level",
     )
     ratios: list[float] = key([0.5, 1.0, 2.0], ge=0.001, le=1000, length=(1, 100), help="height over width")
-    rounded: bool = key(False, help="corners rounded to whole pixels, as torchvision does")
+    rounded: bool | None = key(
+        None, help="corners rounded to whole pixels, as torchvision does; null: as model.weights, else false"
+    )
 
 
 @dataclass
@@ -94,8 +96,15 @@ class BoxHeadConfig(Group):
     resolution: int = key(
         7, ge=1, le=1000, help="bins a side; c4 with a ResNet: 14 with conv5's stride of 2, 7 without it"
     )
-    sampling_ratio: int = key(2, ge=0, le=100, help="samples a bin side; 0: as many as the bin is pixels wide")
-    aligned: bool = key(True, help="half-pixel correction of RoIAlign (Detectron2); torchvision's detectors have false")
+    sampling_ratio: int | None = key(
+        None,
+        ge=0,
+        le=100,
+        help="samples a bin side; 0: as many as the bin is cells wide; null: as model.weights, else 2",
+    )
+    aligned: bool | None = key(
+        None, help="half-pixel correction of RoIAlign (Detectron2); null: as model.weights, else true"
+    )
     fc_dim: int = key(1024, ge=1, le=MANY, help="features of the fully connected layers")
     global_context: bool = key(False, help="the whole image's vector is joined to that of each region (He et al. 2015)")
     classification_loss: Literal["cross_entropy", "focal"] = key(
@@ -147,7 +156,7 @@ class MaskHeadConfig(Group):
     resolution: int = key(
         14, ge=1, le=1000, help="bins a side of a region, half of the mask's; with c4 it follows from the box head"
     )
-    sampling_ratio: int = key(2, ge=0, le=100, help="samples a bin side; 0: as many as the bin is pixels wide")
+    sampling_ratio: int | None = key(None, ge=0, le=100, help="samples a bin side; null: as model.weights, else 2")
     class_agnostic: bool = key(False, help="one mask for all classes")
 
 

@@ -25,12 +25,10 @@ from resdet.engine.precise_bn import batch_norms
 from resdet.engine.state import Run, TrainState
 from resdet.errors import UserError
 from resdet.files import replace_file, writing
-from resdet.models.build.detector import build_classifier, build_model
-from resdet.models.classifier import Classifier
+from resdet.models.build.conventions import as_in, completed
+from resdet.models.build.detector import build_classifier, build_model, pretrained_classifier, pretrained_detector
 from resdet.models.rcnn import RCNN
 from resdet.version import __version__
-from resdet.weights.contract import conflicts
-from resdet.weights.detector import load_detector_weights
 
 
 def check_setup(config: Config, world: World) -> None:
@@ -150,19 +148,23 @@ def build_state(
     whole = config.model.weights if pretrained else None
     random = whole or not pretrained
     start = checkpoint.without_weights(config) if random else with_backbone_file(config)
-    if config.task == "classification":
-        model = build_classifier(start.model, len(class_names))
-        loaded = load_classifier(model, Path(whole)) if whole else []
+    classifies = config.task == "classification"
+    if whole:
+        file, _ = checkpoint.find_model_file(Path(whole))
+        pretrained_model = pretrained_classifier if classifies else pretrained_detector
+        model, model_config, loaded = pretrained_model(config.model, file, class_names)
+        config = replace(config, model=model_config)
     else:
-        model = build_model(start.model, len(class_names))
-        loaded = load_detector(model, config, Path(whole), class_names) if whole else list(model.notes)
+        model = (build_classifier if classifies else build_model)(start.model, len(class_names))
+        config = replace(config, model=completed(config.model, None, "the config")[0])
+        loaded = model.notes if isinstance(model, RCNN) else ()
     choose_parts(model, config)
     check_batch_norm(model, config, world)
     config = with_normalisation(config, *model.normalisation)
     layout = torch.channels_last if config.train.channels_last else torch.contiguous_format
     model = model.to(device, memory_format=layout)  # pyright: ignore[reportCallIssue]
     _ = torch.manual_seed(config.train.seed + world.rank)  # dropout differs between processes
-    return TrainState(model, build_optimizer(model, config.optim)), config, loaded
+    return TrainState(model, build_optimizer(model, config.optim)), config, list(loaded)
 
 
 def with_backbone_file(config: Config) -> Config:
@@ -175,40 +177,10 @@ def with_backbone_file(config: Config) -> Config:
     return replace(config, model=replace(config.model, backbone=backbone))
 
 
-def load_detector(model: RCNN, config: Config, weights: Path, class_names: Sequence[str]) -> list[str]:
-    """Loads a whole detector and normalises images as it was trained to; says what was matched.
-
-    Raises UserError for weights that do not fit, or that were trained under conventions the config contradicts.
-    """
-    file, _ = checkpoint.find_model_file(weights)
-    report, contract = load_detector_weights(model, file, class_names=class_names)
-    if contract:
-        wanted = config.model
-        differences = conflicts(
-            contract,
-            pixel_mean=wanted.pixel_mean,
-            pixel_std=wanted.pixel_std,
-            anchors_rounded=wanted.anchors.rounded,
-            roi_align_aligned=wanted.box_head.aligned if wanted.box_head else None,
-        )
-        if differences:
-            keys = "model.pixel_mean, model.pixel_std, model.anchors.rounded and model.box_head.aligned"
-            raise UserError(f"{report.source}: {'; '.join(differences)}; set {keys} to theirs")
-        model.normalise_by(contract.pixel_mean, contract.pixel_std)
-    return report.details().splitlines()
-
-
-def load_classifier(model: Classifier, weights: Path) -> list[str]:
-    """Loads a whole classifier of the same backbone and number of classes."""
-    file, _ = checkpoint.find_model_file(weights)
-    checkpoint.load_weights(model, checkpoint.read_model_file(file).weights, str(file))
-    return [f"started from {file}"]
-
-
 def as_resumed(config: Config, source: Path) -> Config:
-    """The config with the mean and deviation of the run that goes on."""
+    """The config with the conventions of the run that goes on."""
     saved = checkpoint.read_model_file(source / checkpoint.MODEL).config.model
-    return with_normalisation(config, saved.pixel_mean, saved.pixel_std)
+    return replace(config, model=as_in(config.model, saved))
 
 
 def with_normalisation(config: Config, mean: list[float] | None, std: list[float] | None) -> Config:
