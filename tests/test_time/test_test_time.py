@@ -223,6 +223,17 @@ def test_all_parts_go_together_and_masks_are_kept(stages: list[str], batch: Batc
     assert_same(plain, model.predict(batch))
 
 
+def test_all_parts_go_with_conv5_as_the_head(batch: Batch) -> None:
+    c4 = ("model.neck.name=c4", "model.backbone.name=resnet18", "model.anchors.sizes=[32, 64]")
+    config = nano(*c4, "model.box_head.resolution=7", "model.mask_head.channels=8", *ALL)
+    model = detector(config)
+    found = build_detector([model, detector(config, seed=1)], config).predict(batch)
+    assert found.masks is not None
+    assert found.valid.any()
+    assert (found.masks[found.valid] > 0).all()
+    assert (found.boxes[..., 2:] <= SIZES.flip(-1)[:, None] + 1e-3).all()
+
+
 def test_a_detector_with_masks_and_one_without_are_no_ensemble(model: RCNN, batch: Batch) -> None:
     masks = detector(nano("model.mask_head.convs=1", "model.mask_head.channels=8"))
     with pytest.raises(UserError, match="different masks"):
