@@ -13,7 +13,8 @@ from resdet.errors import UserError
 from resdet.models.build.detector import build_model
 from resdet.models.rcnn import RCNN
 from resdet.models.second_stage.box_head import BoxPredictor
-from resdet.models.second_stage.roi_heads import RoIHeads, class_candidates
+from resdet.models.second_stage.detections import class_candidates
+from resdet.models.second_stage.roi_heads import RoIHeads
 from resdet.ops.matching import Matcher
 from resdet.structures import Batch, Proposals, Targets
 
@@ -28,7 +29,7 @@ def model_of(*overrides: str) -> RCNN:
 
 
 def heads_of(model: RCNN) -> RoIHeads:
-    assert isinstance(model.roi_heads, RoIHeads)
+    assert model.roi_heads is not None
     return model.roi_heads
 
 
