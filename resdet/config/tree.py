@@ -211,6 +211,7 @@ class EvalConfig:
     every: int = 0  # steps; 0: at the end only
     batch_size: int = 2
     backend: str = "auto"  # auto | pycocotools | hotcoco
+    count_skipped: bool = False  # skipped annotations are objects to find, as pycocotools reads a file (docs/data.md)
     metric: str = "coco"  # coco | voc07 | voc12: adds Pascal VOC's AP50 by 11 points or by area (voc/AP50)
     train_images: int = 0  # classification: the first so many training images are evaluated too (train/error)
 

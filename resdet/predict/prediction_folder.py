@@ -13,10 +13,10 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from resdet.coco.run_lengths import RunLengths
 from resdet.data.images.decode import ImageError
 from resdet.drawing.boxes import draw_detections
 from resdet.errors import UserError
-from resdet.ops.pasting import RunLengths
 from resdet.predict.image_list import drawing_names
 from resdet.predict.predictor import ImagePrediction
 

@@ -16,7 +16,15 @@ from resdet.engine.state import FREE, flat
 from resdet.errors import UserError
 
 FREE_IN_A_COMPARISON = (*FREE, "train.device", "data.root")  # where and how it is computed, not what
-SCORED_ON = ("data.val.", "data.root", "data.shapes.", "data.on_bad_image", "data.max_bad_fraction", "data.sixteen_bit")
+SCORED_ON = (
+    "data.val.",
+    "data.root",
+    "data.shapes.",
+    "data.on_bad_image",
+    "data.max_bad_fraction",
+    "data.sixteen_bit",
+    "eval.count_skipped",
+)
 FOLLOWING = ("model.pixel_mean", "model.pixel_std")  # which a run writes out when they are not given
 
 
