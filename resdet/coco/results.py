@@ -10,8 +10,9 @@ import msgspec
 import numpy as np
 from jaxtyping import Float, Float64, Int, Int64
 
+from resdet.coco.checks import box_array, check_boxes, find_ids, int_array, refuse_first
 from resdet.coco.convention import LOOKS_LIKE_CORNERS, boxes_like_corners
-from resdet.coco.ground_truth import GroundTruth, box_array, check_boxes, find_ids, int_array, refuse_first
+from resdet.coco.ground_truth import GroundTruth
 from resdet.coco.json_file import read_json
 from resdet.coco.pairing import NamedImages, paired_ids
 from resdet.errors import UserError
@@ -85,6 +86,21 @@ class CocoResults:
         """Adds the detections of other collectors, in their order."""
         for other in others:
             self.add_columns(other.image_ids, other.category_ids, other.scores, other.boxes, other.segmentations)
+
+    def of_classes(self, category_ids: Int64[np.ndarray, " K"]) -> CocoResults:
+        """The detections of these categories alone, in their order."""
+        rows = np.flatnonzero(np.isin(self.category_ids, category_ids))
+        if len(rows) == len(self):
+            return self
+        chosen = CocoResults(self.source)
+        chosen.add_columns(
+            self.image_ids[rows],
+            self.category_ids[rows],
+            self.scores[rows],
+            None if self.boxes is None else self.boxes[rows],
+            None if self.segmentations is None else [self.segmentations[row] for row in rows.tolist()],
+        )
+        return chosen
 
     def __len__(self) -> int:
         return sum(map(len, self._scores))

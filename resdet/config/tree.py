@@ -159,6 +159,11 @@ class EvalConfig(Group):
     backend: Literal["auto", "pycocotools", "hotcoco"] = key(
         "auto", resume="free", help="auto: hotcoco where it is installed"
     )
+    count_skipped: bool = key(
+        False,
+        scored_on=True,
+        help="skipped annotations are objects to find, as in pycocotools (docs/data.md)",
+    )
     metric: Literal["coco", "voc07", "voc12"] = key(
         "coco", help="voc07, voc12: also Pascal VOC's AP50, by 11 points or by area (voc/AP50)"
     )

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int64
 
+from resdet.coco.class_names import match_classes
 from resdet.config import Config
 from resdet.data.batches.loader import open_split
 from resdet.data.sets.coco import CocoDataset
 from resdet.engine.checkpoint import ModelFile, load_weights, without_weights
 from resdet.engine.classify import evaluate_classifier, open_labelled
 from resdet.engine.distributed import World, choose_device, join_world
-from resdet.engine.evaluate import evaluate, mask_gaps, predict_dataset
+from resdet.engine.evaluate import evaluate, predict_dataset, scoring_notes
 from resdet.engine.log import RunLog
 from resdet.engine.saved_models import detector_of, read_models
 from resdet.engine.state import Metrics
@@ -51,16 +53,17 @@ def evaluate_checkpoint(
             category_ids, absent = matched_categories(saved.class_names, dataset)
         else:  # proposals are of no class, and stand under the first one
             category_ids, absent = dataset.category_ids[:1], []
-        gaps = mask_gaps(dataset) if config.model.mask_head else []
+        gaps = scoring_notes(dataset, config)
         skipped = [warning for model in models for warning in model.warnings]
         for warning in skipped + absent + gaps:
             log.warn(warning)
         for model in models:
             log.say(f"{model.file}: step {model.saved.step}")
         log.say(dataset.report.summary())
-        results = predict_dataset(
+        found = predict_dataset(
             detector, dataset, config, category_ids=category_ids, world=world, progress=log.evaluating
         )
+        results = found.of_classes(dataset.category_ids)
         metrics = evaluate(detector, dataset, config, results=results, world=world)
         if output and world.leads:
             figures = {**metrics, "backend": backend_name(config.eval.backend), "step": saved.step}
@@ -83,16 +86,19 @@ def evaluate_saved_classifier(saved: ModelFile, config: Config, output: Path | N
 
 
 def matched_categories(class_names: tuple[str, ...], dataset: CocoDataset) -> tuple[Int64[np.ndarray, " K"], list[str]]:
-    """The data set's category id of each of the model's classes, by name, -1 where it has none, and a warning then.
+    """The data set's category id of each of the model's classes, by name, and a warning where some are absent.
 
-    Raises UserError when no name is known to both.
+    An absent class gets an id that no category of the data set has. Raises UserError when no name is known to both.
     """
-    ids = dict(zip(dataset.class_names, dataset.category_ids.tolist(), strict=True))
-    missing = [name for name in class_names if name not in ids]
+    positions = match_classes(class_names, dataset.class_names)
+    missing = [name for name, position in zip(class_names, positions, strict=True) if position is None]
     if len(missing) == len(class_names):
         raise UserError(
             f"{dataset.annotations}: has none of the model's classes ({first_few(class_names)}); its categories"
             f" are {first_few(dataset.class_names)}: evaluate on data with the same names"
         )
     warnings = [f"{dataset.annotations} has no {', '.join(missing)}: left out of the figures"] if missing else []
-    return np.array([ids.get(name, -1) for name in class_names], dtype=np.int64), warnings
+    known = dataset.category_ids.tolist()
+    free = (number for number in itertools.count(1) if number not in known)
+    ids = [next(free) if position is None else known[position] for position in positions]
+    return np.array(ids, dtype=np.int64), warnings

@@ -18,7 +18,7 @@ from resdet.engine import checkpoint
 from resdet.engine.alternating import choose_parts
 from resdet.engine.classify import LABELLED_SETS, ImageSet, open_labelled
 from resdet.engine.distributed import World
-from resdet.engine.evaluate import mask_gaps
+from resdet.engine.evaluate import scoring_notes
 from resdet.engine.log import METRICS, forget_after
 from resdet.engine.optim import build_optimizer, learning_rate_scales, peak_learning_rate
 from resdet.engine.precise_bn import batch_norms
@@ -242,7 +242,7 @@ def announce(state: TrainState, run: Run, source: Path | None, *, loaded: list[s
         log.say(f"learning rates of the layers: {low:.3g} to {high:.3g} times that (optim: {scales})")
     for line in loaded:
         log.say(line)
-    gaps = mask_gaps(run.val_set) if config.model.mask_head and isinstance(run.val_set, CocoDataset) else []
+    gaps = scoring_notes(run.val_set, config) if isinstance(run.val_set, CocoDataset) else []
     for warning in (*random_constants(config, state.model), *gaps, *warnings):
         log.warn(warning)
     if source:

@@ -14,11 +14,11 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from resdet.coco.run_lengths import RunLengths
 from resdet.data.images.decode import ImageError
 from resdet.drawing.boxes import draw_detections
 from resdet.errors import UserError
 from resdet.files import leftovers, readable_json, replace_file, whole_file, writing
-from resdet.ops.pasting import RunLengths
 from resdet.predict.image_list import drawing_names
 from resdet.predict.predictor import ImagePrediction
 

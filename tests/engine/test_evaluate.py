@@ -16,7 +16,7 @@ from resdet.data.batches.loader import evaluation_batches, open_split, subset
 from resdet.data.batches.samplers import sample_seed
 from resdet.data.images.masks import box_frame_masks
 from resdet.data.sets.coco import CocoDataset
-from resdet.engine.evaluate import batch_results, evaluate, mask_gaps, predict_dataset
+from resdet.engine.evaluate import batch_results, evaluate, predict_dataset, scoring_notes
 from resdet.engine.evaluate_checkpoint import evaluate_checkpoint, matched_categories
 from resdet.engine.train import train
 from resdet.errors import UserError
@@ -100,7 +100,7 @@ def renamed(config: Config, folder: Path, *, ids: list[int] | None = None, names
 def test_classes_are_matched_by_name_and_absent_ones_are_said(nano: Config, tmp_path: Path):
     dataset = renamed(nano, tmp_path, ids=[8, 7, 6, 5, 4, 3, 2, 1])
     ids, warnings = matched_categories(("heart", "circle", "unicorn"), dataset)
-    assert ids.tolist() == [1, 8, -1]
+    assert ids.tolist() == [1, 8, 9]  # 9 is of no category
     assert len(warnings) == 1
     assert "unicorn" in warnings[0]
     with pytest.raises(UserError, match=r"has none of the model's classes \(unicorn"):
@@ -166,7 +166,7 @@ def test_a_results_file_has_masks_that_score_the_same(masked: Config, tmp_path: 
     results = predict_dataset(MaskOracle(dataset, masked), dataset, masked)
     metrics = evaluate(MaskOracle(dataset, masked), dataset, masked, results=results)
     _ = (tmp_path / "predictions.json").write_text(json.dumps(results.to_json()))
-    truth = read_ground_truth(dataset.annotations)
+    truth = dataset.ground_truth()
     read = read_results(tmp_path / "predictions.json", truth)
     again = evaluate_coco(truth, read) | evaluate_coco(truth, read, iou_type="segm")
     assert again == metrics
@@ -206,7 +206,7 @@ def test_images_with_objects_without_masks_are_left_out_of_the_figures_of_masks(
     dataset = with_annotations(masked, tmp_path, forget_first)
     metrics = evaluate(MaskOracle(dataset, masked), dataset, masked)
     assert metrics["segm/AP"] == metrics["bbox/AP"] == pytest.approx(1)
-    (warning,) = mask_gaps(dataset)
+    (warning,) = scoring_notes(dataset, masked)
     assert f"2 of {len(dataset.boxes)} annotations have no usable mask" in warning
     assert "the 2 images with them are left out" in warning
 
@@ -220,8 +220,8 @@ def test_data_without_masks_has_no_figures_of_masks(masked: Config, tmp_path: Pa
     metrics = evaluate(MaskOracle(dataset, masked), dataset, masked)
     assert metrics["bbox/AP"] == pytest.approx(1)
     assert not any(name.startswith("segm/") for name in metrics)
-    assert "no annotation has a mask" in mask_gaps(dataset)[0]
-    assert mask_gaps(open_split(masked.data, "val")) == []
+    assert "no annotation has a mask" in scoring_notes(dataset, masked)[0]
+    assert scoring_notes(open_split(masked.data, "val"), masked) == []
 
 
 def test_no_detections_have_no_masks_and_score_zero(masked: Config):

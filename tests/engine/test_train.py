@@ -19,13 +19,13 @@ from torch import Tensor, nn
 
 import resdet.engine.saving
 from resdet.config import Config, load_config
+from resdet.config.diff import resume_warnings
 from resdet.data.batches.loader import open_split
 from resdet.engine import checkpoint
 from resdet.engine.checkpoint import checkpoints, load_model, read_model_file, read_state
 from resdet.engine.distributed import World
 from resdet.engine.optim import build_optimizer
 from resdet.engine.signals import Stopped
-from resdet.config.diff import resume_warnings
 from resdet.engine.state import TrainState
 from resdet.engine.train import due, train
 from resdet.errors import UserError

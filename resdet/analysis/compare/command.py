@@ -25,7 +25,6 @@ from resdet.data.batches.loader import open_split
 from resdet.data.sets.coco import CocoDataset
 from resdet.engine.checkpoint import checkpoints
 from resdet.errors import UserError
-from resdet.evaluation.coco import read_ground_truth
 from resdet.files import readable_json, write_outputs
 
 SPEED = "prediction_speed.json"
@@ -138,7 +137,7 @@ def _comparison(
 ) -> dict[str, Any]:
     by_contestant = read_finished(contestants, finished)
     speed = _speed(request, [runs[0].plan for runs in by_contestant.values()], val_set, say)
-    truth = read_ground_truth(val_set.annotations)
+    truth = val_set.ground_truth(count_skipped=contestants[0].config.eval.count_skipped)
     return compare(
         contestants,
         by_contestant,

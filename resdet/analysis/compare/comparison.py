@@ -15,7 +15,6 @@ from resdet.analysis.compare.training_child import RESOURCES
 from resdet.analysis.compare.verdict import judge
 from resdet.config.diff import flat
 from resdet.data.sets.coco import CocoDataset
-from resdet.engine.evaluate import masked_images
 from resdet.engine.log import SPEED
 from resdet.engine.run_folder import RunFolder, read_run
 from resdet.errors import UserError
@@ -106,7 +105,8 @@ def _bootstrap(
         ]
         for contestant in contestants
     }
-    images = val_set.image_ids.tolist() if kind == "bbox" else masked_images(val_set, truth)
+    images = val_set.scored_images(count_skipped=contestants[0].config.eval.count_skipped)
+    images = truth.masked_images(images) if kind == "segm" else images
     return paired_bootstrap(truth, detectors, iou_type=kind, resamples=resamples, image_ids=images)
 
 
