@@ -15,12 +15,13 @@ from PIL import Image
 
 from resdet.data.images.decode import ImageError
 from resdet.drawing.boxes import draw_detections
+from resdet.engine.run_folder import PREDICTIONS
 from resdet.errors import UserError
 from resdet.ops.pasting import RunLengths
 from resdet.predict.image_list import drawing_names
 from resdet.predict.predictor import ImagePrediction
 
-PREDICTIONS, IMAGES = "predictions.json", "images.json"
+IMAGES = "images.json"
 UNFINISHED = f".{PREDICTIONS}.tmp"
 
 
