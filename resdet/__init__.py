@@ -8,6 +8,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from resdet.version import __version__
+
 if TYPE_CHECKING:
     from resdet.config import load_config
     from resdet.engine.checkpoint import load_model as load
@@ -16,7 +18,6 @@ if TYPE_CHECKING:
     from resdet.models.build.detector import build_model
 
 __all__ = ["__version__", "build_model", "evaluate", "load", "load_config", "train"]
-__version__ = "0.1.0"
 
 _DOOR = {
     "load_config": ("resdet.config", "load_config"),

@@ -11,8 +11,9 @@ import sys
 from collections.abc import Sequence
 from types import ModuleType
 
-import resdet
 from resdet.errors import UserError, did_you_mean
+from resdet.text import printable
+from resdet.version import __version__
 
 # Each file has a docstring (the first paragraph is the summary), add_arguments(parser) and run(args) -> exit code.
 COMMANDS = {
@@ -41,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(overview())
         return DONE
     if arguments[0] == "--version":
-        print(resdet.__version__)
+        print(__version__)
         return DONE
     name, *rest = arguments
     if name not in COMMANDS:
@@ -51,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return command.run(parser_of(name, command).parse_intermixed_args(rest))
     except UserError as error:
-        print(f"error: {one_line(str(error))}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         return MISTAKE
     except KeyboardInterrupt as stop:
         print(str(stop) or "interrupted", file=sys.stderr)
@@ -80,11 +81,6 @@ def overview() -> str:
         for name, module in COMMANDS.items()
     ]
     return "\n".join(["usage: resdet COMMAND ...  (resdet COMMAND --help says more)", "", *lines])
-
-
-def one_line(text: str) -> str:
-    """Printable characters only: names out of data files must not steer the terminal."""
-    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Writes the report; returns the exit code. Raises UserError for a folder that is no run."""
     from resdet.analysis.report import write_report
-    from resdet.engine.log import printable
+    from resdet.text import printable
 
     print(printable(f"report: {write_report(args.run, args.output)}"))
     return 0

@@ -63,9 +63,9 @@ def run(args: argparse.Namespace) -> int:
     from resdet.cli.predict import drawings_line
     from resdet.cli.report import report_line
     from resdet.engine.distributed import is_lead
-    from resdet.engine.log import printable
     from resdet.engine.train import train
     from resdet.predict.gallery import draw_run
+    from resdet.text import printable
 
     metrics = train(config, output, resume=args.resume, dry_run=args.dry_run)
     if not args.dry_run and is_lead():
@@ -88,9 +88,9 @@ def split_inputs(inputs: list[str]) -> tuple[list[str], list[str]]:
 
 def report(metrics: dict[str, float | None], output: Path) -> None:
     """The figures as tables, and where they are."""
-    from resdet.engine.log import printable
     from resdet.engine.run_folder import RunFiles
     from resdet.evaluation.tables import print_figures
+    from resdet.text import printable
 
     print_figures({printable(name): value for name, value in metrics.items()}, title=str(output))
     files = RunFiles(output)

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import msgspec
 
 from resdet.errors import UserError
+from resdet.text import shortened
 
 Id = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 
@@ -126,8 +127,7 @@ def _shown(text: str | None) -> str:
     """JSON text for a terminal: short, and with control characters escaped."""
     if text is None:
         return "missing"
-    plain = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
-    return plain if len(plain) <= 60 else plain[:57] + "..."
+    return shortened(text, 60)
 
 
 def _not_json(path: Path, data: bytes, reason: str) -> str:

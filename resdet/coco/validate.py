@@ -6,7 +6,6 @@ a counted fix for a slip. Every annotation read is either kept or skipped under 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -18,6 +17,7 @@ from resdet.coco.annotation_file import AnnotationFile
 from resdet.coco.image_files import MAX_PIXELS, MAX_SIDE, check_file_name, missing_files
 from resdet.coco.report import EXAMPLES, Note
 from resdet.errors import UserError
+from resdet.text import first_few
 
 SMALLEST = 0.01  # pixels: a box with a shorter side holds nothing
 LARGEST = 1e6  # pixels: beyond this a number is no coordinate
@@ -51,7 +51,7 @@ def categories(file: AnnotationFile) -> tuple[Int64[np.ndarray, " K"], tuple[str
         raise UserError(f"{file.path}: the list 'categories' is empty; list every class with an id and a name")
     ids = np.array([category.id for category in file.categories], np.int64)
     if repeated := _repeated(ids):
-        raise UserError(f"{file.path}: duplicate category ids: {_listed(repeated)}; each class needs its own id")
+        raise UserError(f"{file.path}: duplicate category ids: {first_few(repeated)}; each class needs its own id")
     names = [category.name for category in file.categories]
     unique = [
         f"{name} ({category_id})" if names.count(name) > 1 else name
@@ -67,7 +67,7 @@ def images(file: AnnotationFile) -> Int64[np.ndarray, " N"]:
         raise UserError(f"{file.path}: the list 'images' is empty; there is nothing to read")
     ids = np.fromiter((image.id for image in file.images), np.int64, len(file.images))
     if repeated := _repeated(ids):
-        raise UserError(f"{file.path}: duplicate image ids: {_listed(repeated)}; give every image its own id")
+        raise UserError(f"{file.path}: duplicate image ids: {first_few(repeated)}; give every image its own id")
     for image in file.images:
         height, width = image.height, image.width
         if not (1 <= height <= MAX_SIDE and 1 <= width <= MAX_SIDE and height * width <= MAX_PIXELS):
@@ -97,13 +97,13 @@ def objects(file: AnnotationFile, image_ids: Int64[np.ndarray, " N"], category_i
     count = len(records)
     ids = np.fromiter((record.id for record in records), np.int64, count)
     if repeated := _repeated(ids):
-        raise UserError(f"{file.path}: duplicate annotation ids: {_listed(repeated)}; give each its own id")
+        raise UserError(f"{file.path}: duplicate annotation ids: {first_few(repeated)}; give each its own id")
     crowd = np.fromiter((record.iscrowd for record in records), np.float64, count)
     _require(file, (crowd == 0) | (crowd == 1), "iscrowd", "must be 0 or 1")
     difficult = np.fromiter((bool(record.difficult) for record in records), bool, count)
     category = np.fromiter((record.category_id for record in records), np.int64, count)
     labels, known = _positions(category_ids, category)
-    _require(file, known, "category_id", f"not in the file's categories ({_listed(category_ids.tolist())})")
+    _require(file, known, "category_id", f"not in the file's categories ({first_few(category_ids.tolist())})")
     image = np.fromiter((record.image_id for record in records), np.int64, count)
     image_index, has_image = _positions(image_ids, image)
 
@@ -221,11 +221,6 @@ def _positions(
     nearest = order[np.searchsorted(known, wanted, sorter=order).clip(max=len(known) - 1)]
     found = known[nearest] == wanted
     return np.where(found, nearest, 0), found
-
-
-def _listed(ids: Sequence[int]) -> str:
-    more = f" and {len(ids) - EXAMPLES} more" if len(ids) > EXAMPLES else ""
-    return ", ".join(map(str, ids[:EXAMPLES])) + more
 
 
 def _require(file: AnnotationFile, holds: Bool[np.ndarray, " M"], name: str, reason: str) -> None:

@@ -22,12 +22,13 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-import resdet
 from resdet.config import Config, config_from_yaml, to_yaml
 from resdet.engine.run_folder import CHECKPOINTS, MANIFEST, MODEL, STATE, RunFiles
 from resdet.errors import UserError
 from resdet.files import sync_folder, write_synced
 from resdet.models.build.detector import build_model
+from resdet.text import first_few
+from resdet.version import __version__
 from resdet.weights import WeightContract, read_safetensors
 
 LARGEST_MANIFEST = 100_000  # bytes
@@ -54,7 +55,7 @@ def model_metadata(config: Config, class_names: tuple[str, ...], category_ids: t
     return {
         **_contract(config, class_names),
         "format": "resdet 1",
-        "resdet_version": resdet.__version__,
+        "resdet_version": __version__,
         "config": to_yaml(config),
         "class_names": json.dumps(class_names),
         "category_ids": json.dumps(category_ids),
@@ -75,7 +76,7 @@ def _contract(config: Config, class_names: tuple[str, ...]) -> dict[str, str]:
         (std_r, std_g, std_b),
         class_names=class_names,
         architecture=model.backbone.name,
-        source=f"resdet {resdet.__version__}",
+        source=f"resdet {__version__}",
         anchors_rounded=model.anchors.rounded,
         roi_align_aligned=model.box_head.aligned if model.box_head else None,
     ).to_metadata()
@@ -257,8 +258,7 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str) -
         ),
     ]
     if wrong:
-        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
-        raise UserError(f"{source}: the weights do not fit the model: {'; '.join(wrong[:3])}{more}")
+        raise UserError(f"{source}: the weights do not fit the model: {first_few(wrong, 3, separator='; ')}")
     _ = model.load_state_dict(dict(weights))
 
 

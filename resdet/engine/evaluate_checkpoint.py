@@ -19,12 +19,13 @@ from resdet.engine.distributed import World, choose_device, join_world
 from resdet.engine.evaluate import evaluate, evaluated_set, found_categories, mask_gaps, predict_dataset
 from resdet.engine.log import RunLog
 from resdet.engine.run_folder import RunFiles
-from resdet.engine.saved_models import Prepare, built, only_model, place, read_models
+from resdet.engine.saved_models import detector_of, read_models
 from resdet.engine.setup import open_data
 from resdet.engine.state import Metrics
 from resdet.errors import UserError
 from resdet.evaluation.coco import CocoResults, backend_name
 from resdet.models.build.detector import build_classifier
+from resdet.text import first_few
 
 
 @dataclass(frozen=True)
@@ -48,13 +49,13 @@ def evaluate_checkpoint(
     also: Sequence[Path] = (),
     overrides: Sequence[str] = (),
     output: Path | None = None,
-    prepare: Prepare = only_model,
 ) -> Evaluation:
     """Evaluates a saved model on its config's val set, with `key=value` overrides of that config.
 
-    `prepare` makes the detector of it and of those in `also`, which must have its classes. `output` is a folder for
-    the figures and the detections that they count (COCO results). Raises UserError for a damaged checkpoint, a mistake
-    in the overrides, data with none of the model's classes, or models that `prepare` does not put together.
+    It predicts with the parts of `config.test`, and those in `also`, which must have its classes, make it an ensemble.
+    `output` is a folder for the figures and the detections that they count (COCO results). Raises UserError for a
+    damaged checkpoint, a mistake in the overrides, data with none of the model's classes, or parts and models that do
+    not go together.
     """
     models = read_models([path, *also], overrides)
     saved, config = models[0].saved, models[0].saved.config
@@ -63,8 +64,7 @@ def evaluate_checkpoint(
             raise UserError(f"{path}: classifiers are evaluated one at a time; give one checkpoint")
         return evaluate_saved_classifier(saved, config, output)
     with join_world(config.train.device) as world, RunLog(None, steps=saved.step, speaks=world.leads) as log:
-        detector = prepare([built(model) for model in models], config)
-        detector = place(detector, choose_device(config.train.device, world), config.train)
+        detector = detector_of(models, choose_device(config.train.device, world))
         dataset = evaluated_set(config)
         categories = category_of_label(saved.class_names, dataset, config)
         gaps = mask_gaps(dataset) if config.model.mask_head else []
@@ -112,8 +112,8 @@ def category_of_label(class_names: Sequence[str], dataset: CocoDataset, config: 
     ids = {name: number for number, name in found_categories(config, dataset).items()}
     if not any(name in ids for name in class_names):
         raise UserError(
-            f"{dataset.annotations}: has none of the model's classes ({', '.join(class_names[:5])} ...); its categories"
-            f" are {', '.join(dataset.class_names[:5])} ...: evaluate on data with the same names"
+            f"{dataset.annotations}: has none of the model's classes ({first_few(class_names)}); its categories"
+            f" are {first_few(dataset.class_names)}: evaluate on data with the same names"
         )
     taken = set(ids.values())
     free = (number for number in itertools.count(1) if number not in taken)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import time
-import unicodedata
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
@@ -20,13 +19,9 @@ from rich.text import Text
 
 from resdet.engine.run_folder import RunFiles
 from resdet.errors import UserError
+from resdet.text import printable
 
 SPEED = ("images_per_second", "data_wait", "seconds_left")
-
-
-def printable(text: str) -> str:
-    """Text from outside (class and file names) without what a terminal would obey: control characters become `?`."""
-    return "".join("?" if unicodedata.category(character)[0] == "C" else character for character in text)
 
 
 @runtime_checkable

@@ -13,7 +13,7 @@ import msgspec
 
 from resdet.config import Config, config_from_yaml, to_yaml
 from resdet.errors import UserError
-from resdet.files import readable_json, replace_file, write_outputs
+from resdet.files import readable_json, replace_file, write_outputs, writing
 
 if TYPE_CHECKING:
     from resdet.coco.results import CocoResults
@@ -90,13 +90,11 @@ class RunFiles:
 
         Raises UserError where the folder cannot be written.
         """
-        try:
+        with writing(self.folder, "choose another --output"):
             self.folder.mkdir(parents=True, exist_ok=True)
             replace_file(self.config, to_yaml(config).encode())
-            replace_file(self.folder / DATA, json.dumps(dict(reports), indent=1).encode())
+            replace_file(self.folder / DATA, readable_json(dict(reports)))
             self.forget_after(step)
-        except OSError as error:
-            raise UserError(f"{self.folder}: cannot be written ({error.strerror}); choose another --output") from None
 
     def forget_after(self, step: int) -> None:
         """Drops the lines of metrics beyond the step a run resumes from: they will be written again."""
@@ -112,7 +110,8 @@ class RunFiles:
         `backend` is what scored detections. Raises UserError where the folder cannot be written.
         """
         named = {} if backend is None else {"backend": backend}
-        contents = {FIGURES: readable_json({**figures, **named, "step": step})}
+        defined = {name: _number(value) for name, value in figures.items()}
+        contents = {FIGURES: readable_json({**defined, **named, "step": step})}
         if results is not None:
             contents[PREDICTIONS] = msgspec.json.encode(results.to_json())
         write_outputs(self.folder, contents)
@@ -135,12 +134,12 @@ class RunFiles:
 
     def write_bad_step(self, content: Mapping[str, Any]) -> None:
         """Writes what is known of a step that made no sense."""
-        replace_file(self.bad_step, json.dumps(dict(content), indent=1).encode())
+        replace_file(self.bad_step, readable_json(dict(content)))
 
     def write_unreadable(self, problems: Sequence[str]) -> None:
         """Adds images that were left out in training to the data's report. Raises OSError."""
         report = _object(self.folder / DATA, [])
-        replace_file(self.folder / DATA, json.dumps({**report, "unreadable": list(problems)}, indent=1).encode())
+        replace_file(self.folder / DATA, readable_json({**report, "unreadable": list(problems)}))
 
     def write_best(self, checkpoint: Path) -> None:
         """Names the checkpoint with the highest metric so far. Raises OSError."""

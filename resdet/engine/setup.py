@@ -9,7 +9,6 @@ from pathlib import Path
 import torch
 from torch import nn
 
-import resdet
 from resdet.config import Config
 from resdet.data.batches.loader import open_split, subset
 from resdet.data.sets.coco import CocoDataset
@@ -27,6 +26,7 @@ from resdet.errors import UserError
 from resdet.models.build.detector import build_classifier, build_model
 from resdet.models.classifier import Classifier
 from resdet.models.rcnn import RCNN
+from resdet.version import __version__
 from resdet.weights.contract import conflicts
 from resdet.weights.detector import load_detector_weights
 
@@ -237,7 +237,7 @@ def announce(state: TrainState, run: Run, source: Path | None, *, loaded: list[s
     config, log, world = run.config, run.log, run.world
     threads = f"{torch.get_num_threads()} threads" if run.device.type == "cpu" else torch.cuda.get_device_name()
     processes = f", {world.size} processes" if world.size > 1 else ""
-    log.say(f"resdet {resdet.__version__}, torch {torch.__version__}, {run.device.type} ({threads}){processes}")
+    log.say(f"resdet {__version__}, torch {torch.__version__}, {run.device.type} ({threads}){processes}")
     sizes = [parameter.numel() for parameter in state.model.parameters()]
     trained = sum(parameter.numel() for parameter in state.model.parameters() if parameter.requires_grad)
     log.say(f"model: {config.model.backbone.name}, {sum(sizes) / 1e6:.2f} M parameters, {trained / 1e6:.2f} M trained")

@@ -36,6 +36,7 @@ from resdet.engine.signals import StopRequest
 from resdet.engine.state import Metrics, Run, TrainState, data_fingerprint
 from resdet.errors import UserError
 from resdet.evaluation.coco import CocoResults, backend_name
+from resdet.text import first_few
 
 HEADLINES = {  # of each task: the metric whose highest value is the best checkpoint, and its name in the log
     "detection": ("bbox/AP", "box AP"),
@@ -164,10 +165,9 @@ def check_losses(losses: dict[str, float], state: TrainState, run: Run, images: 
         }
         run.files.write_bad_step(content)
     raise UserError(
-        f"step {state.step}: {', '.join(bad)}; the weights are unchanged since the step before;"
-        f" {run.files.bad_step} names the images (image ids "
-        + ", ".join(str(image.image_id) for image in everywhere[:5])
-        + f"{' ...' if len(everywhere) > 5 else ''}); lower optim.lr or lengthen optim.warmup_steps"
+        f"step {state.step}: {', '.join(bad)}; the weights are unchanged since the step before; {run.files.bad_step}"
+        f" names the images (image ids {first_few([image.image_id for image in everywhere])}); lower optim.lr or"
+        " lengthen optim.warmup_steps"
     )
 
 

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from resdet.evaluation.analysis.analyse import Analysis
 from resdet.evaluation.analysis.bootstrap import Bootstrap
-from resdet.evaluation.tables import printable
+from resdet.evaluation.tables import plain
 
 MEANINGS = {
     "classification": "on an object of another class",
@@ -38,7 +38,7 @@ def print_errors(analysis: Analysis, *, console: Console | None = None) -> None:
         title = f"Taken for another class, at scores from {analysis.score_threshold:g}"
         table = _table(console, title, ("object", "count", "share", "taken for"))
         for true, predicted, count, share in rows:
-            table.add_row(printable(true), f"{count:,}", f"{share:.1%}", printable(predicted))
+            table.add_row(plain(true), f"{count:,}", f"{share:.1%}", plain(predicted))
         console.print(table)
 
 
@@ -80,7 +80,7 @@ def print_differences(bootstrap: Bootstrap, *, console: Console | None = None) -
 def _table(console: Console, title: str, columns: tuple[str, ...]) -> Table:
     """An empty table below its printed title, which would else be folded to the table's width."""
     console.print()
-    bold = printable(title)
+    bold = plain(title)
     bold.stylize("bold")
     console.print(bold, soft_wrap=True)
     table = Table(box=None, header_style="bold", pad_edge=False)

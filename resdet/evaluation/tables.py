@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from resdet.errors import UserError
+from resdet.text import printable
 
 MEANINGS = (
     (r"AP", "average precision, mean over IoU .50:.95"),
@@ -46,7 +47,7 @@ def print_figures(
     table.add_column("value", justify="right")
     table.add_column("", style="dim")
     for name, value in overall.items():
-        table.add_row(printable(name), _number(value), meaning(name))
+        table.add_row(plain(name), _number(value), meaning(name))
     console.print(table)
     rows = by_class(figures)
     if rows:
@@ -79,7 +80,7 @@ def _class_table(rows: Mapping[str, Mapping[str, float | None]], width: int) -> 
         table.add_column("class", width=name_width, overflow="ellipsis", no_wrap=True)
         for heading in headings:
             table.add_column(heading, justify="right", no_wrap=True)
-    cells = [[printable(name), *(_number(row.get(column)) for column in columns)] for name, row in rows.items()]
+    cells = [[plain(name), *(_number(row.get(column)) for column in columns)] for name, row in rows.items()]
     for first in range(height):
         line: list[Text] = []
         for row in cells[first::height]:
@@ -88,9 +89,9 @@ def _class_table(rows: Mapping[str, Mapping[str, float | None]], width: int) -> 
     return table
 
 
-def printable(text: str) -> Text:
+def plain(text: str) -> Text:
     """Names come from files: neither markup nor control sequences in them reach the terminal."""
-    return Text("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text))
+    return Text(printable(text))
 
 
 def _number(value: float | None) -> Text:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 from jaxtyping import UInt8
@@ -17,12 +17,13 @@ from resdet.data.images.decode import ImageError
 from resdet.drawing.boxes import draw_detections
 from resdet.engine.run_folder import PREDICTIONS
 from resdet.errors import UserError
+from resdet.files import leftovers, readable_json, replace_file, whole_file, writing
 from resdet.ops.pasting import RunLengths
 from resdet.predict.image_list import drawing_names
 from resdet.predict.predictor import ImagePrediction
 
 IMAGES = "images.json"
-UNFINISHED = f".{PREDICTIONS}.tmp"
+REMEDY = "choose another --output"
 
 
 class PredictionFolder:
@@ -45,6 +46,7 @@ class PredictionFolder:
         drawn_score: float,
     ) -> None:
         self.folder = folder
+        self._open = ExitStack()
         self.class_names, self.category_ids, self.drawn_score = class_names, category_ids, drawn_score
         self.drawn = 0  # boxes in all drawings
         self.planned: dict[Path, dict[str, Any]] = {
@@ -62,24 +64,21 @@ class PredictionFolder:
         folder = self.folder
         if any(path.parent.resolve() == folder.resolve() for path in self.planned):
             raise UserError(f"{folder}: holds the images themselves; choose another --output")
-        with writing(folder):
+        with writing(folder, REMEDY):
             if folder.exists() and not folder.is_dir():
                 raise UserError(f"{folder}: is a file; --output takes a folder")
             folder.mkdir(parents=True, exist_ok=True)
             for path in _earlier(folder):
                 path.unlink()
             self._write_images(list(self.planned.values()))
-            self._results = (folder / UNFINISHED).open("w", encoding="utf-8")
-            _ = self._results.write("[")
+            self._results = self._open.enter_context(_array_file(folder / PREDICTIONS))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        with writing(self.folder):
-            with self._results as file:
-                _ = file.write("\n]\n")
-            (self.folder / UNFINISHED).replace(self.folder / PREDICTIONS)
+        with writing(self.folder, REMEDY):
+            self._open.close()  # also after an error: what it got is worth having
             self._write_images(self.images)
 
     def add(self, path: Path, prediction: ImagePrediction) -> None:
@@ -95,7 +94,7 @@ class PredictionFolder:
             self.class_names,
             masks=prediction.windows(shown),
         )
-        with writing(self.folder):
+        with writing(self.folder, REMEDY):
             save_drawing(self.folder / entry["drawing"], drawing)
             for result in self._coco_results(entry, prediction):
                 _ = self._results.write(("\n" if self._results.tell() == 1 else ",\n") + json.dumps(result))
@@ -127,7 +126,7 @@ class PredictionFolder:
             {"id": number, "name": name} for number, name in zip(self.category_ids, self.class_names, strict=True)
         ]
         content = {"images": images, "skipped": self.skipped, "categories": categories}
-        _ = (self.folder / IMAGES).write_text(json.dumps(content, indent=1), encoding="utf-8")
+        replace_file(self.folder / IMAGES, readable_json(content))
 
 
 def _segmentation(mask: RunLengths) -> dict[str, Any]:
@@ -140,13 +139,12 @@ def save_drawing(path: Path, drawing: UInt8[np.ndarray, "H W 3"]) -> None:
 
 
 @contextmanager
-def writing(folder: Path) -> Iterator[None]:
-    """Turns what the file system refuses into the user's message."""
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise UserError(f"{error.filename or folder}: cannot be written ({reason}); choose another --output") from None
+def _array_file(path: Path) -> Iterator[TextIO]:
+    """A JSON array to append to, which takes its place when it is closed."""
+    with whole_file(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        _ = file.write("[")
+        yield file
+        _ = file.write("\n]\n")
 
 
 def _earlier(folder: Path) -> list[Path]:
@@ -154,7 +152,8 @@ def _earlier(folder: Path) -> list[Path]:
     entries = list(folder.iterdir())
     try:
         content = json.loads((folder / IMAGES).read_bytes()) if entries else {"images": []}
-        ours = {PREDICTIONS, IMAGES, UNFINISHED, *(image["drawing"] for image in content["images"])}
+        unfinished = (path.name for name in (PREDICTIONS, IMAGES) for path in leftovers(folder / name))
+        ours = {PREDICTIONS, IMAGES, *unfinished, *(image["drawing"] for image in content["images"])}
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         ours = set()
     others = sorted(path.name for path in entries if path.name not in ours or path.is_dir())

@@ -8,6 +8,7 @@ from dataclasses import replace
 from torch import Tensor, nn
 
 from resdet.errors import UserError
+from resdet.text import first_few
 from resdet.weights.contract import WeightContract, to_rgb
 from resdet.weights.convert import FORMATS, format_of, from_torchvision
 from resdet.weights.convert.timm import timm_names
@@ -120,7 +121,7 @@ def _of_modules(state: dict[str, Tensor], targets: Mapping[str, Tensor], front: 
 
 def _left_out(names: Collection[str], front: str) -> str:
     modules = sorted({_module(name, front) for name in names})
-    return f"no part of the backbone, left out: {', '.join(modules[:8])} ({len(names)} tensors)" if modules else ""
+    return f"no part of the backbone, left out: {first_few(modules, 8)} ({len(names)} tensors)" if modules else ""
 
 
 def _module(name: str, front: str) -> str:

@@ -111,7 +111,7 @@ def test_names_from_outside_do_not_steer_the_terminal(
         raise UserError("class \x1b[2Jcat\nis wrong")
 
     monkeypatch.setattr("resdet.cli.train.run", fail)
-    assert answered(["train"], capsys) == "error: class ?[2Jcat?is wrong\n"
+    assert answered(["train"], capsys) == "error: class \\x1b[2Jcat\\nis wrong\n"
 
 
 def test_an_interrupt_is_143(monkeypatch: pytest.MonkeyPatch):

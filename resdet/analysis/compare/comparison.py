@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import resdet
 from resdet.analysis.compare.contestants import Contestant, PlannedRun
 from resdet.analysis.compare.cost import NOT_COUNTED, Cost
 from resdet.analysis.compare.verdict import judge
@@ -19,6 +18,7 @@ from resdet.engine.state import flat
 from resdet.errors import UserError
 from resdet.evaluation.analysis.bootstrap import FIGURES, Bootstrap, paired_bootstrap
 from resdet.evaluation.coco import GroundTruth, read_results
+from resdet.version import __version__
 
 IOU_TYPES = ("bbox", "segm")
 HEADLINE = "bbox/AP"
@@ -63,7 +63,7 @@ def compare(
     first = present[0]
     return {
         "format": "resdet compare 1",
-        "resdet": resdet.__version__,
+        "resdet": __version__,
         "first": first.name,
         "val": {
             "annotations": str(val_set.annotations),

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from resdet.analysis.compare.verdict import SIGNIFICANT
-from resdet.engine.log import printable
+from resdet.text import printable
 
 GIGA, MEBI, MILLION = 1e9, 2**20, 1e6
 UNDEFINED = "-"

@@ -15,11 +15,11 @@ from pathlib import Path
 
 from resdet.config import load_config
 from resdet.engine.evaluate_checkpoint import evaluate_checkpoint
-from resdet.engine.log import printable
 from resdet.engine.run_folder import RunFiles
 from resdet.engine.signals import EXIT_CODE
 from resdet.engine.train import train
 from resdet.errors import UserError
+from resdet.text import printable
 
 MISTAKE = 2  # the exit code of a user's mistake
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-import resdet
 from resdet.analysis.pages.page import Page, Section, environment, note, render_page
 from resdet.analysis.report.figures import figures_section, headlines
 from resdet.analysis.report.mistakes import mistakes_section, summary
@@ -19,7 +18,8 @@ from resdet.analysis.report.training import training_section
 from resdet.config import Config
 from resdet.engine.run_folder import RunFiles, RunFolder, read_run
 from resdet.errors import UserError
-from resdet.files import replace_file
+from resdet.files import write_output
+from resdet.version import __version__
 
 LARGEST = 9_500_000  # bytes of the page
 DETAILS = (  # the first that fits is taken
@@ -39,11 +39,7 @@ def write_report(run: Path, output: Path | None = None) -> Path:
     """
     folder = read_run(run)
     output = output or RunFiles(run).report
-    html = report_html(folder)
-    try:
-        replace_file(output, html.encode())
-    except OSError as error:
-        raise UserError(f"{output}: cannot be written ({error.strerror}); choose another --output") from None
+    write_output(output, report_html(folder).encode(), "choose another --output")
     return output
 
 
@@ -82,7 +78,7 @@ def _rendered(run: RunFolder, scored: Scored | None, sections: Sequence[Section]
         headlines=headlines(run.figures),
         summary=_summary(run, scored),
         scripts=("contents.js", "gallery.js"),
-        footer=f"Written by resdet {resdet.__version__} from {run.path}. This file needs nothing else.",
+        footer=f"Written by resdet {__version__} from {run.path}. This file needs nothing else.",
     )
     return render_page(page)
 
@@ -98,7 +94,7 @@ def _facts(run: RunFolder, scored: Scored | None) -> list[str]:
         facts.append(f"{len(dataset)} images, {objects} objects, {len(dataset.class_names)} classes")
     if run.backend:
         facts.append(f"scored by {run.backend}")
-    return [*facts, datetime.now(UTC).strftime("written %Y-%m-%d %H:%M UTC"), f"resdet {resdet.__version__}"]
+    return [*facts, datetime.now(UTC).strftime("written %Y-%m-%d %H:%M UTC"), f"resdet {__version__}"]
 
 
 def kind_of(config: Config) -> str:
