@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
         print_figures({printable(name): value for name, value in done.figures.items()}, title=" + ".join(paths))
         if args.output:
             print(printable(f"\nwritten: {args.output}"))
-        if args.output and done.dataset is not None and done.results is not None:
-            draw = partial(draw_gallery, done.results, done.categories, done.dataset, done.config, args.output)
+        if args.output and done.dataset is not None and done.found is not None:
+            draw = partial(draw_gallery, done.found, done.categories, done.dataset, done.config, args.output)
             print(printable(drawings_line(draw)))
     return 0

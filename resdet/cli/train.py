@@ -63,6 +63,7 @@ def run(args: argparse.Namespace) -> int:
     from resdet.cli.predict import drawings_line
     from resdet.cli.report import report_line
     from resdet.engine.distributed import is_lead
+    from resdet.engine.task.table import task_of
     from resdet.engine.train import train
     from resdet.predict.gallery import draw_run
     from resdet.text import printable
@@ -70,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
     metrics = train(config, output, resume=args.resume, dry_run=args.dry_run)
     if not args.dry_run and is_lead():
         report(metrics, output)
-        if config.task == "classification":
+        if not task_of(config).has_detections:
             print(printable(report_line(output)))
             print(f"next: resdet evaluate {output}   resdet probe --runs {output} --output {output}/probe")
             return 0

@@ -26,7 +26,6 @@ from resdet.config import Config, config_from_yaml, to_yaml
 from resdet.engine.run_folder import CHECKPOINTS, MANIFEST, MODEL, STATE, RunFiles
 from resdet.errors import UserError
 from resdet.files import sync_folder, write_synced
-from resdet.models.build.detector import build_model
 from resdet.text import first_few
 from resdet.version import __version__
 from resdet.weights import WeightContract, read_safetensors
@@ -46,12 +45,7 @@ class ModelFile:
 
 
 def model_metadata(config: Config, class_names: tuple[str, ...], category_ids: tuple[int, ...]) -> dict[str, str]:
-    """The header of a model file; the step is added when it is saved.
-
-    Without a second stage all labels are 0: a class named object, under the data's first category id.
-    """
-    if config.model.box_head is None and config.task == "detection":
-        class_names, category_ids = ("object",), category_ids[:1]
+    """The header of a model file; the step is added when it is saved."""
     return {
         **_contract(config, class_names),
         "format": "resdet 1",
@@ -222,21 +216,6 @@ def read_model_file(path: Path) -> ModelFile:
         raise UserError(f"{path}: its header must list as many category_ids as class_names")
     config = config_from_yaml(config_text, f"{path} (header)")
     return ModelFile(weights, config, tuple(class_names), tuple(category_ids), step)
-
-
-def load_model(path: str | Path) -> tuple[nn.Module, Config, tuple[str, ...], tuple[int, ...]]:
-    """The trained model, its config, class names and the data set's category ids by label.
-
-    `path` is a run (its newest sound checkpoint), a checkpoint or a model.safetensors. The model is on the CPU and
-    in evaluation mode. Raises UserError for a missing, damaged or foreign file.
-    """
-    file, _ = find_model_file(Path(path))
-    saved = read_model_file(file)
-    if saved.config.task != "detection":
-        raise UserError(f"{file}: is a classifier, and this is for detectors; resdet evaluate takes it")
-    model = build_model(without_weights(saved.config).model, len(saved.class_names))
-    load_weights(model, saved.weights, str(file))
-    return model.eval(), saved.config, saved.class_names, saved.category_ids
 
 
 def without_weights(config: Config) -> Config:

@@ -16,8 +16,9 @@ from resdet.data.images.masks import MaskWindow, encoded_window, mask_window
 from resdet.data.sets.coco import CocoDataset
 from resdet.drawing.boxes import PAPER, draw_detections, grid, side_by_side
 from resdet.drawing.masks import resized
-from resdet.engine.evaluate import evaluated_set, found_categories
+from resdet.engine.evaluate import evaluated_set
 from resdet.engine.run_folder import RunFiles, read_run
+from resdet.engine.task.table import detection_of
 from resdet.errors import UserError
 from resdet.evaluation.coco import CocoResults, read_ground_truth, read_results
 from resdet.files import writing
@@ -87,7 +88,7 @@ def draw_run(run: Path) -> Path:
         raise UserError(f"{run}: has no detections; resdet evaluate {run} --output {run} writes them")
     dataset = evaluated_set(folder.config)
     results = read_results(folder.predictions, read_ground_truth(dataset.annotations))
-    return draw_gallery(results, found_categories(folder.config, dataset), dataset, folder.config, run)
+    return draw_gallery(results, detection_of(folder.config).categories(dataset), dataset, folder.config, run)
 
 
 def draw_gallery(

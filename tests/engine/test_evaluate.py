@@ -17,7 +17,8 @@ from resdet.data.batches.samplers import sample_seed
 from resdet.data.images.masks import box_frame_masks
 from resdet.data.sets.coco import CocoDataset
 from resdet.engine.evaluate import batch_results, evaluate, mask_gaps, predict_dataset
-from resdet.engine.evaluate_checkpoint import absent_classes, category_of_label, evaluate_checkpoint, results_of_classes
+from resdet.engine.evaluate_checkpoint import evaluate_checkpoint
+from resdet.engine.task.detection import Detection, absent_classes, results_of_classes
 from resdet.engine.train import train
 from resdet.errors import UserError
 from resdet.evaluation.coco import CocoResults, evaluate_coco, read_ground_truth, read_results
@@ -99,7 +100,7 @@ def renamed(config: Config, folder: Path, *, ids: list[int] | None = None, names
 
 def test_classes_are_matched_by_name_and_absent_ones_are_said(nano: Config, tmp_path: Path):
     dataset = renamed(nano, tmp_path, ids=[8, 7, 6, 5, 4, 3, 2, 1])
-    categories = category_of_label(("heart", "unicorn", "circle"), dataset, nano)
+    categories = Detection().category_of_label(("heart", "unicorn", "circle"), dataset)
     assert list(categories.values()) == ["heart", "unicorn", "circle"]
     heart, unicorn, circle = categories
     assert (heart, circle) == (1, 8)
@@ -107,12 +108,12 @@ def test_classes_are_matched_by_name_and_absent_ones_are_said(nano: Config, tmp_
     (warning,) = absent_classes(categories, dataset)
     assert "has no unicorn: left out of the figures" in warning
     with pytest.raises(UserError, match=r"has none of the model's classes \(unicorn"):
-        _ = category_of_label(("unicorn",), dataset, nano)
+        _ = Detection().category_of_label(("unicorn",), dataset)
 
 
 def test_classes_of_negative_ids_are_scored_like_all_others(nano: Config, tmp_path: Path):
     dataset = renamed(nano, tmp_path, ids=[-1, -2, 0, 5, 4, 3, 2, 1])
-    assert sorted(category_of_label(dataset.class_names, dataset, nano)) == [-2, -1, 0, 1, 2, 3, 4, 5]
+    assert sorted(Detection().category_of_label(dataset.class_names, dataset)) == [-2, -1, 0, 1, 2, 3, 4, 5]
     assert evaluate(Oracle(), dataset, nano)["bbox/AP"] == pytest.approx(1)
 
 

@@ -17,16 +17,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import resdet.engine.saving
+import resdet.engine.train.saving
 from resdet.config import Config, load_config
 from resdet.data.batches.loader import open_split
 from resdet.engine import checkpoint
-from resdet.engine.checkpoint import checkpoints, load_model, read_model_file, read_state
+from resdet.engine.checkpoint import checkpoints, read_model_file, read_state
 from resdet.engine.distributed import World
-from resdet.engine.optim import build_optimizer
+from resdet.engine.saved_models import load_model
 from resdet.engine.signals import Stopped
-from resdet.engine.state import TrainState, config_warnings
-from resdet.engine.train import due, train
+from resdet.engine.train import train
+from resdet.engine.train.loop import due
+from resdet.engine.train.optim import build_optimizer
+from resdet.engine.train.state import TrainState, config_warnings
+from resdet.engine.train.update import update
 from resdet.errors import UserError
 from resdet.evaluation.coco import evaluate_coco, read_ground_truth, read_results
 from resdet.structures import Batch
@@ -244,7 +247,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(
     tmp_path: Path, nano: Config, monkeypatch: pytest.MonkeyPatch
 ):
     nano.train.checkpoint_every = 1
-    monkeypatch.setattr("resdet.engine.setup.build_model", broken_at(4, "loss"))
+    monkeypatch.setattr("resdet.engine.task.detection.build_model", broken_at(4, "loss"))
     optimizer_steps = []
     real = torch.optim.SGD.step
     monkeypatch.setattr(torch.optim.SGD, "step", lambda self: optimizer_steps.append(real(self)))
@@ -264,7 +267,7 @@ def test_gradients_that_are_not_finite_are_left_out_and_too_many_are_an_error(
     tmp_path: Path, nano: Config, monkeypatch: pytest.MonkeyPatch
 ):
     nano.train.steps, nano.train.keep_checkpoints = 30, 10
-    monkeypatch.setattr("resdet.engine.setup.build_model", broken_at(2, "gradient"))
+    monkeypatch.setattr("resdet.engine.task.detection.build_model", broken_at(2, "gradient"))
     with pytest.raises(UserError, match=r"10 gradients in a row were not finite"):
         _ = train(nano, tmp_path / "run")
     assert "step 2: the gradient is not finite; update left out (1 in a row)" in (tmp_path / "run/log.txt").read_text()
@@ -279,7 +282,7 @@ def fail_to_save(monkeypatch: pytest.MonkeyPatch, at: set[int]) -> None:
             raise OSError(28, "No space left on device")
         return real(run, step=step, **rest)
 
-    monkeypatch.setattr(resdet.engine.saving.checkpoint, "save_checkpoint", save_checkpoint)
+    monkeypatch.setattr(resdet.engine.train.saving.checkpoint, "save_checkpoint", save_checkpoint)
 
 
 def test_training_goes_on_when_a_save_fails(tmp_path: Path, nano: Config, monkeypatch: pytest.MonkeyPatch):
@@ -322,7 +325,7 @@ def test_a_number_of_classes_that_the_data_does_not_have_is_an_error(tmp_path: P
 
 
 def test_a_batch_that_cannot_be_shared_is_an_error(nano: Config):
-    from resdet.engine.setup import check_setup
+    from resdet.engine.train.build import check_setup
 
     with pytest.raises(UserError, match=r"train.batch_size=2 .* divisible by their number, 4"):
         check_setup(nano, World(size=4))
@@ -332,16 +335,13 @@ def test_a_batch_that_cannot_be_shared_is_an_error(nano: Config):
 def test_a_signal_saves_before_leaving_and_the_resumed_run_ends_with_the_same_bits(
     tmp_path: Path, nano: Config, full_run: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ):
-    import resdet.engine.train as module
-
-    real = module.check_losses
-
-    def interrupted(losses: dict[str, float], state: TrainState, *rest: Any) -> None:
-        real(losses, state, *rest)
-        if state.step == 3:
+    def interrupted(state: TrainState, *rest: Any) -> dict[str, float]:
+        record = update(state, *rest)
+        if state.step == 4:
             os.kill(os.getpid(), number)
+        return record
 
-    monkeypatch.setattr(module, "check_losses", interrupted)
+    monkeypatch.setattr("resdet.engine.train.loop.update", interrupted)
     with pytest.raises(Stopped, match=f"stopped by {number.name} at step 4, saved; go on .* --resume"):
         _ = train(nano, tmp_path / "run")
     assert checkpoints(tmp_path / "run")[-1].name == "step_00000004"
@@ -379,7 +379,7 @@ def test_a_signal_to_the_whole_process_group_loses_no_step_and_exits_143(
 def test_a_signal_during_an_evaluation_saves_and_the_resumed_run_evaluates(
     tmp_path: Path, nano: Config, monkeypatch: pytest.MonkeyPatch, read_metrics: Any
 ):
-    import resdet.engine.evaluate as module
+    import resdet.engine.evaluate.detections as module
 
     real = module.predict_batch
 

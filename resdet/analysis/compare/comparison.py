@@ -14,7 +14,7 @@ from resdet.data.sets.coco import CocoDataset
 from resdet.engine.evaluate import masked_images
 from resdet.engine.log import SPEED
 from resdet.engine.run_folder import RunFiles, RunFolder, read_run
-from resdet.engine.state import flat
+from resdet.engine.train.state import flat
 from resdet.errors import UserError
 from resdet.evaluation.analysis.bootstrap import FIGURES, Bootstrap, paired_bootstrap
 from resdet.evaluation.coco import GroundTruth, read_results

@@ -11,7 +11,8 @@ from typing import Any
 
 from resdet.config import Config, load_config
 from resdet.engine.run_folder import RunFiles
-from resdet.engine.state import FREE, flat
+from resdet.engine.task.table import task_of
+from resdet.engine.train.state import FREE, flat
 from resdet.errors import UserError
 
 FREE_IN_A_COMPARISON = (*FREE, "train.device", "data.root")  # where and how it is computed, not what
@@ -65,7 +66,7 @@ def read_contestants(
         if count > 1:
             raise UserError(f"--backbones: {name} takes part {count} times; give each contestant something of its own")
     first = contestants[0]
-    if first.config.task != "detection":
+    if not task_of(first.config).has_detections:
         raise UserError(f"task={first.config.task} cannot be compared: detectors are; give a config of one")
     for contestant in contestants:
         if contestant.config.model.box_head is None:

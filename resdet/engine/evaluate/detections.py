@@ -39,16 +39,6 @@ def evaluated_set(config: Config) -> CocoDataset:
     return open_split(config.data, "val")
 
 
-def found_categories(config: Config, dataset: CocoDataset) -> dict[int, str]:
-    """The category ids that detections in a data set have, with the names of their classes.
-
-    Without a second stage all detections are of a class named object, under the data set's first category id.
-    """
-    if config.model.box_head is None:
-        return {int(dataset.category_ids[0]): "object"}
-    return dict(zip(dataset.category_ids.tolist(), dataset.class_names, strict=True))
-
-
 def evaluate(
     model: nn.Module,
     dataset: CocoDataset,
