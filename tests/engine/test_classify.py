@@ -144,7 +144,7 @@ def test_training_can_start_from_another_classifier(tmp_path: Path, tiny: Config
 
 def test_the_two_tasks_do_not_take_each_other_for_theirs(tmp_path: Path, tiny: Config):
     _ = train(tiny, tmp_path / "run")
-    with pytest.raises(UserError, match="is a classifier, and this is for detectors"):
+    with pytest.raises(UserError, match="is a classifier, which finds no boxes; give a detector"):
         _ = load_model(tmp_path / "run")
     tiny.task = "detection"
     with pytest.raises(UserError, match=r"shapes_patches has no boxes; it is for task=classification"):

@@ -62,7 +62,7 @@ def test_a_run_leaves_what_the_next_reader_needs(tmp_path: Path, nano: Config, r
     metrics = train(nano, run)
     assert {path.name for path in run.iterdir()} == {
         "best", "checkpoints", "config.yaml", "data_report.json", "eval.json", "log.txt", "metrics.jsonl",
-        "predictions.json",
+        "predictions.json", "resources.json",
     }  # fmt: skip
     written = json.loads((run / "eval.json").read_text())
     assert written.pop("backend").split()[0] in ("pycocotools", "hotcoco")
@@ -329,6 +329,19 @@ def test_a_batch_that_cannot_be_shared_is_an_error(nano: Config):
 
     with pytest.raises(UserError, match=r"train.batch_size=2 .* divisible by their number, 4"):
         check_setup(nano, World(size=4))
+
+
+def test_a_dry_run_stops_at_a_loss_that_is_not_finite_as_training_does(
+    tmp_path: Path, nano: Config, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("resdet.engine.task.detection.build_model", broken_at(1, "loss"))
+    with pytest.raises(UserError, match="step 1: loss_classifier is nan") as in_training:
+        _ = train(nano, tmp_path / "run")
+    with pytest.raises(UserError, match="step 1: loss_classifier is nan") as rehearsed:
+        _ = train(nano, tmp_path / "dry", dry_run=True)
+    dump = f"; {tmp_path}/run/bad_step.json names the images"
+    assert str(in_training.value).replace(dump, "; it came from the images") == str(rehearsed.value)
+    assert not (tmp_path / "dry").exists()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
