@@ -99,8 +99,11 @@ def report(metrics: dict[str, float | None], output: Path) -> None:
 
 
 def advise(output: Path) -> None:
-    """What to do next."""
+    """What to do next. A run without a best checkpoint (no object in val, or none found) has its last one."""
+    from resdet.engine.run_folder import BEST, LAST, RunFiles
+
+    chosen = LAST if RunFiles(output).best() is None else BEST
     print("next:")
-    print(f"  resdet predict {output} IMAGES --output {output}/predictions")
-    print(f"  resdet evaluate {output}/checkpoints/$(cat {output}/best)")
+    print(f"  resdet predict {output}/{chosen} IMAGES --output {output}/predictions")
+    print(f"  resdet evaluate {output}/{chosen}")
     print("  the same with another backbone: model.backbone.name=vgg16 and a new --output")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import json
 import os
 import pickle
@@ -23,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from resdet.config import Config, config_from_yaml, to_yaml
-from resdet.engine.run_folder import CHECKPOINTS, MANIFEST, MODEL, STATE, RunFiles
+from resdet.engine.run_folder import BEST, CHECKPOINTS, LAST, MANIFEST, MODEL, STATE, RunFiles
 from resdet.errors import UserError
 from resdet.files import sync_folder, write_synced
 from resdet.text import first_few
@@ -184,11 +185,48 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
     return state
 
 
+def is_named(path: Path) -> bool:
+    """Whether `path` is RUN/best or RUN/last, which stand for a checkpoint of that run."""
+    return path.name in (BEST, LAST) and not path.is_dir() and (path.parent / CHECKPOINTS).is_dir()
+
+
+def named_checkpoint(path: Path) -> Path:
+    """The checkpoint that RUN/best stands for, or the run, whose newest sound one is its last."""
+    run = path.parent
+    if path.name == LAST:
+        return run
+    names = [checkpoint.name for checkpoint in checkpoints(run)]
+    name = best_name(run)
+    if name not in names:
+        found = "no evaluation had a figure to choose by" if name is None else f"it names {name!r}, which is not there"
+        raise UserError(f"{path}: no best checkpoint: {found}; give {run / LAST}, the newest one")
+    return run / CHECKPOINTS / name
+
+
+def set_aside(run: Path, *, after: int) -> list[str]:
+    """Takes the checkpoints after a step out of the run's line, for it goes on from there; their new names.
+
+    Where one of them was the best, the run has no best until the next one.
+    """
+    abandoned = [path for path in checkpoints(run) if path.name > checkpoint_path(run, after).name]
+    names: list[str] = []
+    for path in reversed(abandoned):
+        numbered = (path.with_name(f"abandoned_{number}_{path.name}") for number in itertools.count(1))
+        target = next(candidate for candidate in numbered if not candidate.exists())
+        path.rename(target)
+        names.append(target.name)
+    if best_name(run) in {path.name for path in abandoned}:
+        (run / BEST).unlink()
+    return names
+
+
 def find_model_file(path: Path) -> tuple[Path, list[str]]:
     """The model file that a run, a checkpoint or a file stands for, and a line for each checkpoint skipped.
 
-    Raises UserError when there is none, or when its checkpoint is damaged.
+    RUN/best and RUN/last stand for checkpoints too. Raises UserError when there is none, or when its checkpoint is damaged.
     """
+    if is_named(path):
+        return find_model_file(named_checkpoint(path))
     if not path.exists():
         raise UserError(f"{path}: no such file or folder; give a run, a checkpoint or a model.safetensors")
     if path.is_dir() and (path / CHECKPOINTS).is_dir():

@@ -30,6 +30,7 @@ REPORT = "report.html"
 DRAWINGS = "drawings"
 CHECKPOINTS = "checkpoints"
 BEST = "best"  # text: the name of a checkpoint's folder
+LAST = "last"  # no file: RUN/last stands for the newest checkpoint, as RUN/best does for the best
 MODEL, STATE, MANIFEST = "model.safetensors", "state.pt", "manifest.json"  # in a checkpoint's folder
 
 Figures = dict[str, float | None]

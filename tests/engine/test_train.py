@@ -331,6 +331,23 @@ def test_a_batch_that_cannot_be_shared_is_an_error(nano: Config):
         check_setup(nano, World(size=4))
 
 
+def test_a_run_that_goes_on_from_an_older_checkpoint_forgets_the_later_ones(tmp_path: Path, nano: Config):
+    run = tmp_path / "run"
+    nano.train.keep_checkpoints, nano.eval.every = 5, 3
+    _ = train(nano, run)
+    _ = (run / "best").write_text("step_00000006\n")
+    nano.train.steps = 4
+    _ = train(nano, run, resume=checkpoint.checkpoint_path(run, 3))
+    assert [path.name for path in checkpoints(run)] == ["step_00000003", "step_00000004"]
+    assert (run / "checkpoints/abandoned_1_step_00000006/model.safetensors").is_file()
+    assert "its later checkpoints are set aside as abandoned_1_step_00000006" in (run / "log.txt").read_text()
+    assert read_model_file(checkpoint.find_model_file(run)[0]).step == 4
+    assert checkpoint.best_name(run) in ("step_00000003", "step_00000004")
+    nano.train.steps = 5
+    _ = train(nano, run, resume=True)
+    assert checkpoints(run)[-1].name == "step_00000005"
+
+
 def test_a_dry_run_stops_at_a_loss_that_is_not_finite_as_training_does(
     tmp_path: Path, nano: Config, monkeypatch: pytest.MonkeyPatch
 ):

@@ -68,7 +68,7 @@ def build_state(
 def with_backbone_file(config: Config) -> Config:
     """The config with the model file in place of a run or a checkpoint whose backbone is wanted."""
     weights = config.model.backbone.weights
-    if weights is None or not Path(weights).is_dir():
+    if weights is None or not (Path(weights).is_dir() or checkpoint.is_named(Path(weights))):
         return config
     file, _ = checkpoint.find_model_file(Path(weights))
     backbone = replace(config.model.backbone, weights=str(file))

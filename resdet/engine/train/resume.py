@@ -9,7 +9,10 @@ from resdet.engine import checkpoint
 from resdet.engine.distributed import World
 from resdet.engine.run_folder import MODEL, RunFiles
 from resdet.engine.train.build import with_normalisation
+from resdet.engine.train.state import TrainState
 from resdet.errors import UserError
+from resdet.files import writing
+from resdet.text import first_few
 
 
 def find_resume(output: Path, resume: bool | str | Path, world: World) -> tuple[Path | None, list[str]]:  # noqa: FBT001
@@ -49,3 +52,15 @@ def as_resumed(config: Config, source: Path) -> Config:
     """The config with the mean and deviation of the run that goes on."""
     saved = checkpoint.read_model_file(source / MODEL).config.model
     return with_normalisation(config, saved.pixel_mean, saved.pixel_std)
+
+
+def abandoned(output: Path, state: TrainState) -> list[str]:
+    """Sets aside the checkpoints of an attempt that a run does not go on from; says so. The best is that of before."""
+    best = checkpoint.checkpoint_path(output, state.best_step)
+    with writing(output, "make room in it, or choose another --output"):
+        names = checkpoint.set_aside(output, after=state.step)
+        if names and state.best is not None and best.is_dir():
+            RunFiles(output).write_best(best)
+    if not names:
+        return []
+    return [f"{output} goes on from step {state.step}: its later checkpoints are set aside as {first_few(names)}"]

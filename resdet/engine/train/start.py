@@ -16,7 +16,7 @@ from resdet.engine.train.announce import announce
 from resdet.engine.train.build import build_state, check_num_classes, check_setup
 from resdet.engine.train.dry_run import rehearse
 from resdet.engine.train.loop import fit
-from resdet.engine.train.resume import as_resumed, find_resume
+from resdet.engine.train.resume import abandoned, as_resumed, find_resume
 from resdet.engine.train.saving import note_usage
 from resdet.engine.train.state import Run
 
@@ -54,6 +54,8 @@ def train(
         if not dry_run and world.leads:
             reports = {"train": train_set.report.to_dict(), "val": val_set.report.to_dict()}
             files.begin(config, reports, state.step)
+            if source and resume is not True:
+                warnings += abandoned(output, state)
         folder = None if dry_run else output
         board = tensorboard(output) if config.train.tensorboard and folder and world.leads else None
         with RunLog(folder, steps=config.train.steps, speaks=world.leads, board=board) as log, StopRequest() as stop:
