@@ -223,7 +223,8 @@ def set_aside(run: Path, *, after: int) -> list[str]:
 def find_model_file(path: Path) -> tuple[Path, list[str]]:
     """The model file that a run, a checkpoint or a file stands for, and a line for each checkpoint skipped.
 
-    RUN/best and RUN/last stand for checkpoints too. Raises UserError when there is none, or when its checkpoint is damaged.
+    RUN/best and RUN/last stand for checkpoints too. Raises UserError when there is none, or when its checkpoint is
+    damaged.
     """
     if is_named(path):
         return find_model_file(named_checkpoint(path))

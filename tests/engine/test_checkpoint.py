@@ -21,7 +21,6 @@ from resdet.engine.checkpoint import (
     STATE,
     checkpoints,
     damage,
-    load_model,
     model_metadata,
     newest_checkpoint,
     prune_checkpoints,
@@ -30,6 +29,7 @@ from resdet.engine.checkpoint import (
     save_checkpoint,
 )  # fmt: skip
 from resdet.engine.run_folder import RunFiles
+from resdet.engine.saved_models import load_model
 from resdet.errors import UserError
 from resdet.models.build.detector import build_model
 from resdet.weights import read_safetensors

@@ -2,6 +2,7 @@
 
 from resdet.engine.evaluate.detections import (
     Interrupted,
+    batch_results,
     evaluate,
     evaluated_set,
     figures_of,
@@ -13,6 +14,7 @@ from resdet.engine.evaluate.detections import (
 
 __all__ = [
     "Interrupted",
+    "batch_results",
     "evaluate",
     "evaluated_set",
     "figures_of",

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from resdet.models.second_stage.cascade import CascadeRoIHeads, scaled_gradient
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -18,6 +17,7 @@ from resdet.errors import UserError
 from resdet.models.build.detector import build_model
 from resdet.models.losses import Regions
 from resdet.models.rcnn import RCNN
+from resdet.models.second_stage.cascade import CascadeRoIHeads, scaled_gradient
 from resdet.models.second_stage.roi_heads import RoIHeads
 from resdet.ops.box_coder import BoxCoder
 from resdet.structures import Batch, Proposals, Targets
