@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from resdet.config import BoxHeadConfig, Config, load_config
-from resdet.data.batches.loader import KNOWN_SETS
+from resdet.data.sets.splits import KNOWN_SETS
 from resdet.data.sets.voc import KNOWN_SETS as VOC_SETS
 from resdet.engine.train.optim import learning_rate
 from resdet.models.build.detector import build_model

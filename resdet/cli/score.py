@@ -73,7 +73,9 @@ def run(args: argparse.Namespace) -> int:
         figures = evaluate_voc(ground_truth, results, rule=args.metric)
     if args.json:
         write_figures(args.json, figures | {"backend": backend})
-    print_figures(figures, title=f"{args.results} ({args.metric}, by {backend})", notes=ground_truth.notes())
+    print_figures(
+        figures, title=f"{args.results} ({args.metric}, by {backend})", notes=[*ground_truth.notes(), *results.remarks]
+    )
     if args.errors:
         print_errors(analyse(ground_truth, results, iou_type=args.iou_type))
     if args.against:

@@ -37,6 +37,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--overfit", type=int, metavar="N", help="train.overfit=N: train and evaluate on the first N training images"
     )
+    parser.add_argument(
+        "--help-config",
+        nargs="?",
+        const="",
+        metavar="PREFIX",
+        help="print the keys of a config, all or those below PREFIX (such as model.rpn), with type, default and bounds",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -45,6 +52,11 @@ def run(args: argparse.Namespace) -> int:
     from resdet.engine.run_folder import RunFiles
     from resdet.errors import UserError
 
+    if args.help_config is not None:
+        from resdet.config.help import config_help
+
+        print(config_help(args.help_config))
+        return 0
     if args.output is None and not args.dry_run:
         raise UserError("--output DIR is missing: the folder for checkpoints, metrics and figures, such as runs/first")
     if isinstance(args.resume, str) and args.resume.endswith((".yaml", ".yml")):

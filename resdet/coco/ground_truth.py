@@ -26,6 +26,7 @@ EXPECTED = "a COCO annotation file with images, annotations and categories"
 
 class _Image(msgspec.Struct, gc=False):
     id: int
+    file_name: str | None = None
     height: int | None = None
     width: int | None = None
 
@@ -64,6 +65,7 @@ class GroundTruth:
 
     source: str
     image_ids: Int64[np.ndarray, " I"]
+    file_names: tuple[str, ...]  # empty where the file has none
     sizes: Int64[np.ndarray, "I 2"]  # (height, width); zeros where the file has none
     category_ids: Int64[np.ndarray, " K"]
     class_names: tuple[str, ...]
@@ -112,6 +114,7 @@ def _ground_truth(file: _File, source: str) -> GroundTruth:
     image = _positions([a.image_id for a in annotations], image_ids, "image_id", "images", where)
     label = _positions([a.category_id for a in annotations], category_ids, "category_id", "categories", where)
     boxes = box_array([a.bbox for a in annotations], where)
+    file_names = {image.id: image.file_name or "" for image in file.images}
     sizes = {image.id: (image.height or 0, image.width or 0) for image in file.images}
     size_array = int_array([sizes[int(i)] for i in image_ids], source).reshape(-1, 2)
     filled = Counter({"iscrowd": sum(a.iscrowd is None for a in annotations), "area": 0})
@@ -124,6 +127,7 @@ def _ground_truth(file: _File, source: str) -> GroundTruth:
     return GroundTruth(
         source=source,
         image_ids=image_ids,
+        file_names=tuple(file_names[image_id] for image_id in image_ids.tolist()),
         sizes=size_array,
         category_ids=category_ids,
         class_names=_class_names(file.categories, category_ids),

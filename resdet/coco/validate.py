@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
 from resdet.coco.annotation_file import AnnotationFile
+from resdet.coco.convention import FEWEST, LOOKS_LIKE_CORNERS, boxes_like_corners
 from resdet.coco.image_files import MAX_PIXELS, MAX_SIDE, check_file_name, missing_files
 from resdet.coco.report import EXAMPLES, Note
 from resdet.errors import UserError
@@ -154,18 +155,10 @@ def _check_convention(
     widths: Int64[np.ndarray, " M"],
 ) -> None:
     """Boxes written as x1, y1, x2, y2 or in fractions give themselves away when they are many."""
-    if len(xywh) < 3:
+    if len(xywh) < FEWEST:
         return
-    right, bottom = xywh[:, 0] + xywh[:, 2], xywh[:, 1] + xywh[:, 3]
-    exceeds = (right > widths + 1) | (bottom > heights + 1)
-    fits_as_corners = (
-        (xywh[:, 2] > xywh[:, 0]) & (xywh[:, 3] > xywh[:, 1]) & (xywh[:, 2] <= widths) & (xywh[:, 3] <= heights)
-    )
-    if exceeds.sum() >= 3 and exceeds.mean() > 0.2 and fits_as_corners[exceeds].all():
-        raise UserError(
-            f"{file.path}: {int(exceeds.sum())} of {len(xywh)} boxes exceed their image, and all of those fit when "
-            "read as corners: field 'bbox' looks like xyxy; COCO wants [x, y, width, height]"
-        )
+    if count := boxes_like_corners(xywh, heights, widths):
+        raise UserError(f"{file.path}: {count} of {len(xywh)} {LOOKS_LIKE_CORNERS}")
     if (xywh <= 1).all() and (xywh[:, 2:] > 0).any():
         raise UserError(
             f"{file.path}: all boxes lie within one pixel: field 'bbox' looks like fractions of the image; "

@@ -27,9 +27,10 @@ from resdet.config import Config, config_from_yaml, to_yaml
 from resdet.engine.run_folder import BEST, CHECKPOINTS, LAST, MANIFEST, MODEL, STATE, RunFiles
 from resdet.errors import UserError
 from resdet.files import sync_folder, write_synced
+from resdet.models.build.conventions import contract_of
 from resdet.text import first_few
 from resdet.version import __version__
-from resdet.weights import WeightContract, read_safetensors
+from resdet.weights import read_safetensors
 
 LARGEST_MANIFEST = 100_000  # bytes
 
@@ -47,8 +48,9 @@ class ModelFile:
 
 def model_metadata(config: Config, class_names: tuple[str, ...], category_ids: tuple[int, ...]) -> dict[str, str]:
     """The header of a model file; the step is added when it is saved."""
+    contract = contract_of(config, class_names, f"resdet {__version__}")
     return {
-        **_contract(config, class_names),
+        **(contract.to_metadata() if contract else {}),
         "format": "resdet 1",
         "resdet_version": __version__,
         "config": to_yaml(config),
@@ -58,23 +60,6 @@ def model_metadata(config: Config, class_names: tuple[str, ...], category_ids: t
         "pixel_std": json.dumps(config.model.pixel_std),
         "channel_order": "RGB",
     }
-
-
-def _contract(config: Config, class_names: tuple[str, ...]) -> dict[str, str]:
-    """What the weights were trained under, for whoever starts from them; unknown where the config leaves it open."""
-    model = config.model
-    if model.pixel_mean is None or model.pixel_std is None:
-        return {}
-    (r, g, b), (std_r, std_g, std_b) = model.pixel_mean, model.pixel_std
-    return WeightContract(
-        (r, g, b),
-        (std_r, std_g, std_b),
-        class_names=class_names,
-        architecture=model.backbone.name,
-        source=f"resdet {__version__}",
-        anchors_rounded=model.anchors.rounded,
-        roi_align_aligned=model.box_head.aligned if model.box_head else None,
-    ).to_metadata()
 
 
 def checkpoint_path(run: Path, step: int) -> Path:

@@ -42,8 +42,6 @@ def build_detector(models: Sequence[nn.Module], config: Config) -> nn.Module:
 
 
 def _check(test: TestConfig, short_side: int) -> None:
-    if test.scales is not None and not test.scales:
-        raise UserError("test.scales is empty; give short sides in pixels, such as [400, 600, 800], or null")
     if test.scales and test.augmentation and test.augmentation.short_sides:
         raise UserError(
             "test.scales and test.augmentation.short_sides are two ways to test at several scales; leave one out"

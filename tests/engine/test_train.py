@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 import resdet.engine.train.saving
 from resdet.config import Config, load_config
+from resdet.config.diff import resume_warnings
 from resdet.data.batches.loader import open_split
 from resdet.engine import checkpoint
 from resdet.engine.checkpoint import checkpoints, read_model_file, read_state
@@ -28,7 +29,7 @@ from resdet.engine.signals import Stopped
 from resdet.engine.train import train
 from resdet.engine.train.loop import due
 from resdet.engine.train.optim import build_optimizer
-from resdet.engine.train.state import TrainState, config_warnings
+from resdet.engine.train.state import TrainState
 from resdet.engine.train.update import update
 from resdet.errors import UserError
 from resdet.evaluation.coco import evaluate_coco, read_ground_truth, read_results
@@ -145,9 +146,9 @@ def test_a_resume_with_another_config_names_the_keys(full_run: Path, nano: Confi
 
 def test_a_resume_may_change_what_does_not_touch_the_result(nano: Config):
     other = replace(nano, data=replace(nano.data, workers=3), train=replace(nano.train, log_every=7))
-    assert config_warnings(nano, other, Path("run")) == []
+    assert resume_warnings(nano, other, Path("run")) == []
     longer = replace(nano, train=replace(nano.train, steps=12))
-    assert config_warnings(nano, longer, Path("run")) == ["train.steps was 6 and is now 12"]
+    assert resume_warnings(nano, longer, Path("run")) == ["train.steps was 6 and is now 12"]
 
 
 def test_a_resume_on_other_data_is_refused(tmp_path: Path, full_run: Path, nano: Config):

@@ -177,7 +177,7 @@ def test_a_cascade_and_a_first_stage_alone_are_refused() -> None:
     ("overrides", "message"),
     [
         (["test.scales=[48, 64]", "test.augmentation.short_sides=[48]"], "leave one out"),
-        (["test.scales=[]"], r"test.scales is empty"),
+        (["test.scales=[]"], r"test.scales=\[\] is empty"),
         (["test.scales=[64, 100000]"], r"test.scales=\[64, 100000\]: enlarges images more than 8 times"),
         (["test.augmentation.short_sides=[100000]"], r"test.augmentation.short_sides=\[100000\]: enlarges images"),
     ],

@@ -17,6 +17,7 @@ from resdet.config import Config
 from resdet.data.batches.collate import padded_shape, size_divisor
 from resdet.engine.distributed import World, autocast, choose_device, to_device, trainable
 from resdet.engine.train.step import training_step
+from resdet.models.build.conventions import completed
 from resdet.models.build.detector import build_model
 from resdet.structures import Batch, Targets
 
@@ -47,6 +48,7 @@ def benchmark(
     batch = to_device(random_batch(size, padded, batch_size, mask_resolution=mask_resolution), train, device)
     # Weights are left out: what the numbers are does not change the time they take.
     without = replace(config.model, weights=None, backbone=replace(config.model.backbone, weights=None))
+    without, _ = completed(without, None, "the config")
     model = build_model(without, NUM_CLASSES).to(device)
     if train.channels_last:
         model = model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  # a missing overload
@@ -58,7 +60,7 @@ def benchmark(
     ]
     peers: list[Contestant] = []
     if against is not None:
-        peer = TorchvisionPeer(config.model, NUM_CLASSES, size).to(device)
+        peer = TorchvisionPeer(without, NUM_CLASSES, size).to(device)
         images, targets = peer.inputs(batch)
         peers = [
             (_training_step(peer, peer, precision), (images, targets)),

@@ -10,11 +10,11 @@ from typing import Any
 from resdet.analysis.compare.contestants import Contestant, PlannedRun
 from resdet.analysis.compare.cost import NOT_COUNTED, Cost
 from resdet.analysis.compare.verdict import judge
+from resdet.config.diff import flat
 from resdet.data.sets.coco import CocoDataset
 from resdet.engine.evaluate import masked_images
 from resdet.engine.log import SPEED
 from resdet.engine.run_folder import RunFiles, RunFolder, read_run
-from resdet.engine.train.state import flat
 from resdet.errors import UserError
 from resdet.evaluation.analysis.bootstrap import FIGURES, Bootstrap, paired_bootstrap
 from resdet.evaluation.coco import GroundTruth, read_results
@@ -232,7 +232,7 @@ def _curve(run: RunFolder, name: str) -> dict[str, list[Any]]:
 
 def _differing(contestants: Sequence[Contestant]) -> dict[str, dict[str, Any]]:
     """Config keys, the backbone's name apart, that are not the same for all, with each contestant's value."""
-    configs = {contestant.name: flat(asdict(contestant.config)) for contestant in contestants}
+    configs = {contestant.name: flat(contestant.config) for contestant in contestants}
     keys = dict.fromkeys(key for leaves in configs.values() for key in leaves)
     rows = {key: {name: leaves.get(key) for name, leaves in configs.items()} for key in keys}
     return {

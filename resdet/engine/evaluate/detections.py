@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Int64
 from torch import nn
 
-from resdet.config import Config
+from resdet.config import Config, checked
 from resdet.data.batches.collate import boxes_in_original
 from resdet.data.batches.loader import ImageInfo, evaluation_batches, open_split, subset
 from resdet.data.sets.coco import CocoDataset
@@ -56,7 +56,7 @@ def evaluate(
     of `config.test` added. The model stays on its device and in its mode. In several processes each predicts its share,
     and all get the figures.
     """
-    world = world or World()
+    config, world = checked(config), world or World()
     if results is None:
         detector = build_detector([model], config).train(model.training)
         results = predict_dataset(detector, dataset, config, world=world)

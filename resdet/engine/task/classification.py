@@ -12,13 +12,12 @@ from resdet.config import Config, DataConfig, ModelConfig
 from resdet.data.batches.loader import LoadedBatch
 from resdet.data.sets import labelled
 from resdet.data.sets.labelled import LabelledImages, cifar10, shapes_patches
-from resdet.engine.checkpoint import load_weights, read_model_file, without_weights
 from resdet.engine.distributed import World
 from resdet.engine.evaluate.classifier import evaluate_classifier
 from resdet.engine.signals import StopRequest
 from resdet.engine.task.interface import Evaluation, Progress, Task
 from resdet.errors import UserError, did_you_mean
-from resdet.models.build.detector import build_classifier
+from resdet.models.build.detector import build_classifier, pretrained_classifier
 from resdet.models.classifier import Classifier
 
 LABELLED_SETS = ("cifar10", "shapes_patches")
@@ -41,11 +40,10 @@ class Classification(Task[LabelledImages]):
     def build(self, model: ModelConfig, num_classes: int) -> Classifier:
         return build_classifier(model, num_classes)
 
-    def pretrained(self, config: Config, file: Path, class_names: Sequence[str]) -> tuple[Classifier, list[str]]:
-        """From a classifier of the same backbone and number of classes."""
-        model = self.build(without_weights(config).model, len(class_names))
-        load_weights(model, read_model_file(file).weights, str(file))
-        return model, [f"started from {file}"]
+    def pretrained(
+        self, model: ModelConfig, file: Path, class_names: Sequence[str]
+    ) -> tuple[Classifier, ModelConfig, tuple[str, ...]]:
+        return pretrained_classifier(model, file, class_names)
 
     def training_batches(
         self, dataset: LabelledImages, config: Config, *, start_step: int, rank: int, world_size: int

@@ -17,7 +17,6 @@ from resdet.config import Config, ModelConfig
 from resdet.data.batches import loader
 from resdet.data.batches.loader import LoadedBatch, evaluation_batches, open_split, subset
 from resdet.data.sets.coco import CocoDataset
-from resdet.engine.checkpoint import without_weights
 from resdet.engine.distributed import World, autocast, to_device
 from resdet.engine.evaluate import evaluate, evaluated_set, mask_gaps, predict_batch, predict_dataset
 from resdet.engine.signals import StopRequest
@@ -25,11 +24,9 @@ from resdet.engine.task.classification import LABELLED_SETS
 from resdet.engine.task.interface import Evaluation, Progress, Task
 from resdet.errors import UserError
 from resdet.evaluation.coco import backend_name
-from resdet.models.build.detector import build_model
+from resdet.models.build.detector import build_model, pretrained_detector
 from resdet.models.rcnn import RCNN
 from resdet.text import first_few
-from resdet.weights.contract import conflicts
-from resdet.weights.detector import load_detector_weights
 
 
 class Detection(Task[CocoDataset]):
@@ -53,24 +50,10 @@ class Detection(Task[CocoDataset]):
     def build(self, model: ModelConfig, num_classes: int) -> RCNN:
         return build_model(model, num_classes)
 
-    def pretrained(self, config: Config, file: Path, class_names: Sequence[str]) -> tuple[RCNN, list[str]]:
-        """Images are normalised as for the weights; a config that contradicts their conventions is refused."""
-        model = self.build(without_weights(config).model, len(class_names))
-        report, contract = load_detector_weights(model, file, class_names=class_names)
-        if contract:
-            wanted = config.model
-            differences = conflicts(
-                contract,
-                pixel_mean=wanted.pixel_mean,
-                pixel_std=wanted.pixel_std,
-                anchors_rounded=wanted.anchors.rounded,
-                roi_align_aligned=wanted.box_head.aligned if wanted.box_head else None,
-            )
-            if differences:
-                keys = "model.pixel_mean, model.pixel_std, model.anchors.rounded and model.box_head.aligned"
-                raise UserError(f"{report.source}: {'; '.join(differences)}; set {keys} to theirs")
-            model.normalise_by(contract.pixel_mean, contract.pixel_std)
-        return model, report.details().splitlines()
+    def pretrained(
+        self, model: ModelConfig, file: Path, class_names: Sequence[str]
+    ) -> tuple[RCNN, ModelConfig, tuple[str, ...]]:
+        return pretrained_detector(model, file, class_names)
 
     def training_batches(
         self, dataset: CocoDataset, config: Config, *, start_step: int, rank: int, world_size: int

@@ -64,10 +64,13 @@ class Task(ABC, Generic[Data]):
         """A model with random weights, or with a backbone's where the config names some."""
 
     @abstractmethod
-    def pretrained(self, config: Config, file: Path, class_names: Sequence[str]) -> tuple[Model, list[str]]:
-        """A model that starts from the weights of a whole one, and lines on what was loaded.
+    def pretrained(
+        self, model: ModelConfig, file: Path, class_names: Sequence[str]
+    ) -> tuple[Model, ModelConfig, tuple[str, ...]]:
+        """A model that starts from the weights of a whole one, whose conventions it takes over.
 
-        Raises UserError for weights that do not fit.
+        Returns it, the config with these conventions, and lines on what was loaded. Raises UserError for weights that
+        do not fit, or that were trained under conventions which the config contradicts.
         """
 
     @abstractmethod

@@ -19,6 +19,7 @@ from resdet.engine.train.optim import build_optimizer
 from resdet.engine.train.precise_bn import batch_norms
 from resdet.engine.train.state import TrainState
 from resdet.errors import UserError
+from resdet.models.build.conventions import completed
 from resdet.models.rcnn import RCNN
 
 
@@ -52,17 +53,19 @@ def build_state(
     task = task_of(config)
     if whole:
         file, _ = checkpoint.find_model_file(Path(whole))
-        model, loaded = task.pretrained(config, file, class_names)
+        model, model_config, loaded = task.pretrained(config.model, file, class_names)
+        config = replace(config, model=model_config)
     else:
         model = task.build(start.model, len(class_names))
-        loaded = list(model.notes) if isinstance(model, RCNN) else []
+        config = replace(config, model=completed(config.model, None, "the config")[0])
+        loaded = model.notes if isinstance(model, RCNN) else ()
     choose_parts(model, config)
     check_batch_norm(model, config, world)
     config = with_normalisation(config, *model.normalisation)
     layout = torch.channels_last if config.train.channels_last else torch.contiguous_format
     model = model.to(device, memory_format=layout)  # pyright: ignore[reportCallIssue]
     _ = torch.manual_seed(config.train.seed + world.rank)  # dropout differs between processes
-    return TrainState(model, build_optimizer(model, config.optim)), config, loaded
+    return TrainState(model, build_optimizer(model, config.optim)), config, list(loaded)
 
 
 def with_backbone_file(config: Config) -> Config:

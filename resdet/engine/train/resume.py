@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from resdet.config import Config
 from resdet.engine import checkpoint
 from resdet.engine.distributed import World
 from resdet.engine.run_folder import MODEL, RunFiles
-from resdet.engine.train.build import with_normalisation
 from resdet.engine.train.state import TrainState
 from resdet.errors import UserError
 from resdet.files import writing
+from resdet.models.build.conventions import as_in
 from resdet.text import first_few
 
 
@@ -49,9 +50,9 @@ def named_checkpoint(path: Path) -> Path:
 
 
 def as_resumed(config: Config, source: Path) -> Config:
-    """The config with the mean and deviation of the run that goes on."""
+    """The config with the conventions of the run that goes on."""
     saved = checkpoint.read_model_file(source / MODEL).config.model
-    return with_normalisation(config, saved.pixel_mean, saved.pixel_std)
+    return replace(config, model=as_in(config.model, saved))
 
 
 def abandoned(output: Path, state: TrainState) -> list[str]:

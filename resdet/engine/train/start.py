@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from resdet.config import Config
+from resdet.config import Config, checked
 from resdet.engine.distributed import choose_device, join_world
 from resdet.engine.log import RunLog, tensorboard
 from resdet.engine.resources import Usage
@@ -36,6 +36,7 @@ def train(
     Raises UserError for a mistake in config, data or folder, and Stopped (a KeyboardInterrupt) when a signal ended
     the run after saving.
     """
+    config = checked(config)
     output, files, start = Path(output), RunFiles(Path(output)), time.monotonic()
     with join_world(config.train.device) as world:
         check_setup(config, world)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from resdet.config import Config
+from resdet.config.diff import resume_warnings
 from resdet.engine.checkpoint import load_weights, read_model_file, read_state
 from resdet.engine.distributed import World
 from resdet.engine.log import RunLog
@@ -18,14 +19,6 @@ from resdet.engine.run_folder import MODEL, Figures, RunFiles
 from resdet.engine.signals import StopRequest
 from resdet.engine.task.interface import ImageSet, Task
 from resdet.errors import UserError
-
-# Keys that a resumed run may change without a word, and those it may change with a warning. Any other change
-# would make it another experiment.
-FREE = (
-    "train.log_every", "train.checkpoint_every", "train.keep_checkpoints", "train.tensorboard", "data.workers",
-    "eval.every", "eval.batch_size", "eval.backend",
-)  # fmt: skip
-WARNED = ("train.steps", "train.device", "train.amp", "train.compile", "train.channels_last", "data.root")
 
 
 @dataclass
@@ -62,7 +55,7 @@ class TrainState:
         Raises UserError, naming the keys, when the checkpoint is of another experiment.
         """
         saved, file = read_state(checkpoint), read_model_file(checkpoint / MODEL)
-        warnings = config_warnings(file.config, config, checkpoint)
+        warnings = resume_warnings(file.config, config, checkpoint)
         if saved["data"] != data:
             raise UserError(
                 f"{checkpoint}: was trained on other data (the images or annotations of data.train have changed);"
@@ -116,27 +109,6 @@ class Run:
     @property
     def data(self) -> str:
         return self.task.fingerprint(self.train_set)
-
-
-def config_warnings(old: Config, new: Config, source: Path) -> list[str]:
-    """A line for each key that changed with consequences; raises UserError for keys that must not change."""
-    before, after = flat(asdict(old)), flat(asdict(new))
-    changed = [key for key in after if before.get(key) != after[key] and key not in FREE]
-    forbidden = [f"{key}={after[key]} (was {before.get(key)})" for key in changed if key not in WARNED]
-    if forbidden:
-        raise UserError(
-            f"{source}: was trained with another config: {', '.join(forbidden)};"
-            " resume with the same one, or start a new --output"
-        )
-    return [f"{key} was {before[key]} and is now {after[key]}" for key in changed]
-
-
-def flat(tree: dict[str, Any], path: str = "") -> dict[str, Any]:
-    """{"train.steps": 90000, ...}"""
-    leaves: dict[str, Any] = {}
-    for key, value in tree.items():
-        leaves |= flat(value, f"{path}{key}.") if isinstance(value, dict) else {f"{path}{key}": value}
-    return leaves
 
 
 def _generators() -> dict[str, torch.Tensor]:

@@ -188,6 +188,8 @@ def _mask_pooler(config: ModelConfig, strides: Sequence[int]) -> RoIPooler | Non
     if mask is None or box is None or config.neck.name == "c4":
         return None
     aligned = box.aligned
+    assert mask.sampling_ratio is not None  # build_model completes the config
+    assert aligned is not None
     pooling = partial(roi_align, resolution=mask.resolution, sampling_ratio=mask.sampling_ratio, aligned=aligned)
     return RoIPooler(strides, pooling)
 
@@ -195,6 +197,8 @@ def _mask_pooler(config: ModelConfig, strides: Sequence[int]) -> RoIPooler | Non
 def _pooling(box: BoxHeadConfig) -> Pooling:
     if box.pooling == "roi_pool":
         return partial(roi_pool, resolution=box.resolution)
+    assert box.sampling_ratio is not None  # build_model completes the config
+    assert box.aligned is not None
     return partial(roi_align, resolution=box.resolution, sampling_ratio=box.sampling_ratio, aligned=box.aligned)
 
 
