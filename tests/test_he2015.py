@@ -15,7 +15,7 @@ from torch import nn
 from resdet.config import BoxHeadConfig, Config, load_config
 from resdet.data.sets.splits import KNOWN_SETS
 from resdet.data.sets.voc import KNOWN_SETS as VOC_SETS
-from resdet.engine.optim import learning_rate
+from resdet.engine.train.optim import learning_rate
 from resdet.models.build.detector import build_model
 from resdet.models.rcnn import RCNN
 from resdet.models.second_stage.box_head import C5BoxHead, TwoLayerBoxHead

@@ -26,7 +26,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def ap(run: Path, *overrides: str) -> float:
-    figure = evaluate_checkpoint(run, overrides=overrides)["bbox/AP"]
+    figure = evaluate_checkpoint(run, overrides=overrides).figures["bbox/AP"]
     assert figure is not None
     return figure
 

@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,12 +16,14 @@ from resdet.analysis.benchmark.peers import TorchvisionPeer
 from resdet.config import Config
 from resdet.data.batches.collate import padded_shape, size_divisor
 from resdet.engine.distributed import World, autocast, choose_device, to_device, trainable
+from resdet.engine.train.step import training_step
 from resdet.models.build.conventions import completed
 from resdet.models.build.detector import build_model
 from resdet.structures import Batch, Targets
 
 OBJECTS = 8  # an image
 NUM_CLASSES = 80
+LEARNING_RATE = 1e-6  # so small that many steps on one batch change nothing that takes time
 
 Contestant = tuple[Callable[..., None], tuple[Any, ...]]
 
@@ -105,15 +108,13 @@ def random_batch(
 def _training_step(
     model: nn.Module, forward: Callable[..., dict[str, Tensor]], autocast: torch.autocast
 ) -> Callable[..., None]:
-    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1e-6, momentum=0.9)
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=LEARNING_RATE, momentum=0.9)
 
     def step(*inputs: Any) -> None:
         model.train()
-        optimizer.zero_grad()
-        with autocast:
-            losses = forward(*inputs)
-        torch.stack(list(losses.values())).sum().backward()
-        optimizer.step()
+        _ = training_step(
+            partial(forward, *inputs), model, optimizer, lr=LEARNING_RATE, grad_clip=None, precision=autocast
+        )
 
     return step
 

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import msgspec
-
 from resdet.config import Config, load_config
 from resdet.config.diff import check_same_run, check_scored_alike
+from resdet.engine.run_folder import RunFiles
+from resdet.engine.task.table import task_of
 from resdet.errors import UserError
 
 
@@ -53,7 +53,7 @@ def read_contestants(
         if count > 1:
             raise UserError(f"--backbones: {name} takes part {count} times; give each contestant something of its own")
     first = contestants[0]
-    if first.config.task != "detection":
+    if not task_of(first.config).has_detections:
         raise UserError(f"task={first.config.task} cannot be compared: detectors are; give a config of one")
     for contestant in contestants:
         if contestant.config.model.box_head is None:
@@ -107,23 +107,11 @@ def planned_runs(contestants: Sequence[Contestant], seeds: int, output: Path) ->
 
 def check_unchanged(run: PlannedRun) -> None:
     """Raises UserError, naming the keys, when the run's folder holds a run with another config."""
-    path = run.folder / "config.yaml"
+    path = RunFiles(run.folder).config
     if path.exists():
         check_same_run(load_config(path), run.config, run.folder)
 
 
-class Evaluation(msgspec.Struct):
-    """What eval.json says of itself; its figures are read apart."""
-
-    step: int
-
-
 def is_finished(run: PlannedRun) -> bool:
     """Whether the run's last evaluation and its detections are there."""
-    if not (run.folder / "predictions.json").exists():
-        return False
-    try:
-        content = msgspec.json.decode((run.folder / "eval.json").read_bytes(), type=Evaluation)
-    except (FileNotFoundError, msgspec.DecodeError):
-        return False
-    return content.step == run.config.train.steps
+    return RunFiles(run.folder).is_finished(run.config)

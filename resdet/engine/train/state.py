@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,15 +11,14 @@ from torch import nn
 
 from resdet.config import Config
 from resdet.config.diff import resume_warnings
-from resdet.data.sets.labelled import LabelledImages
-from resdet.engine.checkpoint import MODEL, load_weights, read_model_file, read_state
-from resdet.engine.classify import ImageSet
+from resdet.engine.checkpoint import load_weights, read_model_file, read_state
 from resdet.engine.distributed import World
 from resdet.engine.log import RunLog
+from resdet.engine.resources import Usage
+from resdet.engine.run_folder import MODEL, Figures, RunFiles
 from resdet.engine.signals import StopRequest
+from resdet.engine.task.interface import ImageSet, Task
 from resdet.errors import UserError
-
-Metrics = dict[str, float | None]
 
 
 @dataclass
@@ -30,7 +28,7 @@ class TrainState:
     model: nn.Module
     optimizer: torch.optim.Optimizer
     step: int = 0  # updates made
-    best: float | None = None  # the highest bbox/AP (top1/accuracy) of an evaluation
+    best: float | None = None  # the highest headline figure of an evaluation
     best_step: int = 0
     evaluated: int = 0  # the step of the last evaluation
     skipped: int = 0  # updates in a row left out for a gradient that was not finite
@@ -82,6 +80,7 @@ class Run:
     """What training reads, writes and asks, and what it remembers until the process ends."""
 
     config: Config
+    task: Task[Any]
     folder: Path
     world: World
     device: torch.device
@@ -89,10 +88,16 @@ class Run:
     val_set: ImageSet
     log: RunLog
     stop: StopRequest
+    usage: Usage
+    writes: bool = True  # not in a dry run
     saved_step: int = 0  # of the last checkpoint in the folder
     failed_saves: list[str] = field(default_factory=list)  # reasons, since then
-    metrics: Metrics = field(default_factory=dict)  # of the last evaluation
+    metrics: Figures = field(default_factory=dict)  # of the last evaluation
     unreadable: set[str] = field(default_factory=set)  # a line for each image of this process that was left out
+
+    @property
+    def files(self) -> RunFiles:
+        return RunFiles(self.folder)
 
     def note_unreadable(self, problems: tuple[str, ...]) -> None:
         """Warns of each image that stands in a batch as a blank, once."""
@@ -103,17 +108,7 @@ class Run:
 
     @property
     def data(self) -> str:
-        return data_fingerprint(self.train_set)
-
-
-def data_fingerprint(dataset: ImageSet) -> str:
-    """Changes with the images' ids or sizes, the boxes and the classes, whatever folder they lie in."""
-    if isinstance(dataset, LabelledImages):
-        return dataset.fingerprint
-    digest = hashlib.sha256("\0".join(dataset.class_names).encode())
-    for array in (dataset.image_ids, dataset.heights, dataset.widths, dataset.offsets, dataset.boxes, dataset.labels):
-        digest.update(array.tobytes())
-    return digest.hexdigest()
+        return self.task.fingerprint(self.train_set)
 
 
 def _generators() -> dict[str, torch.Tensor]:

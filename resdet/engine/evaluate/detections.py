@@ -15,7 +15,7 @@ from torch import nn
 from resdet.coco.run_lengths import encode_masks
 from resdet.config import Config, checked
 from resdet.data.batches.collate import boxes_in_original
-from resdet.data.batches.loader import ImageInfo, evaluation_batches
+from resdet.data.batches.loader import ImageInfo, evaluation_batches, open_split, subset
 from resdet.data.sets.coco import CocoDataset
 from resdet.engine.distributed import World, autocast, to_device
 from resdet.engine.signals import StopRequest
@@ -30,6 +30,13 @@ BATCHES_AHEAD = 4  # whose masks may wait to be encoded while the model goes on
 
 class Interrupted(Exception):
     """A signal came during an evaluation, in this process or another."""
+
+
+def evaluated_set(config: Config) -> CocoDataset:
+    """The images that a detector is evaluated on: the val set, or with `train.overfit` those that it is trained on."""
+    if config.train.overfit is not None:
+        return subset(open_split(config.data, "train"), config.train.overfit)
+    return open_split(config.data, "val")
 
 
 def evaluate(
@@ -139,8 +146,8 @@ def batch_results(
     """A batch's valid detections in pixels of the original images, and their masks as run lengths."""
     results = CocoResults()
     for row, image in enumerate(images):
-        categories = category_ids[detections.labels[row].numpy()]
         kept = detections.valid[row].numpy()
+        categories = category_ids[detections.labels[row].numpy()]
         boxes = boxes_in_original(detections.boxes[row], image)[kept]
         masks = None
         if detections.masks is not None:
