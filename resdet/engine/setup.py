@@ -237,7 +237,7 @@ def check_batch_norm(model: nn.Module, config: Config, world: World) -> None:
 
 def start_folder(folder: Path, config: Config, step: int, train_set: ImageSet, val_set: ImageSet) -> None:
     """Makes the run's folder with config.yaml and data_report.json; forgets metrics beyond `step`."""
-    with writing(folder, "choose another --output"):
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         replace_file(folder / "config.yaml", to_yaml(config).encode())
         reports = {"train": train_set.report.to_dict(), "val": val_set.report.to_dict()}

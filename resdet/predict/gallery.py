@@ -16,8 +16,9 @@ from resdet.data.sets.coco import CocoDataset
 from resdet.drawing.boxes import PAPER, draw_detections, grid, side_by_side
 from resdet.drawing.masks import resized
 from resdet.errors import UserError
+from resdet.files import writing
 from resdet.predict.image_list import drawing_names
-from resdet.predict.prediction_folder import save_drawing, writing
+from resdet.predict.prediction_folder import save_drawing
 from resdet.predict.predictor import Predictor
 
 FOLDER, OVERVIEW = "drawings", "overview.jpg"
