@@ -39,12 +39,11 @@ def run(args: argparse.Namespace) -> int:
 
     from rich.console import Console
 
-    from resdet.data.sets.coco import read_coco
-    from resdet.data.sets.voc import annotation_file
+    from resdet.data.sets.formats import read_set
     from resdet.errors import UserError
 
     images = Path(args.images)
-    dataset = read_coco(annotation_file(Path(args.annotations), images), images)
+    dataset = read_set(Path(args.annotations), images)
     report = dataset.report
     console = Console()
     console.print(_plain(report.annotations), soft_wrap=True)

@@ -34,14 +34,13 @@ def run(args: argparse.Namespace) -> int:
     from resdet.engine.evaluate_checkpoint import evaluate_checkpoint
     from resdet.errors import UserError
     from resdet.evaluation.tables import print_figures
-    from resdet.test_time.build import build_detector
     from resdet.text import printable
 
     paths, overrides = split_inputs(args.inputs)
     if not paths:
         raise UserError("no CHECKPOINT given; name a run, such as runs/quickstart")
     first, *also = map(Path, paths)
-    metrics = evaluate_checkpoint(first, also=also, overrides=overrides, output=args.output, prepare=build_detector)
+    metrics = evaluate_checkpoint(first, also=also, overrides=overrides, output=args.output)
     if is_lead():
         print_figures({printable(name): value for name, value in metrics.items()}, title=" + ".join(paths))
         if args.output:

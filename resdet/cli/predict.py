@@ -77,18 +77,19 @@ def run(args: argparse.Namespace) -> int:
 
 def load_predictor(paths: Sequence[Path], overrides: Sequence[str]) -> tuple[Predictor, list[SavedModel]]:
     """A predictor of the model of a checkpoint, or of an ensemble of several, by its config with overrides."""
+    from resdet.data.batches.collate import size_divisor
     from resdet.engine.distributed import World, choose_device, uses_bf16
-    from resdet.engine.saved_models import built, place, read_models
+    from resdet.engine.saved_models import detector_of, read_models
     from resdet.predict.predictor import Predictor
-    from resdet.test_time.build import build_detector
 
     models = read_models(paths, overrides)
     config = models[0].saved.config
     device = choose_device(config.train.device, World())
     predictor = Predictor(
-        place(build_detector([built(model) for model in models], config), device, config.train),
+        detector_of(models, device),
         short_side=config.data.augment.test_short_side,
         max_side=config.data.augment.max_side,
+        size_divisor=size_divisor(config.model),
         batch_size=config.eval.batch_size,
         bf16=uses_bf16(config.train, device),
         channels_last=config.train.channels_last,

@@ -23,6 +23,7 @@ from resdet.evaluation.proposals import evaluate_proposals
 from resdet.evaluation.voc import evaluate_voc
 from resdet.ops.pasting import encode_masks
 from resdet.structures import Batch, Detections
+from resdet.test_time.build import build_detector
 
 BATCHES_AHEAD = 4  # whose masks may wait to be encoded while the model goes on
 
@@ -44,12 +45,14 @@ def evaluate(
     With a mask head the same again as `segm/AP` ..., of those images whose objects all have a mask (`mask_gaps` says
     which have not); left out where no object has one. With eval.metric=voc07 or voc12 also `voc/AP50` and its classes.
     Of a model without a second stage the recall of its proposals instead: `recall/AR100` ...
-    `results` are detections that `predict_dataset` collected before; without them the model makes them. The model
-    stays on its device and in its mode. In several processes each predicts its share, and all get the figures.
+    `results` are detections that `predict_dataset` collected before; without them the model makes them, with the parts
+    of `config.test` added. The model stays on its device and in its mode. In several processes each predicts its share,
+    and all get the figures.
     """
     world = world or World()
     if results is None:
-        results = predict_dataset(model, dataset, config, world=world)
+        detector = build_detector([model], config).train(model.training)
+        results = predict_dataset(detector, dataset, config, world=world)
     figures = None
     if world.leads:
         ground_truth = read_ground_truth(dataset.annotations)

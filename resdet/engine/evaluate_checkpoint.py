@@ -16,7 +16,7 @@ from resdet.engine.classify import evaluate_classifier, open_labelled
 from resdet.engine.distributed import World, choose_device, join_world
 from resdet.engine.evaluate import evaluate, mask_gaps, predict_dataset
 from resdet.engine.log import RunLog
-from resdet.engine.saved_models import Prepare, built, only_model, place, read_models
+from resdet.engine.saved_models import detector_of, read_models
 from resdet.engine.state import Metrics
 from resdet.errors import UserError
 from resdet.evaluation.coco import backend_name
@@ -31,13 +31,12 @@ def evaluate_checkpoint(
     also: Sequence[Path] = (),
     overrides: Sequence[str] = (),
     output: Path | None = None,
-    prepare: Prepare = only_model,
 ) -> Metrics:
     """The figures of a saved model on its config's val set, with `key=value` overrides of that config.
 
-    `prepare` makes the detector of it and of those in `also`, which must have its classes. `output` is a folder for
-    eval.json and predictions.json (COCO results). Raises UserError for a damaged checkpoint, a mistake in the
-    overrides, data with none of the model's classes, or models that `prepare` does not put together.
+    It predicts with the parts of `config.test`, and those in `also`, which must have its classes, make it an ensemble.
+    `output` is a folder for eval.json and predictions.json (COCO results). Raises UserError for a damaged checkpoint, a
+    mistake in the overrides, data with none of the model's classes, or parts and models that do not go together.
     """
     models = read_models([path, *also], overrides)
     saved, config = models[0].saved, models[0].saved.config
@@ -46,8 +45,7 @@ def evaluate_checkpoint(
             raise UserError(f"{path}: classifiers are evaluated one at a time; give one checkpoint")
         return evaluate_saved_classifier(saved, config, output)
     with join_world(config.train.device) as world, RunLog(None, steps=saved.step, speaks=world.leads) as log:
-        detector = prepare([built(model) for model in models], config)
-        detector = place(detector, choose_device(config.train.device, world), config.train)
+        detector = detector_of(models, choose_device(config.train.device, world))
         dataset = open_split(config.data, "val")
         if config.model.box_head:
             category_ids, absent = matched_categories(saved.class_names, dataset)

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from resdet.config import Config, TrainConfig, config_from_yaml, to_yaml
+from resdet.config import TrainConfig, config_from_yaml, to_yaml
 from resdet.engine.checkpoint import ModelFile, find_model_file, load_weights, read_model_file, without_weights
 from resdet.errors import UserError
 from resdet.models.build.detector import build_model
 from resdet.models.rcnn import RCNN
+from resdet.test_time.build import build_detector
 from resdet.text import first_few
-
-# What is made of trained models by a config, such as an ensemble: `predict` like a model's.
-Prepare = Callable[[Sequence[RCNN], Config], nn.Module]
 
 
 @dataclass(frozen=True)
@@ -49,11 +47,13 @@ def read_models(paths: Sequence[Path], overrides: Sequence[str]) -> list[SavedMo
     return models
 
 
-def only_model(models: Sequence[RCNN], config: Config) -> nn.Module:
-    """The model as it was trained, without anything around it."""
-    if len(models) != 1:
-        raise UserError(f"{len(models)} models are one detector only as an ensemble; give one")
-    return models[0]
+def detector_of(models: Sequence[SavedModel], device: torch.device) -> nn.Module:
+    """What the models predict with: several are an ensemble, and the first one's `config.test` adds its parts.
+
+    Raises UserError for a classifier, for weights that do not fit, and for parts that do not go together.
+    """
+    config = models[0].saved.config
+    return place(build_detector([built(model) for model in models], config), device, config.train)
 
 
 def place(model: nn.Module, device: torch.device, train: TrainConfig) -> nn.Module:

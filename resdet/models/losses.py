@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from resdet.ops.box_coder import BoxCoder
 from resdet.ops.boxes import box_area
+from resdet.ops.dense import of_class, zero_padding
 
 TINY = 1e-7  # keeps the overlap of empty boxes and its gradient finite
 
@@ -162,9 +163,8 @@ class RegionLoss(nn.Module):
         classification = self.classification(logits.flatten(0, 1), labels.flatten())
 
         positive = valid & (labels < logits.shape[2] - 1)
-        own = labels.clamp(max=deltas.shape[2] - 1)[..., None, None].expand(-1, -1, 1, 4)
-        regression = self.box_loss(deltas.gather(2, own).squeeze(2), regions.matched_boxes, regions.boxes, coder)
+        regression = self.box_loss(of_class(deltas, labels), regions.matched_boxes, regions.boxes, coder)
         return {
-            "loss_classifier": (classification * valid.flatten()).sum() / count,
-            "loss_box_reg": (regression * positive).sum() / count * self.box_loss_weight,
+            "loss_classifier": zero_padding(classification.view_as(valid), valid).sum() / count,
+            "loss_box_reg": zero_padding(regression, positive).sum() / count * self.box_loss_weight,
         }

@@ -88,6 +88,6 @@ def test_true_masks_stand_beside_those_found_in_the_size_of_their_cell() -> None
 
 def test_a_detector_of_masks_is_drawn_with_them(dataset: CocoDataset, config: Config, tmp_path: Path) -> None:
     config.model.mask_head = MaskHeadConfig(channels=8)
-    predictor = Predictor(build_model(config.model, 8), short_side=64, max_side=64)
+    predictor = Predictor(build_model(config.model, 8), short_side=64, max_side=64, size_divisor=32)
     assert predictor.predict([read_image(dataset.path(0))])[0].masks is not None
     assert draw_gallery(predictor, dataset, config, tmp_path, count=2).is_file()

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from resdet.analysis.benchmark.peers import TorchvisionPeer
 from resdet.config import Config
+from resdet.data.batches.collate import padded_shape, size_divisor
 from resdet.engine.distributed import World, autocast, choose_device, to_device, trainable
 from resdet.models.build.detector import build_model
 from resdet.structures import Batch, Targets
@@ -39,7 +40,8 @@ def benchmark(
     device = choose_device(train.device, World())
     _ = torch.manual_seed(train.seed)
     mask_resolution = config.data.mask_resolution if config.model.mask_head else None
-    batch = to_device(random_batch(size, batch_size, mask_resolution=mask_resolution), train, device)
+    padded = padded_shape([size], size_divisor(config.model))
+    batch = to_device(random_batch(size, padded, batch_size, mask_resolution=mask_resolution), train, device)
     # Weights are left out: what the numbers are does not change the time they take.
     without = replace(config.model, weights=None, backbone=replace(config.model.backbone, weights=None))
     model = build_model(without, NUM_CLASSES).to(device)
@@ -72,11 +74,12 @@ def benchmark(
     return results
 
 
-def random_batch(size: tuple[int, int], batch_size: int, *, mask_resolution: int | None = None) -> Batch:
-    """Noise with a few boxes on it, which `mask_resolution` says to fill with masks; padded to a multiple of 32."""
+def random_batch(
+    size: tuple[int, int], padded: tuple[int, int], batch_size: int, *, mask_resolution: int | None = None
+) -> Batch:
+    """Noise with a few boxes on it, which `mask_resolution` says to fill with masks, in a batch of `padded` size."""
     height, width = size
     generator = torch.Generator().manual_seed(0)
-    padded = [-(-side // 32) * 32 for side in size]
     corner = torch.rand(batch_size, OBJECTS, 2, generator=generator) * 0.6
     corners = torch.cat([corner, corner + 0.05 + 0.3 * torch.rand(corner.shape, generator=generator)], dim=-1)
     valid = torch.ones(batch_size, OBJECTS, dtype=torch.bool)

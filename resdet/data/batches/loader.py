@@ -14,15 +14,24 @@ from jaxtyping import Float32, Int64, UInt8
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from resdet.config import Config, DataConfig
-from resdet.data.batches.collate import ImageInfo, LoadedBatch, Sample, collate, ground_truth_slots, padded_shape
+from resdet.data.batches.collate import (
+    ImageInfo,
+    LoadedBatch,
+    Sample,
+    collate,
+    ground_truth_slots,
+    padded_shape,
+    size_divisor,
+)
 from resdet.data.batches.samplers import BatchOrder, evaluation_order, rank_slice, sample_seed
 from resdet.data.images.decode import ImageError, read_image, resize, resized_size
 from resdet.data.images.masks import box_frame_masks
 from resdet.data.images.transforms import Augmentation
-from resdet.data.sets.coco import CocoDataset, read_coco
+from resdet.data.sets.coco import CocoDataset
+from resdet.data.sets.formats import read_set
 from resdet.data.sets.shapes import shapes_folder
 from resdet.data.sets.voc import KNOWN_SETS as VOC_SETS
-from resdet.data.sets.voc import annotation_file, known_split
+from resdet.data.sets.voc import known_split
 from resdet.errors import UserError, did_you_mean
 
 KNOWN_SETS = {  # name -> split -> (annotation file, images folder), below data.root
@@ -42,13 +51,13 @@ def open_split(data: DataConfig, split: str) -> CocoDataset:
     """The checked annotations of `split`, "train" or "val"; the generated data set is made at first use."""
     annotations, images = _split_files(data, split)
     tolerated = data.max_bad_fraction if data.on_bad_image == "skip" else 0.0
-    return read_coco(annotations, images, require_objects=split == "train", max_missing_fraction=tolerated)
+    return read_set(annotations, images, require_objects=split == "train", max_missing_fraction=tolerated)
 
 
 def _split_files(data: DataConfig, split: str) -> tuple[Path, Path]:
     chosen = {"train": data.train, "val": data.val}[split]
     if chosen.annotations and chosen.images:
-        return annotation_file(Path(chosen.annotations), Path(chosen.images)), Path(chosen.images)
+        return Path(chosen.annotations), Path(chosen.images)
     if chosen.annotations or chosen.images:
         absent = "images" if chosen.annotations else "annotations"
         raise UserError(f"data.{split}.{absent} is not given; data.{split}.annotations and .images go together")
@@ -166,12 +175,13 @@ class _Reader(Dataset[LoadedBatch | UserError]):
         self.dataset, self.short_sides = dataset, short_sides
         self.augmentation, self.mask_resolution = augmentation, mask_resolution
         self.data, self.seed = config.data, config.train.seed
+        self.divisor = size_divisor(config.model)
 
     def key(self, share: Int64[np.ndarray, " n"], batch: Int64[np.ndarray, " m"], *, epoch: int) -> _Key:
         """The `share` of a global batch, padded to what the whole `batch` needs."""
         sizes = [self._size(index, sample_seed(self.seed, epoch, index)) for index in batch.tolist()]
         objects = np.diff(self.dataset.offsets)[batch].max()
-        return _Key(tuple(share.tolist()), epoch, padded_shape(sizes), ground_truth_slots(int(objects)))
+        return _Key(tuple(share.tolist()), epoch, padded_shape(sizes, self.divisor), ground_truth_slots(int(objects)))
 
     def __getitem__(self, key: _Key) -> LoadedBatch | UserError:
         try:
