@@ -88,7 +88,7 @@ def writing(place: Path, remedy: str = ANOTHER_OUTPUT) -> Iterator[None]:
         raise UserError(f"{place}: cannot be written ({error.strerror or error}); {remedy}") from None
 
 
-def write_output(path: Path, data: bytes, remedy: str) -> None:
+def write_output(path: Path, data: bytes, remedy: str = ANOTHER_OUTPUT) -> None:
     """A file that a command was told to write, whole or not at all. Raises UserError, ending with `remedy`."""
     with writing(path, remedy):
         replace_file(path, data)

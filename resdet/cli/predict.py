@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -134,28 +134,14 @@ def predict(predictor: Predictor, paths: list[Path], folder: PredictionFolder) -
     )
 
 
-def draw_examples(
-    checkpoint: Path,
-    output: Path,
-    *,
-    also: Sequence[Path] = (),
-    overrides: Sequence[str] = (),
-    overfit: int | None = None,
-) -> str:
-    """Draws what a saved model finds in its val set beside the ground truth, into `output`/drawings.
+def drawings_line(draw: Callable[[], Path]) -> str:
+    """Draws; returns the line that says where, or why there are no drawings.
 
-    Returns the line that says where, or why there are no drawings: training and evaluation, which end with them, have
-    done their work. With `overfit` the images are the first so many training images.
+    Training and evaluation, which end with them, have done their work.
     """
-    from resdet.data.batches.loader import open_split, subset
     from resdet.errors import UserError
-    from resdet.predict.gallery import draw_gallery
 
     try:
-        predictor, models = load_predictor([checkpoint, *also], overrides)
-        saved = models[0].saved
-        data = saved.config.data
-        dataset = subset(open_split(data, "train"), overfit) if overfit else open_split(data, "val")
-        return f"drawings: {draw_gallery(predictor, dataset, saved.config, output, class_names=saved.class_names)}"
+        return f"drawings: {draw()}"
     except UserError as error:
         return f"no drawings: {error}"

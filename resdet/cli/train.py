@@ -17,7 +17,10 @@ predictions; overview.jpg has all of them) and report.html (all of it on one pag
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
+
+from resdet.text import printable
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,13 +37,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--dry-run", action="store_true", help="a few steps and one evaluation batch; writes nothing")
     parser.add_argument(
-        "--overfit", type=int, metavar="N", help="train and evaluate on the first N training images, as a check"
+        "--overfit", type=int, metavar="N", help="train.overfit=N: train and evaluate on the first N training images"
     )
 
 
 def run(args: argparse.Namespace) -> int:
     """Trains; returns the exit code. Raises UserError for a user's mistake, Stopped after a signal."""
     from resdet.config import load_config
+    from resdet.engine.run_folder import RunFiles
     from resdet.errors import UserError
 
     if args.output is None and not args.dry_run:
@@ -49,28 +53,30 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"--resume took {args.resume} for a checkpoint; write the config before --resume")
     files, overrides = split_inputs(args.inputs)
     output = args.output or Path("dry-run")  # which writes nothing
-    if not files and args.resume and (output / "config.yaml").exists():
-        files = [str(output / "config.yaml")]
+    config_file = RunFiles(output).config
+    if not files and args.resume and config_file.exists():
+        files = [str(config_file)]
     if not files:
         raise UserError("no CONFIG given; try configs/quickstart.yaml")
+    if args.overfit is not None:
+        overrides.append(f"train.overfit={args.overfit}")
     config = load_config(*files, overrides=overrides)
 
-    from resdet.cli.predict import draw_examples
+    from resdet.cli.predict import drawings_line
     from resdet.cli.report import report_line
     from resdet.engine.distributed import is_lead
     from resdet.engine.train import train
-    from resdet.text import printable
+    from resdet.predict.gallery import draw_run
 
-    metrics = train(config, output, resume=args.resume, overfit=args.overfit, dry_run=args.dry_run)
+    metrics = train(config, output, resume=args.resume, dry_run=args.dry_run)
     if not args.dry_run and is_lead():
         report(metrics, output)
         if config.task == "classification":
-            print(printable(report_line(output, overfit=args.overfit)))
+            print(printable(report_line(output)))
             print(f"next: resdet evaluate {output}   resdet probe --runs {output} --output {output}/probe")
             return 0
-        device = f"train.device={config.train.device}"  # the checkpoint's own may not be here
-        print(printable(draw_examples(output, output, overrides=[device], overfit=args.overfit)))
-        print(printable(report_line(output, overfit=args.overfit)))
+        print(printable(drawings_line(partial(draw_run, output))))
+        print(printable(report_line(output)))
         advise(output)
     return 0
 
@@ -83,11 +89,13 @@ def split_inputs(inputs: list[str]) -> tuple[list[str], list[str]]:
 
 def report(metrics: dict[str, float | None], output: Path) -> None:
     """The figures as tables, and where they are."""
+    from resdet.engine.run_folder import RunFiles
     from resdet.evaluation.tables import print_figures
     from resdet.text import printable
 
     print_figures({printable(name): value for name, value in metrics.items()}, title=str(output))
-    print(f"\nfigures: {output}/eval.json   log: {output}/log.txt   checkpoints: {output}/checkpoints")
+    files = RunFiles(output)
+    print(f"\nfigures: {files.figures}   log: {files.log}   checkpoints: {files.checkpoints}")
 
 
 def advise(output: Path) -> None:

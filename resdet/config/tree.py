@@ -183,6 +183,7 @@ class TrainConfig:
     proposals: str | None = None  # a run or checkpoint whose proposals teach the second stage, not the model's
     grad_clip: float | None = 35.0  # largest L2 norm of all gradients together; null for none
     precise_bn: int = 0  # batches that give the batch norms their statistics anew at the end; 0: the running averages
+    overfit: int | None = None  # train and evaluate on the first so many training images with objects; null: on all
     log_every: int = 20
     checkpoint_every: int = 5000
     keep_checkpoints: int = 2

@@ -35,6 +35,7 @@ CHOICES = {
 BOUNDS = {
     (1, math.inf): (
         "train.steps train.batch_size train.log_every train.checkpoint_every train.keep_checkpoints eval.batch_size "
+        "train.overfit "
         "optim.reference_batch model.neck.channels model.rpn.batch_size_per_image model.rpn.pre_nms_train "
         "model.rpn.pre_nms_test model.rpn.proposals_train model.rpn.proposals_test model.box_head.resolution "
         "model.box_head.batch_size_per_image model.box_head.detections model.box_head.fc_dim data.augment.short_side "

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from resdet.config import Config, config_from_yaml, to_yaml
+from resdet.engine.run_folder import CHECKPOINTS, MANIFEST, MODEL, STATE, RunFiles
 from resdet.errors import UserError
 from resdet.files import sync_folder, write_synced
 from resdet.models.build.detector import build_model
@@ -30,7 +31,6 @@ from resdet.text import first_few
 from resdet.version import __version__
 from resdet.weights import WeightContract, read_safetensors
 
-MODEL, STATE, MANIFEST = "model.safetensors", "state.pt", "manifest.json"
 LARGEST_MANIFEST = 100_000  # bytes
 
 
@@ -83,7 +83,7 @@ def _contract(config: Config, class_names: tuple[str, ...]) -> dict[str, str]:
 
 
 def checkpoint_path(run: Path, step: int) -> Path:
-    return run / "checkpoints" / f"step_{step:08d}"
+    return run / CHECKPOINTS / f"step_{step:08d}"
 
 
 def save_checkpoint(
@@ -120,7 +120,7 @@ def save_checkpoint(
 
 def remove_leftovers(run: Path) -> None:
     """Removes what a killed process left half written or half deleted."""
-    for leftover in (run / "checkpoints").glob(".*.tmp"):
+    for leftover in (run / CHECKPOINTS).glob(".*.tmp"):
         shutil.rmtree(leftover)
 
 
@@ -134,15 +134,12 @@ def prune_checkpoints(run: Path, *, step: int, keep: int) -> None:
 
 def checkpoints(run: Path) -> list[Path]:
     """All of a run, oldest first, sound or not."""
-    return sorted(path for path in (run / "checkpoints").glob("step_*") if path.is_dir())
+    return sorted(path for path in (run / CHECKPOINTS).glob("step_*") if path.is_dir())
 
 
 def best_name(run: Path) -> str | None:
     """The folder name of the checkpoint with the highest metric so far."""
-    try:
-        return (run / "best").read_text(encoding="utf-8").strip()
-    except FileNotFoundError:
-        return None
+    return RunFiles(run).best()
 
 
 def newest_checkpoint(run: Path) -> tuple[Path, list[str]]:
@@ -200,7 +197,7 @@ def find_model_file(path: Path) -> tuple[Path, list[str]]:
     """
     if not path.exists():
         raise UserError(f"{path}: no such file or folder; give a run, a checkpoint or a model.safetensors")
-    if path.is_dir() and (path / "checkpoints").is_dir():
+    if path.is_dir() and (path / CHECKPOINTS).is_dir():
         checkpoint, skipped = newest_checkpoint(path)
         return checkpoint / MODEL, skipped
     model = path / MODEL if path.is_dir() else path

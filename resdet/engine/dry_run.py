@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import time
 from datetime import timedelta
 
@@ -17,6 +16,7 @@ from resdet.engine.classify import training_batches
 from resdet.engine.distributed import autocast, to_device
 from resdet.engine.evaluate import predict_batch
 from resdet.engine.optim import clip_gradients, learning_rate, set_learning_rate
+from resdet.engine.resources import peak_memory
 from resdet.engine.state import Metrics, Run, TrainState
 
 TIMED = 2  # steps after a first one, which allocates and compiles
@@ -58,10 +58,3 @@ def timed_step(losses_of: nn.Module, loaded: LoadedBatch, state: TrainState, run
     seconds = time.perf_counter() - start
     run.log.say(f"step {state.step}: {values} ({seconds:.3g} s)")
     return seconds
-
-
-def peak_memory(device: torch.device) -> int:
-    """Bytes: of the GPU's tensors, or of the process's resident memory."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -14,7 +14,7 @@ from torch import nn
 
 from resdet.config import Config
 from resdet.data.batches.collate import boxes_in_original
-from resdet.data.batches.loader import ImageInfo, evaluation_batches
+from resdet.data.batches.loader import ImageInfo, evaluation_batches, open_split, subset
 from resdet.data.sets.coco import CocoDataset
 from resdet.engine.distributed import World, autocast, to_device
 from resdet.engine.signals import StopRequest
@@ -30,6 +30,23 @@ BATCHES_AHEAD = 4  # whose masks may wait to be encoded while the model goes on
 
 class Interrupted(Exception):
     """A signal came during an evaluation, in this process or another."""
+
+
+def evaluated_set(config: Config) -> CocoDataset:
+    """The images that a detector is evaluated on: the val set, or with `train.overfit` those that it is trained on."""
+    if config.train.overfit is not None:
+        return subset(open_split(config.data, "train"), config.train.overfit)
+    return open_split(config.data, "val")
+
+
+def found_categories(config: Config, dataset: CocoDataset) -> dict[int, str]:
+    """The category ids that detections in a data set have, with the names of their classes.
+
+    Without a second stage all detections are of a class named object, under the data set's first category id.
+    """
+    if config.model.box_head is None:
+        return {int(dataset.category_ids[0]): "object"}
+    return dict(zip(dataset.category_ids.tolist(), dataset.class_names, strict=True))
 
 
 def evaluate(
@@ -95,8 +112,8 @@ def predict_dataset(
 ) -> CocoResults:
     """The model's detections on every image once, from all processes together, on each of them.
 
-    `category_ids` are those of the model's labels (the data set's unless given); detections of a class with a
-    negative one are left out. `progress` is told how many of how many of this process's batches are done.
+    `category_ids` are those of the model's labels (the data set's unless given). `progress` is told how
+    many of how many of this process's batches are done.
 
     Raises Interrupted when `stop` was requested.
     """
@@ -145,8 +162,8 @@ def batch_results(
     """A batch's valid detections in pixels of the original images, and their masks as run lengths."""
     results = CocoResults()
     for row, image in enumerate(images):
+        kept = detections.valid[row].numpy()
         categories = category_ids[detections.labels[row].numpy()]
-        kept = detections.valid[row].numpy() & (categories >= 0)
         boxes = boxes_in_original(detections.boxes[row], image)[kept]
         masks = None
         if detections.masks is not None:

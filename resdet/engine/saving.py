@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from resdet.engine import checkpoint
 from resdet.engine.signals import Stopped
 from resdet.engine.state import Run, TrainState
 from resdet.errors import UserError
-from resdet.files import replace_file
 
 MOST_FAILED_SAVES = 3  # in a row
 
@@ -46,12 +44,10 @@ def write(state: TrainState, run: Run, snapshot: dict[str, Any], unreadable: lis
             state=snapshot,
         )
         if state.best_step == state.step:
-            replace_file(run.folder / "best", f"{path.name}\n".encode())
+            run.files.write_best(path)
         if unreadable:
-            report = json.loads((run.folder / "data_report.json").read_text(encoding="utf-8"))
-            replace_file(
-                run.folder / "data_report.json", json.dumps({**report, "unreadable": unreadable}, indent=1).encode()
-            )
+            run.files.write_unreadable(unreadable)
+        run.files.write_resources(run.usage.so_far())
         checkpoint.prune_checkpoints(run.folder, step=state.step, keep=run.config.train.keep_checkpoints)
     except OSError as error:
         return f"{error.strerror or error}"
@@ -66,3 +62,13 @@ def leave(state: TrainState, run: Run) -> Stopped:
         raise UserError(f"stopped at step {state.step}, not saved: {run.failed_saves[-1]}; make room in {run.folder}")
     name = run.stop.signal_name or "a signal to another process"
     return Stopped(f"stopped by {name} at step {state.step}, saved; go on with the same command and --resume")
+
+
+def note_usage(run: Run) -> None:
+    """Leaves in the run what it took, however it ends; a disk that fails is a warning."""
+    if not run.world.leads:
+        return
+    try:
+        run.files.write_resources(run.usage.so_far())
+    except OSError as error:
+        run.log.warn(f"{run.files.resources}: cannot be written ({error.strerror or error})")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from resdet.config import Config, to_yaml
+from resdet.config import Config
 from resdet.data.batches.loader import open_split, subset
 from resdet.data.sets.coco import CocoDataset
 from resdet.data.sets.labelled import LabelledImages
@@ -19,12 +18,11 @@ from resdet.engine.alternating import choose_parts
 from resdet.engine.classify import LABELLED_SETS, ImageSet, open_labelled
 from resdet.engine.distributed import World
 from resdet.engine.evaluate import mask_gaps
-from resdet.engine.log import METRICS, forget_after
 from resdet.engine.optim import build_optimizer, learning_rate_scales, peak_learning_rate
 from resdet.engine.precise_bn import batch_norms
+from resdet.engine.run_folder import MODEL, RunFiles
 from resdet.engine.state import Run, TrainState
 from resdet.errors import UserError
-from resdet.files import replace_file, writing
 from resdet.models.build.detector import build_classifier, build_model
 from resdet.models.classifier import Classifier
 from resdet.models.rcnn import RCNN
@@ -48,7 +46,7 @@ def find_resume(output: Path, resume: bool | str | Path, world: World) -> tuple[
     `resume` is the value of `--resume`: absent (False), alone (True), or with a checkpoint.
     Raises UserError when `output` holds anything that this run would overwrite.
     """
-    is_run = (output / METRICS).exists() or (output / "checkpoints").is_dir()
+    is_run = RunFiles(output).hold_a_run
     if output.exists() and not output.is_dir():
         raise UserError(f"{output}: is a file; --output takes a folder")
     if not is_run and output.is_dir() and any(output.iterdir()):
@@ -76,11 +74,10 @@ def named_checkpoint(path: Path) -> Path:
 
 
 def open_data(
-    config: Config, overfit: int | None
+    config: Config,
 ) -> tuple[CocoDataset, CocoDataset] | tuple[LabelledImages, LabelledImages]:
-    """The train and val sets; with `overfit` the first so many training images with objects for both."""
-    if overfit is not None and overfit < 1:
-        raise UserError(f"--overfit {overfit} must be at least 1")
+    """The train and val sets; with `train.overfit` the first so many training images with objects for both."""
+    overfit = config.train.overfit
     if config.task == "classification":
         labelled = open_labelled(config.data, "train")
         check_side(config, labelled)
@@ -207,7 +204,7 @@ def load_classifier(model: Classifier, weights: Path) -> list[str]:
 
 def as_resumed(config: Config, source: Path) -> Config:
     """The config with the mean and deviation of the run that goes on."""
-    saved = checkpoint.read_model_file(source / checkpoint.MODEL).config.model
+    saved = checkpoint.read_model_file(source / MODEL).config.model
     return with_normalisation(config, saved.pixel_mean, saved.pixel_std)
 
 
@@ -233,16 +230,6 @@ def check_batch_norm(model: nn.Module, config: Config, world: World) -> None:
             f"train.precise_bn={config.train.precise_bn}, but no layer of the model keeps batch statistics"
             f" (model.backbone.norm={config.model.backbone.norm}); use model.backbone.norm=bn, or train.precise_bn=0"
         )
-
-
-def start_folder(folder: Path, config: Config, step: int, train_set: ImageSet, val_set: ImageSet) -> None:
-    """Makes the run's folder with config.yaml and data_report.json; forgets metrics beyond `step`."""
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        replace_file(folder / "config.yaml", to_yaml(config).encode())
-        reports = {"train": train_set.report.to_dict(), "val": val_set.report.to_dict()}
-        replace_file(folder / "data_report.json", json.dumps(reports, indent=1).encode())
-        forget_after(folder, step)
 
 
 def announce(state: TrainState, run: Run, source: Path | None, *, loaded: list[str], warnings: list[str]) -> None:

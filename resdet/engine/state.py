@@ -12,10 +12,12 @@ from torch import nn
 
 from resdet.config import Config
 from resdet.data.sets.labelled import LabelledImages
-from resdet.engine.checkpoint import MODEL, load_weights, read_model_file, read_state
+from resdet.engine.checkpoint import load_weights, read_model_file, read_state
 from resdet.engine.classify import ImageSet
 from resdet.engine.distributed import World
 from resdet.engine.log import RunLog
+from resdet.engine.resources import Usage
+from resdet.engine.run_folder import MODEL, RunFiles
 from resdet.engine.signals import StopRequest
 from resdet.errors import UserError
 
@@ -96,10 +98,15 @@ class Run:
     val_set: ImageSet
     log: RunLog
     stop: StopRequest
+    usage: Usage
     saved_step: int = 0  # of the last checkpoint in the folder
     failed_saves: list[str] = field(default_factory=list)  # reasons, since then
     metrics: Metrics = field(default_factory=dict)  # of the last evaluation
     unreadable: set[str] = field(default_factory=set)  # a line for each image of this process that was left out
+
+    @property
+    def files(self) -> RunFiles:
+        return RunFiles(self.folder)
 
     def note_unreadable(self, problems: tuple[str, ...]) -> None:
         """Warns of each image that stands in a batch as a blank, once."""

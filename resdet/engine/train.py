@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import math
+import time
 from pathlib import Path
 
-import msgspec
 import torch
 
 from resdet.config import Config
@@ -21,7 +20,9 @@ from resdet.engine.evaluate import Interrupted, evaluate, predict_dataset
 from resdet.engine.log import Meter, RunLog, tensorboard
 from resdet.engine.optim import clip_gradients, learning_rate, set_learning_rate
 from resdet.engine.precise_bn import make_precise
-from resdet.engine.saving import leave, save
+from resdet.engine.resources import Usage
+from resdet.engine.run_folder import RunFiles
+from resdet.engine.saving import leave, note_usage, save
 from resdet.engine.setup import (
     announce,
     as_resumed,
@@ -30,13 +31,11 @@ from resdet.engine.setup import (
     check_setup,
     find_resume,
     open_data,
-    start_folder,
 )
 from resdet.engine.signals import StopRequest
 from resdet.engine.state import Metrics, Run, TrainState, data_fingerprint
 from resdet.errors import UserError
 from resdet.evaluation.coco import CocoResults, backend_name
-from resdet.files import replace_file
 from resdet.text import first_few
 
 HEADLINES = {  # of each task: the metric whose highest value is the best checkpoint, and its name in the log
@@ -52,23 +51,21 @@ def train(
     output: str | Path,
     *,
     resume: bool | str | Path = False,
-    overfit: int | None = None,
     dry_run: bool = False,
 ) -> Metrics:
     """Trains a detector (task=classification: a classifier) into the folder `output`; the last evaluation's figures.
 
     `resume` continues the run in `output` from its newest checkpoint (from the beginning if it has none), or from
-    the checkpoint given. `overfit` trains and evaluates on that many training images. `dry_run` makes a few steps,
-    reports and writes nothing.
+    the checkpoint given. `dry_run` makes a few steps, reports and writes nothing.
 
     Raises UserError for a mistake in config, data or folder, and Stopped (a KeyboardInterrupt) when a signal ended
     the run after saving.
     """
-    output = Path(output)
+    output, files, start = Path(output), RunFiles(Path(output)), time.monotonic()
     with join_world(config.train.device) as world:
         check_setup(config, world)
         source, warnings = (None, []) if dry_run else find_resume(output, resume, world)
-        train_set, val_set = open_data(config, overfit)
+        train_set, val_set = open_data(config)
         device = choose_device(config.train.device, world)
         check_num_classes(config, train_set)
         if source:
@@ -79,15 +76,22 @@ def train(
             warnings += state.restore(source, config, data_fingerprint(train_set), world)
         _ = world.any(flag=False)  # every process has looked at the folder as it was
         if not dry_run and world.leads:
-            start_folder(output, config, state.step, train_set, val_set)
+            reports = {"train": train_set.report.to_dict(), "val": val_set.report.to_dict()}
+            files.begin(config, reports, state.step)
         folder = None if dry_run else output
         board = tensorboard(output) if config.train.tensorboard and folder and world.leads else None
         with RunLog(folder, steps=config.train.steps, speaks=world.leads, board=board) as log, StopRequest() as stop:
-            run = Run(config, output, world, device, train_set, val_set, log, stop)
+            usage = Usage(device, start, before=files.written_resources())
+            run = Run(config, output, world, device, train_set, val_set, log, stop, usage)
             if source and source.parent.parent == output:
                 run.saved_step = state.step
             announce(state, run, source, loaded=loaded, warnings=warnings)
-            return rehearse(state, run) if dry_run else fit(state, run)
+            if dry_run:
+                return rehearse(state, run)
+            try:
+                return fit(state, run)
+            finally:
+                note_usage(run)
 
 
 def fit(state: TrainState, run: Run) -> Metrics:
@@ -153,18 +157,18 @@ def check_losses(losses: dict[str, float], state: TrainState, run: Run, images: 
     if not bad:
         return
     everywhere = [image for share in run.world.gather(images) for image in share]
-    dump = run.folder / "bad_step.json"
     if run.world.leads and run.folder.is_dir():
         content = {
             "step": state.step,
             "losses": {name: value if math.isfinite(value) else str(value) for name, value in losses.items()},
             "images": [{"image_id": image.image_id, "file_name": image.file_name} for image in everywhere],
         }
-        replace_file(dump, json.dumps(content, indent=1).encode())
+        run.files.write_bad_step(content)
     raise UserError(
-        f"step {state.step}: {', '.join(bad)}; the weights are unchanged since the step before; {dump} names the images"
-        f" (image ids {first_few([image.image_id for image in everywhere])}); lower optim.lr or lengthen"
-        " optim.warmup_steps"
+        f"step {state.step}: {', '.join(bad)}; the weights are unchanged since the step before;"
+        f" {run.files.bad_step} names the images"
+        f" (image ids {first_few([image.image_id for image in everywhere])});"
+        " lower optim.lr or lengthen optim.warmup_steps"
     )
 
 
@@ -183,10 +187,10 @@ def gradient_is_finite(norm: float, state: TrainState, log: RunLog) -> bool:
 
 
 def evaluate_step(state: TrainState, run: Run) -> bool:
-    """Evaluates, writes eval.json, and says whether this is the best evaluation so far.
+    """Evaluates, writes the figures, and says whether this is the best evaluation so far.
 
     The last evaluation is of a model with precise batch statistics, where the config asks for them, and leaves its
-    detections in predictions.json, a COCO results file.
+    detections in the run, a COCO results file.
     """
     at_the_end = state.step == run.config.train.steps
     if at_the_end and run.config.train.precise_bn and not make_precise(state.model, run):
@@ -204,11 +208,9 @@ def evaluate_step(state: TrainState, run: Run) -> bool:
         state.best, state.best_step = headline, state.step
     if run.world.leads:
         run.log.metrics(state.step, metrics)
-        if at_the_end and results is not None:
-            replace_file(run.folder / "predictions.json", msgspec.json.encode(results.to_json()))
-        backend = {} if results is None else {"backend": backend_name(run.config.eval.backend)}
-        content = {**metrics, **backend, "step": state.step}
-        replace_file(run.folder / "eval.json", json.dumps(content, indent=1, ensure_ascii=False).encode())
+        backend = None if results is None else backend_name(run.config.eval.backend)
+        kept = results if at_the_end else None
+        run.files.write_evaluation(metrics, step=state.step, backend=backend, results=kept)
     described = "undefined: no ground truth" if headline is None else f"{headline:.4f}"
     run.log.say(f"step {state.step}: {words} {described}{' (the best so far)' if improved else ''}")
     return improved
@@ -230,6 +232,5 @@ def finish(state: TrainState, run: Run) -> Metrics:
     """The figures of the last evaluation, read back when the run had ended before."""
     if not run.metrics:
         run.log.say(f"finished at step {state.step} before; raise train.steps to go on, or start a new --output")
-        written = json.loads((run.folder / "eval.json").read_text(encoding="utf-8"))
-        run.metrics = {name: value for name, value in written.items() if name not in ("backend", "step")}
+        run.metrics = run.files.written_figures()
     return run.metrics

@@ -15,13 +15,14 @@ from PIL import Image
 
 from resdet.data.images.decode import ImageError
 from resdet.drawing.boxes import draw_detections
+from resdet.engine.run_folder import PREDICTIONS
 from resdet.errors import UserError
 from resdet.files import leftovers, readable_json, replace_file, whole_file, writing
 from resdet.ops.pasting import RunLengths
 from resdet.predict.image_list import drawing_names
 from resdet.predict.predictor import ImagePrediction
 
-PREDICTIONS, IMAGES = "predictions.json", "images.json"
+IMAGES = "images.json"
 
 
 class PredictionFolder:

@@ -50,7 +50,7 @@ def test_a_run_leaves_its_figures_and_can_be_evaluated_again(tmp_path: Path, tin
     lines = read_metrics(tmp_path / "run")
     assert [line["step"] for line in lines if "top1/error" in line] == [3, 6]
     assert [line["step"] for line in lines if "loss_classifier" in line] == [1, 2, 3, 4, 5, 6]
-    again = evaluate_checkpoint(checkpoint_path(tmp_path / "run", 6), output=tmp_path / "again")
+    again = evaluate_checkpoint(checkpoint_path(tmp_path / "run", 6), output=tmp_path / "again").figures
     assert again == metrics
     assert json.loads((tmp_path / "again/eval.json").read_text())["top1/error"] == metrics["top1/error"]
 
@@ -120,9 +120,10 @@ def test_error_and_loss_by_hand(tiny: Config):
 
 
 def test_overfit_scores_the_images_it_trained_on(tmp_path: Path, tiny: Config):
-    tiny.train.steps = 3
-    metrics = train(tiny, tmp_path / "run", overfit=4)
+    tiny.train.steps, tiny.train.overfit = 3, 4
+    metrics = train(tiny, tmp_path / "run")
     assert metrics["top1/error"] == metrics["train/error"]
+    assert evaluate_checkpoint(tmp_path / "run").figures == metrics
 
 
 def test_a_dry_run_writes_nothing(tmp_path: Path, tiny: Config, capsys: pytest.CaptureFixture[str]):

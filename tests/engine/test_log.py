@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from resdet.engine.log import RunLog, forget_after, tensorboard
+from resdet.engine.log import RunLog, tensorboard
+from resdet.engine.run_folder import RunFiles
 from resdet.errors import UserError
 
 
@@ -27,7 +28,7 @@ def test_metrics_are_one_object_a_line_with_null_for_what_json_cannot_say(tmp_pa
 def test_lines_beyond_the_step_of_a_resume_are_forgotten_and_half_a_line_too(tmp_path: Path):
     lines = ['{"step": 1, "loss": 1.0}', '{"step": 2, "loss": 2.0}', '{"step": 3, "lo']
     _ = (tmp_path / "metrics.jsonl").write_text("\n".join(lines))
-    forget_after(tmp_path, 1)
+    RunFiles(tmp_path).forget_after(1)
     assert (tmp_path / "metrics.jsonl").read_text() == lines[0] + "\n"
 
 

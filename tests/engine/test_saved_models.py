@@ -32,8 +32,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_an_ensemble_of_a_run_with_itself_scores_what_the_run_scores(run: Path) -> None:
-    alone = evaluate_checkpoint(run)
-    together = evaluate_checkpoint(run, also=[run], prepare=build_detector)
+    alone = evaluate_checkpoint(run).figures
+    together = evaluate_checkpoint(run, also=[run], prepare=build_detector).figures
     assert together == pytest.approx(alone, abs=1e-6)
 
 

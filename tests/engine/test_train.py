@@ -211,8 +211,8 @@ def test_a_dry_run_writes_nothing(tmp_path: Path, nano: Config, capsys: pytest.C
 
 
 def test_overfit_trains_and_evaluates_on_the_same_images(tmp_path: Path, nano: Config):
-    nano.train.steps = 1
-    _ = train(nano, tmp_path / "run", overfit=3)
+    nano.train.steps, nano.train.overfit = 1, 3
+    _ = train(nano, tmp_path / "run")
     report = json.loads((tmp_path / "run/data_report.json").read_text())
     assert report["train"] == report["val"]
     assert "overfit: trains and evaluates on the same 3 images" in (tmp_path / "run/log.txt").read_text()

@@ -27,7 +27,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def ap(run: Path, *overrides: str) -> float:
-    figure = evaluate_checkpoint(run, overrides=overrides, prepare=build_detector)["bbox/AP"]
+    figure = evaluate_checkpoint(run, overrides=overrides, prepare=build_detector).figures["bbox/AP"]
     assert figure is not None
     return figure
 

@@ -24,6 +24,7 @@ from resdet.analysis.compare.speed import kept_prediction_speed, prediction_spee
 from resdet.data.batches.loader import open_split
 from resdet.data.sets.coco import CocoDataset
 from resdet.engine.checkpoint import checkpoints
+from resdet.engine.evaluate import evaluated_set
 from resdet.errors import UserError
 from resdet.evaluation.coco import read_ground_truth
 from resdet.files import readable_json, write_outputs
@@ -68,7 +69,7 @@ def compare_backbones(
     when all runs have saved. A run that fails is told in the outcome, and the rest is compared.
     """
     contestants, runs = _plan(request)
-    val_set = open_split(contestants[0].config.data, "val")
+    val_set = evaluated_set(contestants[0].config)
     _ = open_split(contestants[0].config.data, "train")  # generated data are made here, not by several runs at once
     costs = _costs(contestants, val_set)
     if not train and not any(map(is_finished, runs)):

@@ -7,16 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import msgspec
-
 from resdet.analysis.compare.contestants import Contestant, PlannedRun
 from resdet.analysis.compare.cost import NOT_COUNTED, Cost
-from resdet.analysis.compare.training_child import RESOURCES
 from resdet.analysis.compare.verdict import judge
 from resdet.data.sets.coco import CocoDataset
 from resdet.engine.evaluate import masked_images
 from resdet.engine.log import SPEED
-from resdet.engine.run_folder import RunFolder, read_run
+from resdet.engine.run_folder import RunFiles, RunFolder, read_run
 from resdet.engine.state import flat
 from resdet.errors import UserError
 from resdet.evaluation.analysis.bootstrap import FIGURES, Bootstrap, paired_bootstrap
@@ -102,7 +99,7 @@ def _bootstrap(
 ) -> Bootstrap:
     detectors = {
         contestant.name: [
-            read_results(run.plan.folder / "predictions.json", truth) for run in finished[contestant.name]
+            read_results(RunFiles(run.plan.folder).predictions, truth) for run in finished[contestant.name]
         ]
         for contestant in contestants
     }
@@ -190,7 +187,7 @@ def _class(name: str, mine: Sequence[Finished], firsts: Sequence[Finished]) -> d
 def _training(runs: Sequence[Finished]) -> dict[str, Any]:
     """Medians over the seeds; the most memory of any."""
     speeds = [speed for run in runs if (speed := training_speed(run.folder)) is not None]
-    resources = [_resources(run) for run in runs]
+    resources = [run.folder.resources for run in runs]
     memory = [value for each in resources if (value := each.get("peak_memory_bytes")) is not None]
     return {
         "steps": runs[0].folder.config.train.steps,
@@ -216,11 +213,6 @@ def training_speed(run: RunFolder) -> float | None:
     return statistics.median(chosen) if chosen else None
 
 
-def _resources(run: Finished) -> dict[str, Any]:
-    path = run.plan.folder / RESOURCES
-    return msgspec.json.decode(path.read_bytes()) if path.exists() else {}
-
-
 def _run(run: Finished) -> dict[str, Any]:
     curves = {name: _curve(run.folder, name) for name in ("loss", HEADLINE)}
     return {
@@ -228,7 +220,7 @@ def _run(run: Finished) -> dict[str, Any]:
         "seed": run.plan.seed,
         "folder": str(run.plan.folder),
         "figures": {name: value for name, value in run.folder.figures.items() if name.count("/") == 1},
-        "resources": _resources(run),
+        "resources": run.folder.resources,
         "curves": {name: curve for name, curve in curves.items() if curve["steps"]},
     }
 

@@ -9,14 +9,21 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from resdet.config import Config, load_config
+from resdet.engine.run_folder import RunFiles
 from resdet.engine.state import FREE, flat
 from resdet.errors import UserError
 
 FREE_IN_A_COMPARISON = (*FREE, "train.device", "data.root")  # where and how it is computed, not what
-SCORED_ON = ("data.val.", "data.root", "data.shapes.", "data.on_bad_image", "data.max_bad_fraction", "data.sixteen_bit")
+SCORED_ON = (
+    "train.overfit",
+    "data.val.",
+    "data.root",
+    "data.shapes.",
+    "data.on_bad_image",
+    "data.max_bad_fraction",
+    "data.sixteen_bit",
+)
 FOLLOWING = ("model.pixel_mean", "model.pixel_std")  # which a run writes out when they are not given
 
 
@@ -127,7 +134,7 @@ def config_differences(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
 
 def check_unchanged(run: PlannedRun) -> None:
     """Raises UserError, naming the keys, when the run's folder holds a run with another config."""
-    path = run.folder / "config.yaml"
+    path = RunFiles(run.folder).config
     if not path.exists():
         return
     differences = config_differences(load_config(path), run.config)
@@ -143,18 +150,6 @@ def check_unchanged(run: PlannedRun) -> None:
         )
 
 
-class Evaluation(msgspec.Struct):
-    """What eval.json says of itself; its figures are read apart."""
-
-    step: int
-
-
 def is_finished(run: PlannedRun) -> bool:
     """Whether the run's last evaluation and its detections are there."""
-    if not (run.folder / "predictions.json").exists():
-        return False
-    try:
-        content = msgspec.json.decode((run.folder / "eval.json").read_bytes(), type=Evaluation)
-    except (FileNotFoundError, msgspec.DecodeError):
-        return False
-    return content.step == run.config.train.steps
+    return RunFiles(run.folder).is_finished(run.config)

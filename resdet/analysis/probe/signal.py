@@ -106,7 +106,7 @@ def probe(net: Net, *, steps: int, every: int, kernels: str = "3x3") -> list[Sna
     """
     config, world = net.config, World()
     device = choose_device(config.train.device, world)
-    train_set, _ = open_data(config, None)
+    train_set, _ = open_data(config)
     check_num_classes(config, train_set)
     state, config, _ = build_state(config, train_set.class_names, device, world)
     model, optimizer = state.model.train(), state.optimizer

@@ -16,12 +16,11 @@ from resdet.analysis.report.scored import Scored, open_scored
 from resdet.analysis.report.setup import config_section, data_section
 from resdet.analysis.report.training import training_section
 from resdet.config import Config
-from resdet.engine.run_folder import RunFolder, read_run
+from resdet.engine.run_folder import RunFiles, RunFolder, read_run
 from resdet.errors import UserError
 from resdet.files import write_output
 from resdet.version import __version__
 
-REPORT = "report.html"
 LARGEST = 9_500_000  # bytes of the page
 DETAILS = (  # the first that fits is taken
     Detail(gallery=24, worst=12, side=512, quality=82),
@@ -32,26 +31,25 @@ DETAILS = (  # the first that fits is taken
 )
 
 
-def write_report(run: Path, output: Path | None = None, *, overfit: int | None = None) -> Path:
+def write_report(run: Path, output: Path | None = None) -> Path:
     """Writes the report of a run's folder to `output` (report.html in the folder) and returns where it is.
 
-    Parts whose inputs are missing are left out with a sentence that says what would bring them. `overfit` is what the
-    run was trained with. Raises UserError for a folder that is no run and a file that cannot be written; an older
-    report stays as it was then.
+    Parts whose inputs are missing are left out with a sentence that says what would bring them. Raises
+    UserError for a folder that is no run and a file that cannot be written; an older report stays as it was then.
     """
     folder = read_run(run)
-    output = output or run / REPORT
-    html = report_html(folder, overfit=overfit)
-    write_output(output, html.encode(), "choose another --output")
+    output = output or RunFiles(run).report
+    html = report_html(folder)
+    write_output(output, html.encode())
     return output
 
 
-def report_html(run: RunFolder, *, overfit: int | None = None, largest: int = LARGEST) -> str:
+def report_html(run: RunFolder, *, largest: int = LARGEST) -> str:
     """The page, in as much detail as fits into `largest` bytes."""
     scored, without = None, ""
     if run.config.task == "detection":
         try:
-            scored = open_scored(run, overfit=overfit)
+            scored = open_scored(run)
         except UserError as error:
             without = str(error)
     before = [figures_section(run, scored)]
