@@ -12,6 +12,7 @@ from pathlib import Path
 
 from resdet.errors import UserError
 
+ANOTHER_OUTPUT = "choose another --output"
 LONGEST_STEM = 50  # characters of a name that its temporary name repeats; file systems allow 255 bytes in all
 
 
@@ -79,7 +80,7 @@ def sync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def writing(place: Path, remedy: str) -> Iterator[None]:
+def writing(place: Path, remedy: str = ANOTHER_OUTPUT) -> Iterator[None]:
     """Turns what the file system refuses inside the block into a UserError that names the place and the remedy."""
     try:
         yield
@@ -87,7 +88,7 @@ def writing(place: Path, remedy: str) -> Iterator[None]:
         raise UserError(f"{place}: cannot be written ({error.strerror or error}); {remedy}") from None
 
 
-def write_output(path: Path, data: bytes, remedy: str) -> None:
+def write_output(path: Path, data: bytes, remedy: str = ANOTHER_OUTPUT) -> None:
     """A file that a command was told to write, whole or not at all. Raises UserError, ending with `remedy`."""
     with writing(path, remedy):
         replace_file(path, data)
@@ -95,7 +96,7 @@ def write_output(path: Path, data: bytes, remedy: str) -> None:
 
 def write_outputs(folder: Path, contents: Mapping[str, bytes]) -> None:
     """Files, by name, of the folder that a command was given; it is made. Raises UserError where that cannot be."""
-    with writing(folder, "choose another --output"):
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         for name, data in contents.items():
             replace_file(folder / name, data)

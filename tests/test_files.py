@@ -67,7 +67,7 @@ def test_a_file_has_the_mode_of_the_umask_even_if_a_library_made_another_one(tmp
 def test_many_writers_of_one_file_leave_the_whole_content_of_one(tmp_path: Path):
     contents = [bytes([number]) * 100_000 for number in range(16)]
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda content: replace_file(tmp_path / "a", content), contents))
+        _ = list(pool.map(lambda content: replace_file(tmp_path / "a", content), contents))
     assert (tmp_path / "a").read_bytes() in contents
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 

@@ -20,6 +20,8 @@ import argparse
 from functools import partial
 from pathlib import Path
 
+from resdet.text import printable
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command line."""
@@ -78,7 +80,6 @@ def run(args: argparse.Namespace) -> int:
     from resdet.engine.task.table import task_of
     from resdet.engine.train import train
     from resdet.predict.gallery import draw_run
-    from resdet.text import printable
 
     metrics = train(config, output, resume=args.resume, dry_run=args.dry_run)
     if not args.dry_run and is_lead():
@@ -103,7 +104,6 @@ def report(metrics: dict[str, float | None], output: Path) -> None:
     """The figures as tables, and where they are."""
     from resdet.engine.run_folder import RunFiles
     from resdet.evaluation.tables import print_figures
-    from resdet.text import printable
 
     print_figures({printable(name): value for name, value in metrics.items()}, title=str(output))
     files = RunFiles(output)

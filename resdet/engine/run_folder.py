@@ -91,7 +91,7 @@ class RunFiles:
 
         Raises UserError where the folder cannot be written.
         """
-        with writing(self.folder, "choose another --output"):
+        with writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             replace_file(self.config, to_yaml(config).encode())
             replace_file(self.folder / DATA, readable_json(dict(reports)))

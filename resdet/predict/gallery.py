@@ -23,7 +23,7 @@ from resdet.errors import UserError
 from resdet.evaluation.coco import CocoResults, read_ground_truth, read_results
 from resdet.files import writing
 from resdet.predict.image_list import drawing_names
-from resdet.predict.prediction_folder import REMEDY, save_drawing
+from resdet.predict.prediction_folder import save_drawing
 
 OVERVIEW = "overview.jpg"
 DRAWN_SCORE = 0.5
@@ -118,7 +118,7 @@ def draw_gallery(
     if not examples:
         raise UserError(f"{dataset.annotations}: none of {count} images to draw can be read; check the images")
     files = drawing_names([OVERVIEW, *(example.file_name for example in examples)])[1:]
-    with writing(folder, REMEDY):
+    with writing(folder):
         for name, example in zip(files, examples, strict=True):
             save_drawing(folder / name, side_by_side(*example.drawn(names, min_side=480), captions=CAPTIONS))
         save_drawing(folder / OVERVIEW, contact_sheet(examples, names))
@@ -208,7 +208,7 @@ def _examples(found: _Found, dataset: CocoDataset, config: Config, indices: Sequ
 
 
 def _make(folder: Path) -> None:
-    with writing(folder, REMEDY):
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         if any(folder.iterdir()) and not (folder / OVERVIEW).exists():
             raise UserError(f"{folder}: holds files that resdet did not draw; choose another --output")

@@ -24,7 +24,6 @@ from resdet.predict.image_list import drawing_names
 from resdet.predict.predictor import ImagePrediction
 
 IMAGES = "images.json"
-REMEDY = "choose another --output"
 
 
 class PredictionFolder:
@@ -66,7 +65,7 @@ class PredictionFolder:
         folder = self.folder
         if any(path.parent.resolve() == folder.resolve() for path in self.planned):
             raise UserError(f"{folder}: holds the images themselves; choose another --output")
-        with writing(folder, REMEDY):
+        with writing(folder):
             if folder.exists() and not folder.is_dir():
                 raise UserError(f"{folder}: is a file; --output takes a folder")
             folder.mkdir(parents=True, exist_ok=True)
@@ -79,7 +78,7 @@ class PredictionFolder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        with writing(self.folder, REMEDY):
+        with writing(self.folder):
             self._open.close()  # also after an error: what it got is worth having
             self._write_images(self.images)
 
@@ -96,7 +95,7 @@ class PredictionFolder:
             self.class_names,
             masks=prediction.windows(shown),
         )
-        with writing(self.folder, REMEDY):
+        with writing(self.folder):
             save_drawing(self.folder / entry["drawing"], drawing)
             for result in self._coco_results(entry, prediction):
                 _ = self._results.write(("\n" if self._results.tell() == 1 else ",\n") + json.dumps(result))

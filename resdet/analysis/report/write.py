@@ -39,7 +39,7 @@ def write_report(run: Path, output: Path | None = None) -> Path:
     """
     folder = read_run(run)
     output = output or RunFiles(run).report
-    write_output(output, report_html(folder).encode(), "choose another --output")
+    write_output(output, report_html(folder).encode())
     return output
 
 
