@@ -13,6 +13,7 @@ from types import ModuleType
 
 import resdet
 from resdet.errors import UserError, did_you_mean
+from resdet.plugins import load_plugins
 
 # Each file has a docstring (the first paragraph is the summary), add_arguments(parser) and run(args) -> exit code.
 COMMANDS = {
@@ -27,6 +28,8 @@ COMMANDS = {
     "check-data": "resdet.cli.check_data",
     "convert-weights": "resdet.cli.convert_weights",
 }
+# Those that build a model, and so can run a user's own files.
+WITH_PLUGINS = ("train", "evaluate", "predict", "benchmark", "compare", "probe", "export")
 DONE, FAILED, MISTAKE, STOPPED = 0, 1, 2, 143
 
 
@@ -49,7 +52,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return MISTAKE
     command = importlib.import_module(COMMANDS[name])
     try:
-        return command.run(parser_of(name, command).parse_intermixed_args(rest))
+        parsed = parser_of(name, command).parse_intermixed_args(rest)
+        load_plugins(getattr(parsed, "plugin", ()))
+        return command.run(parsed)
     except UserError as error:
         print(f"error: {one_line(str(error))}", file=sys.stderr)
         return MISTAKE
@@ -69,6 +74,15 @@ def parser_of(name: str, command: ModuleType) -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     command.add_arguments(parser)
+    if name in WITH_PLUGINS:
+        parser.add_argument(
+            "--plugin",
+            action="append",
+            default=[],
+            metavar="FILE.py",
+            help="run this Python file of yours first: it may add backbones, losses, ... to resdet's tables "
+            "(docs/extending.md); the one option that runs code, so name only files that you trust",
+        )
     return parser
 
 

@@ -1,7 +1,8 @@
 """One training run in a process of its own: `python -m resdet.analysis.compare.training_child CONFIG FOLDER`.
 
-It goes on from what FOLDER holds, and leaves resources.json there. Exit codes are those of `resdet train`. When its
-standard input closes, which is the end of the process that started it, it saves and leaves.
+The files of --plugin follow, if any. It goes on from what FOLDER holds, and leaves resources.json there. Exit codes
+are those of `resdet train`. When its standard input closes, which is the end of the process that started it, it saves
+and leaves.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from resdet.engine.signals import EXIT_CODE
 from resdet.engine.train import train
 from resdet.errors import UserError
 from resdet.files import replace_file
+from resdet.plugins import load_plugins
 
 MISTAKE = 2  # the exit code of a user's mistake
 RESOURCES = "resources.json"
@@ -34,10 +36,11 @@ RESOURCES = "resources.json"
 
 def main(arguments: Sequence[str]) -> int:
     """Trains to the end; returns the exit code."""
-    config_file, folder = map(Path, arguments)
+    config_file, folder, *plugins = map(Path, arguments)
     threading.Thread(target=_leave_with_parent, daemon=True).start()
     start = time.monotonic()
     try:
+        load_plugins(plugins)
         config = load_config(config_file)
         try:
             _ = train(config, folder, resume=True)
