@@ -8,7 +8,6 @@ from typing import Literal
 from resdet.config.declare import FINITE, MANY, PIXELS, Group, key, part
 
 Norm = Literal["none", "bn", "sync_bn", "gn"]
-BoxLoss = Literal["smooth_l1", "giou", "ciou"]
 
 
 @dataclass
@@ -31,8 +30,8 @@ class BackboneConfig(Group):
 class NeckConfig(Group):
     """What joins the backbone's feature maps."""
 
-    name: Literal["fpn", "pafpn", "c4", "dc5"] = key(
-        "fpn", help="c4: conv5 (VGG: fc6, fc7) on each region; dc5: conv5 dilated, at stride 16"
+    name: str = key(
+        "fpn", help="fpn; pafpn; c4: conv5 (VGG: fc6, fc7) on each region; dc5: conv5 dilated, at stride 16"
     )
     channels: int = key(256, ge=1, le=MANY, help="of fpn and pafpn")
     norm: Norm = key("none", help="of fpn and pafpn")
@@ -72,7 +71,7 @@ class RPNConfig(Group):
     proposals_train: int = key(2000, ge=1, le=MANY, help="proposals an image after NMS, in training")
     proposals_test: int = key(1000, ge=1, le=MANY, help="proposals an image after NMS, in prediction")
     nms_iou: float = key(0.7, ge=0, le=1, help="of two proposals that overlap more the lower is dropped")
-    box_loss: BoxLoss = key("smooth_l1", help="smooth_l1: on deltas; giou, ciou: on the boxes they lead to")
+    box_loss: str = key("smooth_l1", help="smooth_l1: on deltas; giou, ciou: on the boxes they lead to")
     smooth_l1_beta: float = key(0.0, ge=0, le=FINITE, help="where smooth_l1 becomes linear; 0 is plain L1")
     box_loss_weight: float = key(1.0, ge=0, le=FINITE, help="factor on the box loss")
     cross_boundary: float | None = key(
@@ -84,7 +83,7 @@ class RPNConfig(Group):
 class BoxHeadConfig(Group):
     """The second stage: a class and a better box for each proposal."""
 
-    name: Literal["two_fc", "four_conv_fc"] = key("two_fc", help="with c4 the backbone's last layers are the head")
+    name: str = key("two_fc", help="two_fc; four_conv_fc; with c4 the backbone's last layers are the head")
     norm: Norm = key("none", help="of four_conv_fc")
     pooling: Literal["roi_align", "roi_pool"] = key("roi_align", help="how the features of a region are read")
     batch_size_per_image: int = key(512, ge=1, le=MANY, help="regions an image that the losses are computed on")
@@ -115,7 +114,7 @@ class BoxHeadConfig(Group):
         None, ge=0, le=FINITE, length=(1, MANY), help="factors on the loss, one a class; one more for the background"
     )
     class_agnostic: bool = key(False, help="one box a region instead of one a class")
-    box_loss: BoxLoss = key("smooth_l1", help="smooth_l1: on deltas; giou, ciou: on the boxes they lead to")
+    box_loss: str = key("smooth_l1", help="smooth_l1: on deltas; giou, ciou: on the boxes they lead to")
     smooth_l1_beta: float = key(0.0, ge=0, le=FINITE, help="where smooth_l1 becomes linear; 0 is plain L1")
     box_loss_weight: float = key(1.0, ge=0, le=FINITE, help="factor on the box loss")
     score_threshold: float = key(0.05, ge=0, le=1, help="detections with a lower score are dropped")

@@ -16,11 +16,11 @@ from resdet.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 OPTIONS = {
-    "train": ["inputs", "--output", "--resume", "--dry-run", "--overfit", "--help-config"],
-    "evaluate": ["inputs", "--output"],
+    "train": ["inputs", "--output", "--resume", "--dry-run", "--overfit", "--help-config", "--plugin"],
+    "evaluate": ["inputs", "--output", "--plugin"],
     "compare": [
         "inputs", "--backbones", "--seeds", "--output", "--jobs", "--devices", "--report-only", "--dry-run",
-        "--resamples", "--rounds",
+        "--resamples", "--rounds", "--plugin",
     ],
 }  # fmt: skip
 

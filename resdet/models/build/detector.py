@@ -11,7 +11,7 @@ from pathlib import Path
 from torch import nn
 
 from resdet.config import ModelConfig, checked
-from resdet.errors import UserError
+from resdet.errors import UserError, row_of
 from resdet.models.backbones import BACKBONES, Backbone, build_backbone
 from resdet.models.backbones.resnet import ResNet
 from resdet.models.backbones.vgg import VGG
@@ -45,7 +45,7 @@ def build_model(config: ModelConfig, num_classes: int) -> RCNN:
             f"model.rpn.background_iou={rpn.background_iou:g} must not be above model.rpn.foreground_iou="
             f"{rpn.foreground_iou:g}: an anchor between them would be both"
         )
-    layout = LAYOUTS[config.neck.name](config)
+    layout = row_of(LAYOUTS, config.neck.name, "model.neck.name")(config)
     weights = _load_weights(layout, config)
     return RCNN(
         layout.backbone,
@@ -134,7 +134,7 @@ class Layout:
     pretrained: tuple[nn.Module, ...]  # what `model.backbone.weights` fills
 
 
-def _pyramid(config: ModelConfig, network: type[FeaturePyramidNetwork]) -> Layout:
+def pyramid(config: ModelConfig, network: type[FeaturePyramidNetwork]) -> Layout:
     """P2..P6 or P7; regions are pooled from P2..P5 (Lin et al. 2017)."""
     backbone = _backbone(config)
     channels = config.neck.channels
@@ -188,8 +188,8 @@ def _dc5(config: ModelConfig) -> Layout:
 
 
 LAYOUTS: dict[str, Callable[[ModelConfig], Layout]] = {
-    "fpn": partial(_pyramid, network=FeaturePyramidNetwork),
-    "pafpn": partial(_pyramid, network=PathAggregationNetwork),
+    "fpn": partial(pyramid, network=FeaturePyramidNetwork),
+    "pafpn": partial(pyramid, network=PathAggregationNetwork),
     "c4": _c4,
     "dc5": _dc5,
 }
