@@ -72,7 +72,7 @@ def parse_annotations(data: bytes, source: str) -> AnnotationFile:
     except msgspec.ValidationError:
         pass  # numbers written as text are worth a second look
     except msgspec.DecodeError as error:
-        whole = _HALF_SURROGATE.sub(rb"\\ufffd", data)
+        whole = _HALF_SURROGATE.sub(b"?", data)
         if whole != data:
             return parse_annotations(whole, source)
         raise UserError(_not_json(source, data, str(error))) from None
