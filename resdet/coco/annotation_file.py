@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,7 +30,7 @@ class AnnotationRecord(msgspec.Struct, gc=False):
     category_id: Id
     bbox: tuple[float, float, float, float]  # x, y, width, height
     area: float | None = None
-    iscrowd: int | bool | None = 0
+    iscrowd: int | bool | None = None
     difficult: int | bool | None = None  # Pascal VOC's
     ignore: int | bool | None = None  # the same under another name
     segmentation: msgspec.Raw = msgspec.Raw(b"[]")  # a view of the file, parsed later in chunks
@@ -72,6 +73,9 @@ def parse_annotations(data: bytes, source: str) -> AnnotationFile:
     except msgspec.ValidationError:
         pass  # numbers written as text are worth a second look
     except msgspec.DecodeError as error:
+        whole = _HALF_SURROGATE.sub(b"?", data)
+        if whole != data:
+            return parse_annotations(whole, source)
         raise UserError(_not_json(source, data, str(error))) from None
     except RecursionError:
         raise UserError(f"{source}: nested too deeply to be a COCO annotation file") from None
@@ -84,6 +88,12 @@ def parse_annotations(data: bytes, source: str) -> AnnotationFile:
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise UserError(f"{source}: not readable ({error}); {EXPECTED}") from None
     return _file(source, sections, _converted(data, sections))
+
+
+# Half of a pair that spells one character, which is no text that could be printed or written.
+_HALF_SURROGATE = re.compile(
+    rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+)
 
 
 def _file(source: str, sections: _Sections, converted: list[int]) -> AnnotationFile:

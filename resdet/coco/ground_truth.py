@@ -126,6 +126,8 @@ def ground_truth(annotations: Annotations, *, count_skipped: bool = False) -> Gr
 def _remarks(annotations: Annotations, *, count_skipped: bool) -> list[str]:
     source, read = annotations.source, annotations.read
     lines: list[str] = []
+    if annotations.without_crowd_flag:
+        lines.append(f"{source}: {annotations.without_crowd_flag} of {read} annotations without iscrowd: taken as 0")
     if AREA in annotations.mended:
         lines.append(f"{source}: {annotations.mended[AREA].count} of {read} annotations: {AREA}")
     skipped = sum(note.count for note in annotations.skipped.values())

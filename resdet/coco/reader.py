@@ -73,6 +73,7 @@ class Annotations:
     masks: Segmentations
 
     read: int  # annotations in the file
+    without_crowd_flag: int  # of these, taken as 0
     skipped: dict[str, Note]
     skipped_masks: dict[str, Note]
     mended: dict[str, Note]
@@ -145,6 +146,7 @@ def checked(file: AnnotationFile) -> Annotations:
         difficult=np.fromiter((bool(a.difficult or a.ignore) for a in records), bool, len(records))[order],
         masks=packed.masks,
         read=len(records),
+        without_crowd_flag=sum(record.iscrowd is None for record in records),
         skipped=skipped,
         skipped_masks=_notes({reason: ids[which[which < len(kept)]] for reason, which in packed.skipped.items()}),
         mended=_notes(mended),

@@ -56,8 +56,9 @@ def test_a_missing_crowd_flag_is_0_and_a_missing_area_is_counted() -> None:
     truth = ground_truth_from_dict(data(area=..., iscrowd=...))
     assert truth.areas.tolist() == [20]
     assert truth.crowd.tolist() == [False]
-    (note,) = truth.notes()
-    assert "1 of 1 annotations: area missing or negative" in note
+    crowd, area = truth.notes()
+    assert "1 of 1 annotations without iscrowd: taken as 0" in crowd
+    assert "1 of 1 annotations: area missing or negative" in area
 
 
 @pytest.mark.parametrize("area", [..., None, -1])

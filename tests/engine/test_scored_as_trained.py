@@ -13,7 +13,6 @@ from resdet.data.batches.loader import open_split
 from resdet.data.sets.coco import CocoDataset
 from resdet.engine.evaluate import evaluate, figures_of, scoring_notes
 from resdet.evaluation.coco import CocoResults
-from resdet.models.second_stage.mask_head import mask_loss
 
 SQUARE = [[4, 5, 24, 5, 24, 21, 4, 21]]
 ODD: dict[str, dict[str, Any]] = {
@@ -91,12 +90,3 @@ def test_the_objects_of_missing_images_count_as_missed_only_when_asked_for(nano:
     counted = figures_of(results, gone.ground_truth(count_skipped=True), gone, nano)["bbox/AP"]
     assert counted is not None
     assert counted < 0.999
-
-
-def test_an_object_without_a_mask_makes_no_loss_of_masks():
-    """Its box frame holds zeros, which mean "no mask" and are no mask to learn."""
-    logits, labels = torch.randn(1, 2, 3, 4, 4), torch.zeros(1, 2, dtype=torch.int64)
-    wanted = torch.ones(1, 2, 4, 4, dtype=torch.bool)
-    both = mask_loss(logits, labels, wanted, torch.tensor([[True, False]]))
-    alone = mask_loss(logits[:, :1], labels[:, :1], wanted[:, :1], torch.tensor([[True]]))
-    torch.testing.assert_close(both, alone)
