@@ -65,9 +65,10 @@ def place(model: nn.Module, device: torch.device, train: TrainConfig) -> nn.Modu
 
 def built(model: SavedModel) -> RCNN:
     """A detector with its weights, on the CPU, as `restored` gives it. Raises UserError for a classifier too."""
-    detector = restored(model)
-    if not isinstance(detector, RCNN):
+    if not task_of(model.saved.config).has_detections:
         raise UserError(f"{model.file}: is a classifier, which finds no boxes; give a detector")
+    detector = restored(model)
+    assert isinstance(detector, RCNN)
     return detector
 
 

@@ -38,7 +38,8 @@ def test_no_other_file_asks_which_task_a_config_is_of():
         for side, other in [(node.left, node.comparators[0]), (node.comparators[0], node.left)]
         if isinstance(side, ast.Attribute) and side.attr == "task" and isinstance(other, ast.Constant)
     }
-    assert asking == {"engine/task/table.py"}
+    below = {"models/build/conventions.py"}  # what weights say of a model, on a floor that does not know the engine
+    assert asking == {"engine/task/table.py"} | below
 
 
 def test_a_detector_without_a_second_stage_is_decided_by_recall(nano: Config):
