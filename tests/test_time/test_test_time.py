@@ -225,7 +225,8 @@ def test_all_parts_go_together_and_masks_are_kept(stages: list[str], batch: Batc
 
 def test_all_parts_go_with_conv5_as_the_head(batch: Batch) -> None:
     c4 = ("model.neck.name=c4", "model.backbone.name=resnet18", "model.anchors.sizes=[32, 64]")
-    config = nano(*c4, "model.box_head.resolution=7", "model.mask_head.channels=8", *ALL)
+    few = ("model.rpn.proposals_test=8", "model.box_head.detections=8")  # conv5 runs on each of them 16 times
+    config = nano(*c4, *few, "model.box_head.resolution=7", "model.mask_head.channels=8", *ALL)
     model = detector(config)
     found = build_detector([model, detector(config, seed=1)], config).predict(batch)
     assert found.masks is not None
