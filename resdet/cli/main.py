@@ -30,7 +30,7 @@ COMMANDS = {
     "convert-weights": "resdet.cli.convert_weights",
 }
 # Those that build a model, and so can run a user's own files.
-WITH_PLUGINS = ("train", "evaluate", "predict", "benchmark", "compare", "probe", "export")
+WITH_PLUGINS = {"train", "evaluate", "predict", "benchmark", "compare", "probe", "export"}
 DONE, FAILED, MISTAKE, STOPPED = 0, 1, 2, 143
 
 
