@@ -28,8 +28,8 @@ def run(args: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.table import Table
 
-    from resdet.analysis.benchmark.command import benchmark
-    from resdet.cli.train import split_inputs
+    from resdet.analysis.benchmark.timing import benchmark
+    from resdet.cli.inputs import split_inputs
     from resdet.config import load_config
     from resdet.errors import UserError
     from resdet.files import readable_json, write_output

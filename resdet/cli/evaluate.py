@@ -29,12 +29,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Evaluates, prints and writes; returns the exit code. Raises UserError for a user's mistake."""
+    from resdet.cli.inputs import split_inputs
     from resdet.cli.predict import drawings_line
-    from resdet.cli.train import split_inputs
+    from resdet.cli.tables import print_figures
     from resdet.engine.distributed import is_lead
     from resdet.engine.evaluate_checkpoint import evaluate_checkpoint
     from resdet.errors import UserError
-    from resdet.evaluation.tables import print_figures
     from resdet.predict.gallery import draw_gallery
     from resdet.text import printable
 

@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Predicts, draws and writes; returns the exit code. Raises UserError for a user's mistake."""
-    from resdet.cli.train import split_inputs
+    from resdet.cli.inputs import split_inputs
     from resdet.errors import UserError
     from resdet.predict.image_list import find_images
 

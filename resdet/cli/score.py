@@ -51,15 +51,16 @@ def run(args: argparse.Namespace) -> int:
     """Scores, prints and writes; returns the exit code. Raises UserError for input that cannot be scored."""
     from pathlib import Path
 
+    from resdet.cli.error_tables import print_differences, print_errors
+    from resdet.cli.tables import print_figures
     from resdet.data.sets.voc import annotation_file
     from resdet.errors import UserError
     from resdet.evaluation.analysis.analyse import analyse
     from resdet.evaluation.analysis.bootstrap import paired_bootstrap
     from resdet.evaluation.coco import backend_name, evaluate_coco, read_ground_truth, read_results
-    from resdet.evaluation.error_tables import print_differences, print_errors
     from resdet.evaluation.proposals import evaluate_proposals
-    from resdet.evaluation.tables import print_figures, write_figures
     from resdet.evaluation.voc import VOC_BACKEND, evaluate_voc
+    from resdet.files import readable_json, write_output
 
     if args.metric.startswith("voc") and args.iou_type == "segm":
         raise UserError(f"--metric {args.metric} compares boxes; leave out --iou-type segm")
@@ -77,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         figures = evaluate_voc(ground_truth, results, rule=args.metric)
     if args.json:
-        write_figures(args.json, figures | {"backend": backend})
+        write_output(Path(args.json), readable_json(figures | {"backend": backend}), "choose another file for --json")
     print_figures(
         figures,
         title=f"{args.results} ({args.metric}, by {backend})",

@@ -50,6 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Trains; returns the exit code. Raises UserError for a user's mistake, Stopped after a signal."""
+    from resdet.cli.inputs import split_inputs
     from resdet.config import load_config
     from resdet.engine.run_folder import RunFiles
     from resdet.errors import UserError
@@ -94,16 +95,11 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def split_inputs(inputs: list[str]) -> tuple[list[str], list[str]]:
-    """Config files and key=value overrides; a file may have `=` in its name."""
-    files = [text for text in inputs if "=" not in text or Path(text).exists()]
-    return files, [text for text in inputs if text not in files]
-
-
 def report(metrics: dict[str, float | None], output: Path) -> None:
     """The figures as tables, and where they are."""
+    from resdet.cli.tables import print_figures
     from resdet.engine.run_folder import RunFiles
-    from resdet.evaluation.tables import print_figures
+    from resdet.text import printable
 
     print_figures({printable(name): value for name, value in metrics.items()}, title=str(output))
     files = RunFiles(output)

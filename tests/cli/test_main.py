@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 import resdet
+from resdet.cli.inputs import split_inputs
 from resdet.cli.main import COMMANDS, main, parser_of
-from resdet.cli.train import split_inputs
 from resdet.errors import UserError
 
 ROOT = Path(__file__).parents[2]

@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from resdet.analysis.pages.page import Page, Section, columns, details, render_page, table
 from resdet.analysis.pages.plots import Line, line_plot
-from resdet.analysis.probe.signal import LayerSignal, Snapshot
+from resdet.analysis.probe.layers import LayerSignal, Snapshot
 from resdet.errors import UserError
 from resdet.version import __version__
 

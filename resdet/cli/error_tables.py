@@ -7,20 +7,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from resdet.cli.tables import plain
 from resdet.evaluation.analysis.analyse import Analysis
 from resdet.evaluation.analysis.bootstrap import Bootstrap
-from resdet.evaluation.tables import plain
+from resdet.evaluation.analysis.errors import ERROR_MEANINGS
 
-MEANINGS = {
-    "classification": "on an object of another class",
-    "localisation": "on an object of its class, IoU .1 to .5",
-    "both": "on an object of another class, IoU .1 to .5",
-    "duplicate": "on an object that a better detection found",
-    "background": "on nothing, IoU below .1",
-    "missed": "objects that nothing of the above points at",
-    "false positives": "all wrong detections",
-    "false negatives": "all objects without a right detection",
-}
 MOST_CONFUSIONS = 10
 
 
@@ -28,7 +19,7 @@ def print_errors(analysis: Analysis, *, console: Console | None = None) -> None:
     """Each type of error with the AP50 it costs, and the classes most often taken for one another."""
     console = console or Console()
     table = _table(console, "Errors at IoU .5", ("error", "count", "AP50 lost", ""))
-    for name, meaning in MEANINGS.items():
+    for name, meaning in ERROR_MEANINGS.items():
         count = analysis.errors.counts.get(name)
         cost = analysis.errors.cost[name]
         table.add_row(name, "" if count is None else f"{count:,}", _number(cost), Text(meaning, style="dim"))

@@ -9,8 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from resdet.analysis.probe.page import draw_figure, to_json, to_page
-from resdet.analysis.probe.signal import (
+from resdet.analysis.probe.layers import (
     LayerSignal,
     Net,
     Snapshot,
@@ -22,6 +21,7 @@ from resdet.analysis.probe.signal import (
     watched_layers,
     watching,
 )
+from resdet.analysis.probe.page import draw_figure, to_json, to_page
 from resdet.config import Config, load_config
 from resdet.engine.train import train
 from resdet.errors import UserError

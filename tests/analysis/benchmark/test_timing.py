@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from resdet.analysis.benchmark.command import benchmark, random_batch
 from resdet.analysis.benchmark.peers import TorchvisionPeer
+from resdet.analysis.benchmark.timing import benchmark, random_batch
 from resdet.cli.main import main
 from resdet.config import Config, load_config
 from resdet.errors import UserError

@@ -6,10 +6,14 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from resdet.analysis.compare.comparison import compare, read_finished
-from resdet.analysis.compare.contestants import (
+import msgspec
+
+from resdet.analysis.compare.comparison import Comparison
+from resdet.analysis.compare.conclusions import compare, read_finished
+from resdet.analysis.compare.cost import Cost, cost, typical_size
+from resdet.analysis.compare.page import comparison_page
+from resdet.analysis.compare.plan import (
     Contestant,
     PlannedRun,
     check_unchanged,
@@ -17,10 +21,8 @@ from resdet.analysis.compare.contestants import (
     planned_runs,
     read_contestants,
 )
-from resdet.analysis.compare.cost import Cost, cost, typical_size
-from resdet.analysis.compare.page import comparison_page
 from resdet.analysis.compare.schedule import Slot, alone_in, described_ap, make_slots, train_all
-from resdet.analysis.compare.speed import kept_prediction_speed, prediction_speed
+from resdet.analysis.compare.speed import PredictionSpeed, kept_prediction_speed, prediction_speed
 from resdet.data.batches.loader import open_split
 from resdet.data.sets.coco import CocoDataset
 from resdet.engine.checkpoint import checkpoints
@@ -46,9 +48,9 @@ class Request:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The content of compare.json, None when no run has finished; why runs failed, by name."""
+    """What came of it, None when no run has finished; why runs failed, by name."""
 
-    comparison: dict[str, Any] | None
+    comparison: Comparison | None
     failures: dict[str, str] = field(default_factory=dict)
 
 
@@ -83,10 +85,9 @@ def compare_backbones(
         for name, reason in missing.items():
             say(f"missing: {name}: {reason}")
         comparison = _comparison(request, contestants, finished, costs, missing, val_set, say)
-        content = {"command": _command(request), **comparison}
-        page = comparison_page(content).encode()
-        write_outputs(request.output, {"compare.json": readable_json(content), "compare.html": page})
-    return Outcome(content, failures)
+        page = comparison_page(comparison).encode()
+        write_outputs(request.output, {"compare.json": comparison.to_json(), "compare.html": page})
+    return Outcome(comparison, failures)
 
 
 def _plan(request: Request) -> tuple[list[Contestant], list[PlannedRun]]:
@@ -135,7 +136,7 @@ def _comparison(
     missing: Mapping[str, str],
     val_set: CocoDataset,
     say: Callable[[str], None],
-) -> dict[str, Any]:
+) -> Comparison:
     by_contestant = read_finished(contestants, finished)
     speed = _speed(request, [runs[0].plan for runs in by_contestant.values()], val_set, say)
     truth = val_set.ground_truth(count_skipped=contestants[0].config.eval.count_skipped)
@@ -144,6 +145,7 @@ def _comparison(
         by_contestant,
         costs,
         speed,
+        command=_command(request),
         val_set=val_set,
         truth=truth,
         missing=missing,
@@ -153,7 +155,7 @@ def _comparison(
 
 def _speed(
     request: Request, runs: Sequence[PlannedRun], val_set: CocoDataset, say: Callable[[str], None]
-) -> dict[str, Any] | None:
+) -> PredictionSpeed | None:
     """Measured once for the same contestants; later reports may be made without the checkpoints, and elsewhere."""
     path = request.output / SPEED
     if kept := kept_prediction_speed(path, [run.contestant for run in runs]):
@@ -165,7 +167,7 @@ def _speed(
         return None
     say(f"timing predictions: {request.rounds} rounds of {len(runs)} detectors in turns")
     speed = prediction_speed([(r.contestant, r.config, r.folder) for r in runs], val_set, rounds=request.rounds)
-    write_outputs(request.output, {SPEED: readable_json(speed)})
+    write_outputs(request.output, {SPEED: readable_json(msgspec.to_builtins(speed))})
     return speed
 
 
