@@ -39,12 +39,11 @@ def run(args: argparse.Namespace) -> int:
 
     from rich.console import Console
 
-    from resdet.data.sets.coco import read_coco
-    from resdet.data.sets.voc import annotation_file
+    from resdet.data.sets.formats import read_set
     from resdet.errors import UserError
 
     images = Path(args.images)
-    dataset = read_coco(annotation_file(Path(args.annotations), images), images)
+    dataset = read_set(Path(args.annotations), images)
     report = dataset.report
     console = Console()
     console.print(_plain(report.annotations), soft_wrap=True)
@@ -53,6 +52,8 @@ def run(args: argparse.Namespace) -> int:
     notes = _notes(report.skipped, report.skipped_masks, report.fixed)
     if notes.row_count:
         console.print(notes)
+    for note in dataset.ground_truth().notes("segm" if report.masks else "bbox"):
+        console.print(f"scoring: {_plain(note)}", soft_wrap=True)
     if args.strict and notes.row_count:
         raise UserError(f"{report.summary()}; mend the annotations, or leave out --strict")
     if args.decode:
@@ -150,4 +151,6 @@ def _plain(text: str) -> str:
     """Safe for the terminal: neither rich's markup nor control characters."""
     from rich.markup import escape
 
-    return escape("".join(character if character.isprintable() else ascii(character)[1:-1] for character in text))
+    from resdet.text import printable
+
+    return escape(printable(text))

@@ -55,9 +55,9 @@ def run(args: argparse.Namespace) -> int:
     """Trains and compares; returns the exit code. Raises UserError for mistakes and failed runs, Stopped when told."""
     from functools import partial
 
-    from resdet.analysis.compare.command import Request, compare_backbones, list_runs
-    from resdet.analysis.compare.table import print_comparison
-    from resdet.cli.train import split_inputs
+    from resdet.analysis.compare.compare_backbones import Request, compare_backbones, list_runs
+    from resdet.cli.comparison_tables import print_comparison
+    from resdet.cli.inputs import split_inputs
     from resdet.errors import UserError
 
     files, overrides = split_inputs(args.inputs)

@@ -11,9 +11,10 @@ import sys
 from collections.abc import Sequence
 from types import ModuleType
 
-import resdet
 from resdet.errors import UserError, did_you_mean
 from resdet.plugins import load_plugins
+from resdet.text import printable
+from resdet.version import __version__
 
 # Each file has a docstring (the first paragraph is the summary), add_arguments(parser) and run(args) -> exit code.
 COMMANDS = {
@@ -44,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(overview())
         return DONE
     if arguments[0] == "--version":
-        print(resdet.__version__)
+        print(__version__)
         return DONE
     name, *rest = arguments
     if name not in COMMANDS:
@@ -56,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         load_plugins(getattr(parsed, "plugin", ()))
         return command.run(parsed)
     except UserError as error:
-        print(f"error: {one_line(str(error))}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         return MISTAKE
     except KeyboardInterrupt as stop:
         print(str(stop) or "interrupted", file=sys.stderr)
@@ -94,11 +95,6 @@ def overview() -> str:
         for name, module in COMMANDS.items()
     ]
     return "\n".join(["usage: resdet COMMAND ...  (resdet COMMAND --help says more)", "", *lines])
-
-
-def one_line(text: str) -> str:
-    """Printable characters only: names out of data files must not steer the terminal."""
-    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 if __name__ == "__main__":

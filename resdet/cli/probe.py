@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from resdet.cli.train import split_inputs
+    from resdet.cli.inputs import split_inputs
     from resdet.config import load_config
     from resdet.errors import UserError
 
@@ -45,8 +45,8 @@ def run(args: argparse.Namespace) -> int:
     if args.runs and (overrides or args.backbones or args.norms or args.inits):
         raise UserError("--runs are looked at as they were trained; leave out overrides, --backbones, --norms, --inits")
 
+    from resdet.analysis.probe.layers import nets_of, nets_of_runs, probe
     from resdet.analysis.probe.page import draw_figure, summary_rows, to_json, to_page
-    from resdet.analysis.probe.signal import nets_of, nets_of_runs, probe
     from resdet.files import write_outputs
 
     if args.runs:

@@ -33,6 +33,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="evaluator; auto is hotcoco where it is installed (same figures, much faster)",
     )
+    parser.add_argument(
+        "--count-skipped",
+        action="store_true",
+        help="annotations without area or outside their image are objects to find, as pycocotools reads a file",
+    )
     parser.add_argument("--errors", action="store_true", help="also print what is wrong, by type, and what it costs")
     parser.add_argument(
         "--against",
@@ -46,15 +51,16 @@ def run(args: argparse.Namespace) -> int:
     """Scores, prints and writes; returns the exit code. Raises UserError for input that cannot be scored."""
     from pathlib import Path
 
+    from resdet.cli.error_tables import print_differences, print_errors
+    from resdet.cli.tables import print_figures
     from resdet.data.sets.voc import annotation_file
     from resdet.errors import UserError
     from resdet.evaluation.analysis.analyse import analyse
     from resdet.evaluation.analysis.bootstrap import paired_bootstrap
     from resdet.evaluation.coco import backend_name, evaluate_coco, read_ground_truth, read_results
-    from resdet.evaluation.error_tables import print_differences, print_errors
     from resdet.evaluation.proposals import evaluate_proposals
-    from resdet.evaluation.tables import print_figures, write_figures
     from resdet.evaluation.voc import VOC_BACKEND, evaluate_voc
+    from resdet.files import readable_json, write_output
 
     if args.metric.startswith("voc") and args.iou_type == "segm":
         raise UserError(f"--metric {args.metric} compares boxes; leave out --iou-type segm")
@@ -63,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
     if args.metric != "coco" and (args.errors or args.against):
         raise UserError(f"--errors and --against speak of COCO's figures; leave out --metric {args.metric}")
     backend = VOC_BACKEND if args.metric.startswith("voc") else backend_name(args.backend)
-    ground_truth = read_ground_truth(annotation_file(Path(args.ground_truth)))
+    ground_truth = read_ground_truth(annotation_file(Path(args.ground_truth)), count_skipped=args.count_skipped)
     results = read_results(args.results, ground_truth)
     if args.metric == "coco":
         figures = evaluate_coco(ground_truth, results, iou_type=args.iou_type, backend=args.backend)
@@ -72,8 +78,12 @@ def run(args: argparse.Namespace) -> int:
     else:
         figures = evaluate_voc(ground_truth, results, rule=args.metric)
     if args.json:
-        write_figures(args.json, figures | {"backend": backend})
-    print_figures(figures, title=f"{args.results} ({args.metric}, by {backend})", notes=ground_truth.notes())
+        write_output(Path(args.json), readable_json(figures | {"backend": backend}), "choose another file for --json")
+    print_figures(
+        figures,
+        title=f"{args.results} ({args.metric}, by {backend})",
+        notes=[*ground_truth.notes(args.iou_type), *results.remarks],
+    )
     if args.errors:
         print_errors(analyse(ground_truth, results, iou_type=args.iou_type))
     if args.against:

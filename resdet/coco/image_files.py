@@ -11,6 +11,7 @@ from resdet.errors import UserError
 
 MAX_PIXELS = 64 * 2**20  # an 8192 x 8192 image; decoding takes three bytes each
 MAX_SIDE = 16384
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")  # in lower case
 
 
 def check_file_name(name: str, where: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import json
 import os
 import pickle
@@ -22,14 +23,15 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-import resdet
 from resdet.config import Config, config_from_yaml, to_yaml
+from resdet.engine.run_folder import BEST, CHECKPOINTS, LAST, MANIFEST, MODEL, STATE, RunFiles
 from resdet.errors import UserError
 from resdet.files import sync_folder, write_synced
-from resdet.models.build.detector import build_model
-from resdet.weights import WeightContract, read_safetensors
+from resdet.models.build.conventions import contract_of
+from resdet.text import first_few
+from resdet.version import __version__
+from resdet.weights import read_safetensors
 
-MODEL, STATE, MANIFEST = "model.safetensors", "state.pt", "manifest.json"
 LARGEST_MANIFEST = 100_000  # bytes
 
 
@@ -45,16 +47,12 @@ class ModelFile:
 
 
 def model_metadata(config: Config, class_names: tuple[str, ...], category_ids: tuple[int, ...]) -> dict[str, str]:
-    """The header of a model file; the step is added when it is saved.
-
-    Without a second stage all labels are 0: a class named object, under the data's first category id.
-    """
-    if config.model.box_head is None and config.task == "detection":
-        class_names, category_ids = ("object",), category_ids[:1]
+    """The header of a model file; the step is added when it is saved."""
+    contract = contract_of(config, class_names, f"resdet {__version__}")
     return {
-        **_contract(config, class_names),
+        **(contract.to_metadata() if contract else {}),
         "format": "resdet 1",
-        "resdet_version": resdet.__version__,
+        "resdet_version": __version__,
         "config": to_yaml(config),
         "class_names": json.dumps(class_names),
         "category_ids": json.dumps(category_ids),
@@ -64,25 +62,8 @@ def model_metadata(config: Config, class_names: tuple[str, ...], category_ids: t
     }
 
 
-def _contract(config: Config, class_names: tuple[str, ...]) -> dict[str, str]:
-    """What the weights were trained under, for whoever starts from them; unknown where the config leaves it open."""
-    model = config.model
-    if model.pixel_mean is None or model.pixel_std is None:
-        return {}
-    (r, g, b), (std_r, std_g, std_b) = model.pixel_mean, model.pixel_std
-    return WeightContract(
-        (r, g, b),
-        (std_r, std_g, std_b),
-        class_names=class_names,
-        architecture=model.backbone.name,
-        source=f"resdet {resdet.__version__}",
-        anchors_rounded=model.anchors.rounded,
-        roi_align_aligned=model.box_head.aligned if model.box_head else None,
-    ).to_metadata()
-
-
 def checkpoint_path(run: Path, step: int) -> Path:
-    return run / "checkpoints" / f"step_{step:08d}"
+    return run / CHECKPOINTS / f"step_{step:08d}"
 
 
 def save_checkpoint(
@@ -119,7 +100,7 @@ def save_checkpoint(
 
 def remove_leftovers(run: Path) -> None:
     """Removes what a killed process left half written or half deleted."""
-    for leftover in (run / "checkpoints").glob(".*.tmp"):
+    for leftover in (run / CHECKPOINTS).glob(".*.tmp"):
         shutil.rmtree(leftover)
 
 
@@ -133,15 +114,12 @@ def prune_checkpoints(run: Path, *, step: int, keep: int) -> None:
 
 def checkpoints(run: Path) -> list[Path]:
     """All of a run, oldest first, sound or not."""
-    return sorted(path for path in (run / "checkpoints").glob("step_*") if path.is_dir())
+    return sorted(path for path in (run / CHECKPOINTS).glob("step_*") if path.is_dir())
 
 
 def best_name(run: Path) -> str | None:
     """The folder name of the checkpoint with the highest metric so far."""
-    try:
-        return (run / "best").read_text(encoding="utf-8").strip()
-    except FileNotFoundError:
-        return None
+    return RunFiles(run).best()
 
 
 def newest_checkpoint(run: Path) -> tuple[Path, list[str]]:
@@ -192,14 +170,52 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
     return state
 
 
+def is_named(path: Path) -> bool:
+    """Whether `path` is RUN/best or RUN/last, which stand for a checkpoint of that run."""
+    return path.name in (BEST, LAST) and not path.is_dir() and (path.parent / CHECKPOINTS).is_dir()
+
+
+def named_checkpoint(path: Path) -> Path:
+    """The checkpoint that RUN/best stands for, or the run, whose newest sound one is its last."""
+    run = path.parent
+    if path.name == LAST:
+        return run
+    names = [checkpoint.name for checkpoint in checkpoints(run)]
+    name = best_name(run)
+    if name not in names:
+        found = "no evaluation had a figure to choose by" if name is None else f"it names {name!r}, which is not there"
+        raise UserError(f"{path}: no best checkpoint: {found}; give {run / LAST}, the newest one")
+    return run / CHECKPOINTS / name
+
+
+def set_aside(run: Path, *, after: int) -> list[str]:
+    """Takes the checkpoints after a step out of the run's line, for it goes on from there; their new names.
+
+    Where one of them was the best, the run has no best until the next one.
+    """
+    abandoned = [path for path in checkpoints(run) if path.name > checkpoint_path(run, after).name]
+    names: list[str] = []
+    for path in reversed(abandoned):
+        numbered = (path.with_name(f"abandoned_{number}_{path.name}") for number in itertools.count(1))
+        target = next(candidate for candidate in numbered if not candidate.exists())
+        path.rename(target)
+        names.append(target.name)
+    if best_name(run) in {path.name for path in abandoned}:
+        (run / BEST).unlink()
+    return names
+
+
 def find_model_file(path: Path) -> tuple[Path, list[str]]:
     """The model file that a run, a checkpoint or a file stands for, and a line for each checkpoint skipped.
 
-    Raises UserError when there is none, or when its checkpoint is damaged.
+    RUN/best and RUN/last stand for checkpoints too. Raises UserError when there is none, or when its checkpoint is
+    damaged.
     """
+    if is_named(path):
+        return find_model_file(named_checkpoint(path))
     if not path.exists():
         raise UserError(f"{path}: no such file or folder; give a run, a checkpoint or a model.safetensors")
-    if path.is_dir() and (path / "checkpoints").is_dir():
+    if path.is_dir() and (path / CHECKPOINTS).is_dir():
         checkpoint, skipped = newest_checkpoint(path)
         return checkpoint / MODEL, skipped
     model = path / MODEL if path.is_dir() else path
@@ -226,21 +242,6 @@ def read_model_file(path: Path) -> ModelFile:
     return ModelFile(weights, config, tuple(class_names), tuple(category_ids), step)
 
 
-def load_model(path: str | Path) -> tuple[nn.Module, Config, tuple[str, ...], tuple[int, ...]]:
-    """The trained model, its config, class names and the data set's category ids by label.
-
-    `path` is a run (its newest sound checkpoint), a checkpoint or a model.safetensors. The model is on the CPU and
-    in evaluation mode. Raises UserError for a missing, damaged or foreign file.
-    """
-    file, _ = find_model_file(Path(path))
-    saved = read_model_file(file)
-    if saved.config.task != "detection":
-        raise UserError(f"{file}: is a classifier, and this is for detectors; resdet evaluate takes it")
-    model = build_model(without_weights(saved.config).model, len(saved.class_names))
-    load_weights(model, saved.weights, str(file))
-    return model.eval(), saved.config, saved.class_names, saved.category_ids
-
-
 def without_weights(config: Config) -> Config:
     """The config of a model whose weights come from a checkpoint: nothing else is read or downloaded."""
     backbone = replace(config.model.backbone, weights=None)
@@ -260,8 +261,7 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str) -
         ),
     ]
     if wrong:
-        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
-        raise UserError(f"{source}: the weights do not fit the model: {'; '.join(wrong[:3])}{more}")
+        raise UserError(f"{source}: the weights do not fit the model: {first_few(wrong, 3, separator='; ')}")
     _ = model.load_state_dict(dict(weights))
 
 

@@ -1,11 +1,10 @@
-"""What a run says: a live line or plain lines on the terminal, log.txt and metrics.jsonl."""
+"""What a run says: a live line or plain lines on the terminal, its log and its metrics."""
 
 from __future__ import annotations
 
 import json
 import math
 import time
-import unicodedata
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
@@ -18,16 +17,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
 
+from resdet.engine.run_folder import RunFiles
 from resdet.errors import UserError
-from resdet.files import replace_file
+from resdet.text import printable
 
-METRICS, TEXT = "metrics.jsonl", "log.txt"
 SPEED = ("images_per_second", "data_wait", "seconds_left")
-
-
-def printable(text: str) -> str:
-    """Text from outside (class and file names) without what a terminal would obey: control characters become `?`."""
-    return "".join("?" if unicodedata.category(character)[0] == "C" else character for character in text)
 
 
 @runtime_checkable
@@ -55,8 +49,8 @@ class RunLog:
         """`folder` None writes no files (a dry run); the folder must exist. `board` gets every figure as well."""
         self._board = board
         self.console = Console(stderr=False, quiet=not speaks, markup=False, highlight=False, emoji=False)
-        self._text = _appended(folder / TEXT) if folder and speaks else None
-        self._metrics = _appended(folder / METRICS) if folder and speaks else None
+        self._text = _appended(RunFiles(folder).log) if folder and speaks else None
+        self._metrics = _appended(RunFiles(folder).metrics) if folder and speaks else None
         self._live = self.console.is_terminal and speaks
         self._progress = Progress(
             TextColumn("{task.description}", markup=False),
@@ -157,22 +151,6 @@ class Meter:
         }
         self._restart()
         return figures
-
-
-def forget_after(folder: Path, step: int) -> None:
-    """Drops the lines of metrics.jsonl beyond the step a run resumes from: they will be written again."""
-    path = folder / METRICS
-    if path.exists():
-        kept = [line for line in path.read_text(encoding="utf-8").splitlines() if _step_of(line) <= step]
-        replace_file(path, "".join(f"{line}\n" for line in kept).encode())
-
-
-def _step_of(line: str) -> float:
-    """Infinity for a line that was cut off by a kill."""
-    try:
-        return float(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
-        return math.inf
 
 
 def _appended(path: Path) -> TextIOWrapper:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,12 +11,12 @@ from torch import nn
 
 from resdet.config import Config, TrainConfig, config_from_yaml, to_yaml
 from resdet.engine.checkpoint import ModelFile, find_model_file, load_weights, read_model_file, without_weights
+from resdet.engine.task.interface import Model
+from resdet.engine.task.table import task_of
 from resdet.errors import UserError
-from resdet.models.build.detector import build_model
 from resdet.models.rcnn import RCNN
-
-# What is made of trained models by a config, such as an ensemble: `predict` like a model's.
-Prepare = Callable[[Sequence[RCNN], Config], nn.Module]
+from resdet.test_time.build import build_detector
+from resdet.text import first_few
 
 
 @dataclass(frozen=True)
@@ -42,17 +42,19 @@ def read_models(paths: Sequence[Path], overrides: Sequence[str]) -> list[SavedMo
     for other in models[1:]:
         if other.saved.class_names != first.saved.class_names:
             raise UserError(
-                f"{other.file}: its classes ({_listed(other.saved)}) are not those of {first.file}"
-                f" ({_listed(first.saved)}); an ensemble needs the same names in the same order"
+                f"{other.file}: its classes ({first_few(other.saved.class_names)}) are not those of {first.file}"
+                f" ({first_few(first.saved.class_names)}); an ensemble needs the same names in the same order"
             )
     return models
 
 
-def only_model(models: Sequence[RCNN], config: Config) -> nn.Module:
-    """The model as it was trained, without anything around it."""
-    if len(models) != 1:
-        raise UserError(f"{len(models)} models are one detector only as an ensemble; give one")
-    return models[0]
+def detector_of(models: Sequence[SavedModel], device: torch.device) -> nn.Module:
+    """What the models predict with: several are an ensemble, and the first one's `config.test` adds its parts.
+
+    Raises UserError for a classifier, for weights that do not fit, and for parts that do not go together.
+    """
+    config = models[0].saved.config
+    return place(build_detector([built(model) for model in models], config), device, config.train)
 
 
 def place(model: nn.Module, device: torch.device, train: TrainConfig) -> nn.Module:
@@ -62,17 +64,36 @@ def place(model: nn.Module, device: torch.device, train: TrainConfig) -> nn.Modu
 
 
 def built(model: SavedModel) -> RCNN:
-    """With its weights, on the CPU. Raises UserError for a classifier and for overrides that the weights do not fit."""
-    if model.saved.config.task == "classification":
+    """A detector with its weights, on the CPU, as `restored` gives it. Raises UserError for a classifier too."""
+    if not task_of(model.saved.config).has_detections:
         raise UserError(f"{model.file}: is a classifier, which finds no boxes; give a detector")
-    rcnn = build_model(without_weights(model.saved.config).model, len(model.saved.class_names))
+    detector = restored(model)
+    assert isinstance(detector, RCNN)
+    return detector
+
+
+def restored(model: SavedModel) -> Model:
+    """With its weights, on the CPU. Raises UserError for overrides that the weights do not fit."""
+    config = model.saved.config
+    module = task_of(config).build(without_weights(config).model, len(model.saved.class_names))
     try:
-        load_weights(rcnn, model.saved.weights, str(model.file))
+        load_weights(module, model.saved.weights, str(model.file))
     except UserError as error:
         if model.changes:
             raise UserError(f"{error}; the model was trained without {' '.join(model.changes)}") from None
         raise
-    return rcnn
+    return module
+
+
+def load_model(path: str | Path) -> tuple[nn.Module, Config, tuple[str, ...], tuple[int, ...]]:
+    """The trained detector, its config, class names and the data set's category ids by label.
+
+    `path` is a run (its newest sound checkpoint), a checkpoint or a model file. The model is on the CPU and in
+    evaluation mode. Raises UserError for a missing, damaged or foreign file, and for a classifier.
+    """
+    (model,) = read_models([Path(path)], ())
+    saved = model.saved
+    return built(model).eval(), saved.config, saved.class_names, saved.category_ids
 
 
 def _read(path: Path, overrides: Sequence[str]) -> SavedModel:
@@ -83,8 +104,3 @@ def _read(path: Path, overrides: Sequence[str]) -> SavedModel:
         raise UserError(f"{file}: was trained for task={saved.config.task}; leave task={config.task} out")
     changes = tuple(override for override in overrides if override.startswith("model."))
     return SavedModel(file, replace(saved, config=config), tuple(skipped), changes)
-
-
-def _listed(saved: ModelFile) -> str:
-    names = saved.class_names
-    return ", ".join(names[:5]) + (" ..." if len(names) > 5 else "")

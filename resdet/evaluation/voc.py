@@ -16,6 +16,7 @@ from resdet.coco.results import CocoResults
 from resdet.errors import UserError
 from resdet.evaluation.backends import Problem
 from resdet.evaluation.coco import coco_problem
+from resdet.ops.array_boxes import paired_iou
 
 VOC_BACKEND = "resdet"  # what to write where figures name their evaluator
 RULES = ("voc07", "voc12")
@@ -94,17 +95,9 @@ def _best_overlaps(problem: Problem) -> tuple[Int64[np.ndarray, " d"], Float64[n
     detection = np.repeat(np.arange(len(found)), count)  # all pairs within an image and class
     place = np.arange(len(detection)) - np.repeat(np.cumsum(count) - count, count)
     candidate = order[np.repeat(first, count) + place]
-    pair_iou = _iou(found.boxes[detection], truth.boxes[candidate])
+    pair_iou = paired_iou(found.boxes[detection], truth.boxes[candidate])
     falling = np.lexsort((candidate, -pair_iou, detection))
     detections, top = np.unique(detection[falling], return_index=True)
     best, iou = np.zeros(len(found), dtype=np.int64), np.zeros(len(found))
     best[detections], iou[detections] = candidate[falling][top], pair_iou[falling][top]
     return best, iou
-
-
-def _iou(a: Float64[np.ndarray, "n 4"], b: Float64[np.ndarray, "n 4"]) -> Float64[np.ndarray, " n"]:
-    low = np.maximum(a[:, :2], b[:, :2])
-    high = np.minimum(a[:, :2] + a[:, 2:], b[:, :2] + b[:, 2:])
-    overlap = np.prod(np.maximum(high - low, 0), axis=1)
-    union = np.prod(a[:, 2:], axis=1) + np.prod(b[:, 2:], axis=1) - overlap
-    return np.divide(overlap, union, out=np.zeros(len(a)), where=union > 0)

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from resdet.models.backbones import Backbone
 from resdet.models.necks import FeaturePyramidNetwork, SingleLevel
 from resdet.models.rpn import RPN, ProposalLimits
-from resdet.models.second_stage.cascade import CascadeRoIHeads
 from resdet.models.second_stage.roi_heads import RoIHeads
+from resdet.ops.dense import inside, zero_padding
 from resdet.structures import Batch, Detections, Proposals
 
 
@@ -32,7 +32,7 @@ class RCNN(nn.Module):
         backbone: Backbone,
         neck: FeaturePyramidNetwork | SingleLevel,
         rpn: RPN,
-        roi_heads: RoIHeads | CascadeRoIHeads | None,
+        roi_heads: RoIHeads | None,
         *,
         pixel_mean: Sequence[float],
         pixel_std: Sequence[float],
@@ -94,17 +94,14 @@ class RCNN(nn.Module):
     def normalized(self, batch: Batch) -> Float[Tensor, "N 3 H W"]:
         """Zero mean and unit deviation inside each image, and exactly zero in the padding."""
         images = (batch.images.float() - self.pixel_mean) / self.pixel_std
-        height, width = images.shape[-2:]
-        below = torch.arange(height, device=images.device)[None, :, None] < batch.sizes[:, 0, None, None]
-        left = torch.arange(width, device=images.device)[None, None, :] < batch.sizes[:, 1, None, None]
-        return images * (below & left)[:, None]
+        return torch.where(inside(batch.sizes, *images.shape[2:]), images, 0)
 
 
 def as_detections(proposals: Proposals) -> Detections:
     """Proposals as what a detector of one class, the object, finds."""
     return Detections(
         boxes=proposals.boxes,
-        scores=proposals.scores.sigmoid() * proposals.valid,
+        scores=zero_padding(proposals.scores.sigmoid(), proposals.valid),
         labels=torch.zeros_like(proposals.scores, dtype=torch.int64),
         valid=proposals.valid,
     )

@@ -6,9 +6,9 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from resdet.coco.image_files import IMAGE_SUFFIXES
 from resdet.errors import UserError
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 LONGEST_NAME = 200  # bytes; file systems stop at 255
 
 
@@ -35,11 +35,13 @@ def _images_in(folder: Path) -> list[Path]:
         entries = sorted(folder.iterdir())
     except OSError as error:
         raise UserError(f"{folder}: cannot be listed ({error.strerror}); check its permissions") from None
-    images = [path for path in entries if path.suffix.lower() in SUFFIXES and path.name[0] != "." and not path.is_dir()]
+    images = [
+        path for path in entries if path.suffix.lower() in IMAGE_SUFFIXES and path.name[0] != "." and not path.is_dir()
+    ]
     if not images:
         raise UserError(
-            f"{folder}: has no images ({', '.join(SUFFIXES)}); its subfolders are not searched, so give the folder "
-            "that holds the files"
+            f"{folder}: has no images ({', '.join(IMAGE_SUFFIXES)}); its subfolders are not searched, so give the "
+            "folder that holds the files"
         )
     return images
 

@@ -14,10 +14,10 @@ import torch
 from jaxtyping import Bool, Float32, Int64, UInt8
 from torch import nn
 
+from resdet.coco.run_lengths import RunLengths, encode_masks
 from resdet.data.batches.collate import ImageInfo, Sample, boxes_in_original, collate, padded_shape
 from resdet.data.images.decode import ImageError, read_image, resize, resized_size
 from resdet.data.images.masks import MaskWindow, encoded_window
-from resdet.ops.pasting import RunLengths, encode_masks
 from resdet.structures import Batch, Detections
 
 READERS = 2  # threads that decode while the model runs; OpenCV releases the interpreter's lock
@@ -49,6 +49,7 @@ class Predictor:
     Args:
         model: the detector; `model.predict` takes a batch to detections.
         short_side, max_side: pixels that images are resized to, as `data.augment` has them for evaluation.
+        size_divisor: pixels that the sides of a padded batch are multiples of (`collate.size_divisor` of the config).
         batch_size: images at a time, at most.
         bf16: matrix products in bfloat16.
         channels_last: the model's memory format.
@@ -61,6 +62,7 @@ class Predictor:
         *,
         short_side: int,
         max_side: int,
+        size_divisor: int,
         batch_size: int = 1,
         bf16: bool = False,
         channels_last: bool = False,
@@ -69,6 +71,7 @@ class Predictor:
         self.model = model.eval()
         self.short_side = short_side
         self.max_side = max_side
+        self.size_divisor = size_divisor
         self.batch_size = batch_size
         self.bf16 = bf16
         self.layout = torch.channels_last if channels_last else torch.contiguous_format
@@ -142,7 +145,7 @@ class Predictor:
         )
 
     def _on_device(self, samples: Sequence[Sample]) -> Batch:
-        shape = padded_shape([(sample.image.shape[0], sample.image.shape[1]) for sample in samples])
+        shape = padded_shape([sample.image.shape[:2] for sample in samples], self.size_divisor)
         batch = replace(collate(samples, shape=shape, slots=0).batch, targets=None)
         batch = batch.to(next(self.model.parameters()).device)
         return replace(batch, images=batch.images.contiguous(memory_format=self.layout))

@@ -8,7 +8,8 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from resdet.models.second_stage.roi_heads import suppressed
+from resdet.models.second_stage.detections import suppressed
+from resdet.ops.dense import zero_padding
 from resdet.structures import Batch, Detections
 from resdet.test_time.refinement import union
 from resdet.test_time.region_detector import RegionDetector
@@ -49,11 +50,11 @@ class AugmentedDetector(nn.Module):
         return self.detector.add_masks(batch, detections)
 
     def _view(self, batch: Batch, factor: float) -> Detections:
-        detections = self.detector.detect(resized(batch, factor))
+        detections = self.detector.detect(resized(batch, factor, divisor=self.detector.size_divisor))
         return replace(detections, boxes=detections.boxes / factor)
 
     def _mirrored_view(self, batch: Batch, factor: float) -> Detections:
-        view = resized(batch, factor)
+        view = resized(batch, factor, divisor=self.detector.size_divisor)
         detections = self.detector.detect(mirrored(view))
-        boxes = mirrored_boxes(detections.boxes, view.sizes) * detections.valid[..., None]
+        boxes = zero_padding(mirrored_boxes(detections.boxes, view.sizes), detections.valid)
         return replace(detections, boxes=boxes / factor)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from resdet.structures import Proposals
-from resdet.test_time.refinement import Classify
 
 
 def all_proposals(proposals: Sequence[Proposals]) -> Proposals:
@@ -20,11 +20,16 @@ def all_proposals(proposals: Sequence[Proposals]) -> Proposals:
     )
 
 
-def mean_classifier(classifiers: Sequence[Classify]) -> Classify:
-    """Probabilities and deltas, averaged. A class-agnostic detector's one set of deltas counts for every class."""
+def mean_boxes(boxes: Sequence[Float[Tensor, "N R _ 4"]]) -> Float[Tensor, "N R B 4"]:
+    """The boxes with the mean centre and the geometric mean of the sides, as the mean of deltas would give them.
 
-    def classify(boxes: Tensor) -> tuple[Tensor, Tensor]:
-        probabilities, deltas = zip(*(classifier(boxes) for classifier in classifiers), strict=True)
-        return torch.stack(probabilities).mean(0), torch.stack(torch.broadcast_tensors(*deltas)).mean(0)
-
-    return classify
+    Deltas from one region are shifts of its centre and logarithms of scales, so their mean does not depend on that
+    region: detectors need not code boxes alike, nor move them in as many stages. A detector's one box for all classes
+    counts for every class.
+    """
+    if len(boxes) == 1:
+        return boxes[0]
+    stacked = torch.stack(torch.broadcast_tensors(*boxes))
+    centre = (stacked[..., :2] + stacked[..., 2:]).mean(0) / 2
+    half = (stacked[..., 2:] - stacked[..., :2]).clamp(min=0).log().mean(0).exp() / 2
+    return torch.cat([centre - half, centre + half], dim=-1)

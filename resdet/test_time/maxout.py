@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from resdet.models.second_stage.roi_heads import RoIPooler
+from resdet.models.second_stage.roi_pooler import RoIPooler
 from resdet.ops.boxes import box_area
 from resdet.ops.roi_align import CANONICAL_SIZE, assign_levels
 

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Float, Int64
 from torch import Tensor
 
-from resdet.data.batches.collate import SIZE_MULTIPLE, round_up
+from resdet.data.batches.collate import padded_shape
+from resdet.ops.dense import inside
 from resdet.structures import Batch
 
 
-def resized(batch: Batch, factor: float) -> Batch:
-    """The images `factor` times as high and wide (bilinear, without aliasing), without targets.
+def resized(batch: Batch, factor: float, *, divisor: int) -> Batch:
+    """The images `factor` times as high and wide (bilinear, without aliasing), padded to `divisor`, without targets.
 
-    A box of the batch is `factor` times that box of the result, exactly. What a resize makes up above the batch's own
-    resolution is no new detail.
+    A box of the result has `factor` times the coordinates that it has in the batch, exactly. Enlarging adds no detail.
     """
     if factor == 1:
         return Batch(batch.images, batch.sizes)
@@ -23,10 +23,11 @@ def resized(batch: Batch, factor: float) -> Batch:
     images = images.gather(3, _inside(batch, axis=1)[:, None, None, :].expand_as(images))  # its border goes on
     images = F.interpolate(images.float(), scale_factor=factor, mode="bilinear", antialias=True)
     height, width = images.shape[2:]
-    images = F.pad(images, (0, round_up(width, SIZE_MULTIPLE) - width, 0, round_up(height, SIZE_MULTIPLE) - height))
+    padded_height, padded_width = padded_shape([(height, width)], divisor)
+    images = F.pad(images, (0, padded_width - width, 0, padded_height - height))
     limits = batch.sizes.new_tensor([height, width])
     sizes = torch.minimum((batch.sizes * factor + 1e-3).long(), limits).clamp(min=1)
-    return _without_padding(Batch(images, sizes))
+    return Batch(torch.where(inside(sizes, *images.shape[2:]), images, 0), sizes)
 
 
 def mirrored(batch: Batch) -> Batch:
@@ -52,13 +53,3 @@ def _inside(batch: Batch, *, axis: int) -> Int64[Tensor, "N side"]:
 def _positions(batch: Batch, *, axis: int) -> Int64[Tensor, "N side"]:
     side = batch.images.shape[2 + axis]
     return torch.arange(side, device=batch.images.device).expand(len(batch.images), -1)
-
-
-def _without_padding(batch: Batch) -> Batch:
-    return Batch(
-        batch.images * _real(batch, axis=0)[:, None, :, None] * _real(batch, axis=1)[:, None, None], batch.sizes
-    )
-
-
-def _real(batch: Batch, *, axis: int) -> Bool[Tensor, "N side"]:
-    return _positions(batch, axis=axis) < batch.sizes[:, axis, None]

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from resdet.ops.boxes import box_iou
+from resdet.ops.dense import zero_padding
 from resdet.structures import Detections
 
 CHUNK = 16  # detections at a time: bounds memory, does not change the result
@@ -20,15 +21,16 @@ def vote(detections: Detections, candidates: Detections, *, iou: float) -> Detec
     `candidates` are the boxes before NMS, the detections among them; scores stay (Gidaris & Komodakis 2015,
     equation 1).
     """
-    weights = candidates.scores * candidates.valid
+    weights = zero_padding(candidates.scores, candidates.valid)
+    places = zero_padding(candidates.boxes, candidates.valid)
     boxes = []
     with torch.autocast(detections.boxes.device.type, enabled=False):
         for start in range(0, detections.boxes.shape[1], CHUNK):
             chunk = slice(start, start + CHUNK)
-            near = box_iou(detections.boxes[:, chunk], candidates.boxes) >= iou
+            near = box_iou(detections.boxes[:, chunk], places) >= iou
             same = detections.labels[:, chunk, None] == candidates.labels[:, None]
-            boxes.append(_mean(detections.boxes[:, chunk], candidates.boxes, weights[:, None] * (near & same)))
-    return replace(detections, boxes=torch.cat(boxes, dim=1) * detections.valid[..., None])
+            boxes.append(_mean(detections.boxes[:, chunk], places, weights[:, None] * (near & same)))
+    return replace(detections, boxes=zero_padding(torch.cat(boxes, dim=1), detections.valid))
 
 
 def _mean(

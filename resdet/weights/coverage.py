@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from resdet.errors import UserError
+from resdet.text import first_few
 from resdet.weights.family import family
 
 # The tensors whose first side counts the classes, in our detectors.
@@ -157,14 +158,14 @@ def _check(report: CoverageReport, target: Mapping[str, Tensor], state: Mapping[
         )
     broken = [name for name in report.matched if not torch.isfinite(state[name]).all()]
     if broken:
-        raise UserError(f"{report.source}: refused, NaN or infinite numbers in {_some(broken)}")
+        raise UserError(f"{report.source}: refused, NaN or infinite numbers in {first_few(broken, 3)}")
 
 
 def _first_names(report: CoverageReport, target: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
     shapes = [f"{n} (file {_shape(state[n])}, model {_shape(target[n])})" for n in report.mismatched[:2]]
     parts = [
-        f"missing {_some(report.missing)}" if report.missing else "",
-        f"unexpected {_some(report.unexpected)}" if report.unexpected else "",
+        f"missing {first_few(report.missing, 3)}" if report.missing else "",
+        f"unexpected {first_few(report.unexpected, 3)}" if report.unexpected else "",
         f"of another shape {', '.join(shapes)}" if shapes else "",
     ]
     return "; ".join(part for part in parts if part)
@@ -214,11 +215,6 @@ def _prefix(target: Iterable[str], state: Iterable[str]) -> str | None:
     if end := next((b.removesuffix(a) for a in theirs[:1] for b in ours if b.endswith("." + a)), None):
         return f"the file's names lack the prefix {end!r}"
     return None
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(names[:3]) + more
 
 
 def _shape(tensor: Tensor) -> str:

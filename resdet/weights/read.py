@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from resdet.errors import UserError
+from resdet.text import first_few
 from resdet.weights.contract import WeightContract
 from resdet.weights.safe_pickle import PickledArray, load_pickle
 
@@ -156,7 +157,7 @@ def _unwrapped(tree: Any, path: Path) -> tuple[dict[Any, Any], tuple[str, ...]]:
         if key is None:
             break
         tree, notes = tree[key], (*notes, f"taken from its entry {key!r}")
-    names = ", ".join(ascii(key) for key in list(tree)[:5]) or "nothing"
+    names = first_few([ascii(key) for key in tree]) or "nothing"
     raise UserError(f"{path}: holds no tensors by name, nor under {', '.join(WRAPPERS)} (it has {names})")
 
 
@@ -168,7 +169,7 @@ def _tensors(tree: Mapping[Any, Any], path: Path) -> tuple[dict[str, Tensor], tu
             state[name] = _tensor(value, name, path)
         else:
             others.append(ascii(name)[:40])
-    return state, ((f"not tensors, left out: {', '.join(others[:5])}",) if others else ())
+    return state, ((f"not tensors, left out: {first_few(others)}",) if others else ())
 
 
 def _tensor(value: Tensor | PickledArray, name: str, path: Path) -> Tensor:

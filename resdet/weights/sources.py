@@ -12,7 +12,6 @@ import os
 import re
 import shutil
 import socket
-import tempfile
 import threading
 import urllib.error
 import urllib.parse
@@ -26,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from resdet.errors import UserError, did_you_mean
+from resdet.files import whole_file
 from resdet.weights.contract import WeightContract
 
 if TYPE_CHECKING:
@@ -251,20 +251,14 @@ def download(
     if urllib.parse.urlsplit(url).scheme != "https":
         raise UserError(f"{url}: refused, weights are fetched over https only; {remedy}")
     opener = urllib.request.build_opener(_HttpsOnly, *handlers)  # pyright: ignore[reportArgumentType]
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, suffix=".part", delete=False) as part:
-        temporary = Path(part.name)
-        try:
-            with opener.open(url, timeout=STALL_SECONDS) as answer:
-                shutil.copyfileobj(answer, part)
-            part.flush()
-            if (wrong := _wrong_hash(temporary, path.name)) is not None:
+    try:
+        with whole_file(path) as part:
+            with opener.open(url, timeout=STALL_SECONDS) as answer, part.open("wb") as file:
+                shutil.copyfileobj(answer, file)
+            if (wrong := _wrong_hash(part, path.name)) is not None:
                 raise UserError(f"{url}: what arrived has the sha256 {wrong}, not the one in its name; {remedy}")
-            temporary.chmod(0o644)  # a cache may be shared
-            temporary.replace(path)
-        except (urllib.error.URLError, HTTPException, OSError) as error:
-            raise UserError(f"{url}: the download failed ({error}); {remedy}") from error
-        finally:
-            temporary.unlink(missing_ok=True)
+    except (urllib.error.URLError, HTTPException, OSError) as error:
+        raise UserError(f"{url}: the download failed ({error}); {remedy}") from error
 
 
 def _wrong_hash(path: Path, name: str) -> str | None:

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from resdet.config import OptimConfig, TrainConfig
-from resdet.engine.optim import (
+from resdet.engine.train.optim import (
     build_optimizer,
     clip_gradients,
     learning_rate,

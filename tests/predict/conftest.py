@@ -34,4 +34,4 @@ def model(config: Config) -> RCNN:
 
 @pytest.fixture
 def predictor(model: RCNN) -> Predictor:
-    return Predictor(model, short_side=64, max_side=64, batch_size=2)
+    return Predictor(model, short_side=64, max_side=64, size_divisor=32, batch_size=2)

@@ -24,7 +24,7 @@ def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
 
 def test_predictions_are_those_of_the_evaluation(model: RCNN, dataset: CocoDataset, config: Config) -> None:
     results = predict_dataset(model, dataset, config)
-    predictor = Predictor(model, short_side=64, max_side=64)
+    predictor = Predictor(model, short_side=64, max_side=64, size_divisor=32)
     assert results.boxes is not None
     assert len(results) > 0
     for index, image_id in enumerate(dataset.image_ids):
@@ -54,7 +54,7 @@ class WholeImage(RCNN):
 
 
 def whole_image_predictor(model: WholeImage, batch_size: int = 4) -> Predictor:
-    return Predictor(model, short_side=64, max_side=96, batch_size=batch_size)
+    return Predictor(model, short_side=64, max_side=96, size_divisor=32, batch_size=batch_size)
 
 
 @pytest.mark.parametrize("size", [(100, 50), (31, 333), (64, 64), (1, 1), (1, 4000)])

@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from resdet.config import AugmentConfig, Config
-from resdet.data.batches.collate import padded_shape
+from resdet.data.batches.collate import padded_shape, size_divisor
 from resdet.data.images.decode import resized_size
 from resdet.data.sets.coco import CocoDataset
 from resdet.engine.checkpoint import without_weights
@@ -72,7 +72,7 @@ def cost(config: Config, num_classes: int, size: tuple[int, int]) -> Cost:
     """
     with torch.device("meta"):
         model = build_model(without_weights(config).model, num_classes).eval()
-        shape = padded_shape([size])
+        shape = padded_shape([size], size_divisor(config.model))
         batch = Batch(images=torch.zeros(1, 3, *shape, dtype=torch.uint8), sizes=torch.tensor([size]))
     return Cost(parameters(model), multiply_adds(model, batch), shape, model.test_limits.proposals)
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from resdet.analysis.compare.contestants import PlannedRun
+from resdet.analysis.compare.plan import PlannedRun
 from resdet.analysis.compare.training_child import MISTAKE
 from resdet.config import to_yaml
 from resdet.engine.run_folder import read_run

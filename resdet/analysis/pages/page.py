@@ -17,6 +17,8 @@ from importlib import resources
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from resdet.text import printable
+
 Number = float | int  # the shape checks of the tests take a whole number for no float
 UNDEFINED = "\N{EN DASH}"
 LONGEST_NAME = 48  # characters of a name in a table; its tooltip has all of them
@@ -106,7 +108,7 @@ def count(value: int) -> str:
 
 def name_of(text: str) -> Markup:
     """A name out of data: on one line, shortened, with all of it as a tooltip where it was cut."""
-    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    line = " ".join(printable(text).split())
     if len(line) <= LONGEST_NAME:
         return Markup('<bdi class="name">{}</bdi>').format(line)
     return Markup('<bdi class="name" title="{}">{}…</bdi>').format(line[:1000], line[: LONGEST_NAME - 1])

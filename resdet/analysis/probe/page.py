@@ -10,11 +10,11 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-import resdet
 from resdet.analysis.pages.page import Page, Section, columns, details, render_page, table
 from resdet.analysis.pages.plots import Line, line_plot
-from resdet.analysis.probe.signal import LayerSignal, Snapshot
+from resdet.analysis.probe.layers import LayerSignal, Snapshot
 from resdet.errors import UserError
+from resdet.version import __version__
 
 Seen = Mapping[str, Sequence[Snapshot]]  # by the name of a net
 
@@ -61,7 +61,7 @@ QUANTITIES = (GRADIENT, RESPONSE, UPDATE)
 def to_json(seen: Seen) -> str:
     """{"resdet": version, "nets": {name: [{"step", "loss", "layers": [{"name", "gradient", ...}]}]}}"""
     nets = {name: [asdict(snapshot) for snapshot in snapshots] for name, snapshots in seen.items()}
-    return json.dumps({"resdet": resdet.__version__, "nets": nets}, indent=1, ensure_ascii=False) + "\n"
+    return json.dumps({"resdet": __version__, "nets": nets}, indent=1, ensure_ascii=False) + "\n"
 
 
 def to_page(seen: Seen) -> str:

@@ -10,7 +10,7 @@ from resdet.analysis.pages.page import Headline, Section, columns, details, mete
 from resdet.analysis.pages.plots import bar_plot
 from resdet.analysis.report.scored import Scored
 from resdet.engine.run_folder import Figures, RunFolder
-from resdet.evaluation.tables import by_class, meaning
+from resdet.evaluation.metrics import by_class, meaning
 
 HEADLINES = {
     "bbox/AP": ("box AP", "mean over IoU .50 to .95"),

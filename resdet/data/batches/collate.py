@@ -10,9 +10,13 @@ import torch
 from jaxtyping import Bool, Float32, Int64, UInt8
 from torch import Tensor
 
+from resdet.config import ModelConfig
 from resdet.structures import Batch, Targets
 
-SIZE_MULTIPLE = 32  # pixels: the coarsest stride of a backbone, so that no level rounds
+SMALLEST_SIDE = 16  # pixels: one cell of a map of stride 16, also where a net rounds down
+# Pixels that the sides of a batch are multiples of, by model.neck.name. A pyramid adds maps of several strides, none of
+# which may round; a single map takes images as they are, as Detectron2's C4 and DC5 do (its `size_divisibility` of 0).
+SIZE_DIVISORS = {"fpn": 32, "pafpn": 32, "c4": 1, "dc5": 1}
 SLOT_MULTIPLE = 8  # ground-truth slots: few different shapes mean few recompilations
 
 
@@ -65,12 +69,15 @@ def round_up(value: int, multiple: int) -> int:
     return -(-value // multiple) * multiple
 
 
-def padded_shape(sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
-    """The (height, width) that holds images of all these sizes."""
-    return (
-        round_up(max(height for height, _ in sizes), SIZE_MULTIPLE),
-        round_up(max(width for _, width in sizes), SIZE_MULTIPLE),
-    )
+def size_divisor(model: ModelConfig) -> int:
+    """What the sides of this detector's batches are multiples of, in training, evaluation and prediction alike."""
+    return SIZE_DIVISORS[model.neck.name]
+
+
+def padded_shape(sizes: Sequence[tuple[int, int]], divisor: int) -> tuple[int, int]:
+    """The (height, width) that holds images of all these sizes, in multiples of `divisor` pixels."""
+    height, width = (max(SMALLEST_SIDE, *sides) for sides in zip(*sizes, strict=True))
+    return round_up(height, divisor), round_up(width, divisor)
 
 
 def ground_truth_slots(objects: int) -> int:

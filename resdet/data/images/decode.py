@@ -16,6 +16,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from resdet.coco.image_files import MAX_PIXELS, MAX_SIDE
+from resdet.data.images.orientation import PILLOW_ERRORS, remaining_turn, stored_size, turn
 from resdet.errors import UserError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
@@ -45,7 +46,13 @@ def read_image(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns of odd metadata and of sizes that are judged here
         header = _open(path, data)
-        orientation = _orientation(path, header, height, width)
+        orientation = remaining_turn(header, height, width)
+        if orientation is None:
+            stored = stored_size(header)
+            raise ImageError(
+                f"{path}: is {stored[0]} high and {stored[1]} wide, but the annotation file says height {height}, "
+                f"width {width}; correct the annotation file or restore the image"
+            )
         deep = _is_deep(header, data)
         if deep and sixteen_bit != "scale":
             raise ImageError(
@@ -58,7 +65,7 @@ def read_image(
             image = _decode(path, data, cv2.IMREAD_COLOR_RGB)
         else:
             image = _decode_rare(path, header)
-    return _upright(image, orientation)
+    return turn(image, orientation)
 
 
 def resized_size(height: int, width: int, short_side: int, max_side: int) -> tuple[int, int]:
@@ -101,7 +108,7 @@ def _open(path: Path, data: bytes) -> Image.Image:
         header = Image.open(io.BytesIO(data), formats=FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise ImageError(f"{path}: claims more than {MAX_PIXELS} pixels; refused before decoding") from None
-    except _PILLOW_ERRORS:
+    except PILLOW_ERRORS:
         raise ImageError(f"{path}: {_not_an_image(data)}; download or convert it again") from None
     width, height = header.size
     if not (1 <= width <= MAX_SIDE and 1 <= height <= MAX_SIDE and width * height <= MAX_PIXELS):
@@ -112,42 +119,11 @@ def _open(path: Path, data: bytes) -> Image.Image:
     return header
 
 
-# What Pillow raises for broken files, beside OSError.
-_PILLOW_ERRORS = (
-    OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, OverflowError, EOFError, ZeroDivisionError,
-    AttributeError, RuntimeError, AssertionError, MemoryError, struct.error,
-)  # fmt: skip
-
-
 def _not_an_image(data: bytes) -> str:
     start = data[:256].lstrip().lower()
     if start.startswith((b"<!doctype", b"<html", b"<head", b"<?xml", b"<svg")):
         return "is a web page or XML, not an image"
     return f"is not a readable {', '.join(FORMATS[:-1])} or {FORMATS[-1]} image"
-
-
-def _orientation(path: Path, header: Image.Image, height: int | None, width: int | None) -> int:
-    """EXIF's number, 1 .. 8, or 1 where the annotations speak of the image as it is stored."""
-    stored = (header.height, header.width)
-    annotated = stored if height is None or width is None else (height, width)
-    mismatch = ImageError(
-        f"{path}: is {stored[0]} high and {stored[1]} wide, but the annotation file says height {height}, "
-        f"width {width}; correct the annotation file or restore the image"
-    )
-    if annotated not in (stored, stored[::-1]):
-        raise mismatch  # before the metadata is read: for some PNGs Pillow decodes all pixels to find it
-    try:
-        orientation = header.getexif().get(0x0112, 1)
-    except _PILLOW_ERRORS:
-        orientation = 1
-    if orientation not in range(1, 9):
-        orientation = 1
-    upright = stored[::-1] if orientation >= 5 else stored
-    if height is None or upright == annotated:
-        return orientation
-    if stored == annotated:
-        return 1
-    raise mismatch
 
 
 def _is_plain(header: Image.Image) -> bool:
@@ -211,7 +187,7 @@ def _decode_rare(path: Path, image: Image.Image) -> UInt8[np.ndarray, "H W 3"]:
         if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
             return _over_background(np.asarray(image.convert("RGBA")))
         return np.array(image.convert("RGB"))
-    except _PILLOW_ERRORS:
+    except PILLOW_ERRORS:
         raise ImageError(f"{path}: is truncated or damaged; download or export it again") from None
 
 
@@ -219,13 +195,3 @@ def _over_background(rgba: UInt8[np.ndarray, "H W 4"]) -> UInt8[np.ndarray, "H W
     alpha = rgba[:, :, 3:].astype(np.float32) / 255
     mixed = rgba[:, :, :3] * alpha + np.array(ALPHA_BACKGROUND, np.float32) * (1 - alpha)
     return np.rint(mixed).astype(np.uint8)
-
-
-def _upright(image: UInt8[np.ndarray, "H W 3"], orientation: int) -> UInt8[np.ndarray, "h w 3"]:
-    if orientation >= 5:
-        image = image.transpose(1, 0, 2)  # 5 mirrors at the main diagonal; the flips below make 6, 7, 8 of it
-    if orientation in (2, 3, 6, 7):
-        image = image[:, ::-1]
-    if orientation in (3, 4, 7, 8):
-        image = image[::-1]
-    return np.ascontiguousarray(image)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,6 +21,7 @@ from resdet.data.batches.samplers import BatchOrder, rank_slice, sample_seed
 from resdet.data.sets.cache import cache_folder
 from resdet.data.sets.shapes import CLASSES, SPLITS, draw_scene
 from resdet.errors import UserError
+from resdet.files import whole_file, writing
 from resdet.structures import Batch, Targets
 
 PATCHES_VERSION = 1  # of the generator: part of the name in the cache
@@ -111,16 +111,10 @@ def shapes_patches(split: str, *, count: int, size: int, seed: int) -> LabelledI
             draw_patch(np.random.default_rng([seed, SPLITS.index(split), index]), size=size) for index in range(count)
         ]
         images, labels = np.stack([image for image, _ in drawn]), np.array([label for _, label in drawn], np.int64)
-        try:
+        with writing(cache, "set RESDET_CACHE to a folder with room"):
             cache.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=cache, prefix=".patches-") as work:
-                complete = Path(work) / file.name
-                np.savez(complete, images=images, labels=labels)
-                complete.replace(file)
-        except OSError as error:
-            raise UserError(
-                f"{cache}: cannot write the generated patches ({error.strerror}); set RESDET_CACHE to one with room"
-            ) from None
+            with whole_file(file) as part, part.open("wb") as stream:
+                np.savez(stream, images=images, labels=labels)
     try:
         with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
             return LabelledImages(file, arrays["images"], arrays["labels"], CLASSES)

@@ -37,6 +37,16 @@ from resdet.evaluation.backends import Problem
 ERROR_TYPES = ("classification", "localisation", "both", "duplicate", "background", "missed")
 CLASSIFICATION, LOCALISATION, BOTH, DUPLICATE, BACKGROUND, MISSED = range(6)
 NO_ERROR = -1
+ERROR_MEANINGS = {
+    "classification": "on an object of another class",
+    "localisation": "on an object of its class, IoU .1 to .5",
+    "both": "on an object of another class, IoU .1 to .5",
+    "duplicate": "on an object that a better detection found",
+    "background": "on nothing, IoU below .1",
+    "missed": "objects that nothing of the above points at",
+    "false positives": "all wrong detections",
+    "false negatives": "all objects without a right detection",
+}
 FOREGROUND_IOU, BACKGROUND_IOU = 0.5, 0.1
 
 

@@ -9,8 +9,9 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Bool, Float64, Int32, Int64
 
-from resdet.coco.masks import coco_mask
+from resdet.coco.segmentation import coco_mask
 from resdet.evaluation.backends import Problem
+from resdet.ops.array_boxes import paired_iou
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 AREAS = np.array(
@@ -161,13 +162,8 @@ def _pairs(problem: Problem) -> Iterator[Pairs]:
 def _box_iou(
     problem: Problem, detection: Int64[np.ndarray, " p"], candidate: Int64[np.ndarray, " p"]
 ) -> Float64[np.ndarray, " p"]:
-    a, b = problem.detections.boxes[detection], problem.truth.boxes[candidate]
-    low = np.maximum(a[:, :2], b[:, :2])
-    sides = np.maximum(np.minimum(a[:, :2] + a[:, 2:], b[:, :2] + b[:, 2:]) - low, 0)
-    overlap = sides[:, 0] * sides[:, 1]
-    area = a[:, 2] * a[:, 3]
-    union = np.where(problem.crowd[candidate], area, area + b[:, 2] * b[:, 3] - overlap)
-    return np.divide(overlap, union, out=np.zeros(len(a)), where=overlap > 0)
+    crowd = problem.crowd[candidate]
+    return paired_iou(problem.detections.boxes[detection], problem.truth.boxes[candidate], crowd)
 
 
 def _mask_iou(

@@ -10,6 +10,7 @@ from resdet.errors import UserError, did_you_mean
 from resdet.models.backbones.base import Backbone, freeze
 from resdet.models.backbones.nano import Nano
 from resdet.models.backbones.norms import NORMS
+from resdet.models.backbones.places import check_maps
 from resdet.models.backbones.preact import PreActivationBasicBlock, PreActivationBottleneck, PreActivationResNet
 from resdet.models.backbones.resnet import BasicBlock, Bottleneck, PlainBlock, ResNet
 from resdet.models.backbones.vgg import VGG
@@ -117,16 +118,20 @@ def build_backbone(
         zero_init: each block starts as its shortcut.
 
     Raises:
-        UserError: an unknown name or norm, or an option that the family does not have.
+        UserError: an unknown name or norm, an option that the family does not have, or maps that are not where a
+            detector has its anchors.
     """
     if norm not in NORMS:
         raise UserError(f"unknown norm {norm!r}{did_you_mean(norm, NORMS)}")
+    if not 0 <= stochastic_depth <= 1:
+        raise UserError(f"stochastic_depth={stochastic_depth} is a fraction of images: it must lie between 0 and 1")
     make = _constructor(name)
     wanted = {"dilated_c5": dilated_c5, "stochastic_depth": stochastic_depth, "zero_init": zero_init}
     options = {option: value for option, value in wanted.items() if value}
     if missing := options.keys() - inspect.signature(make).parameters.keys():
         raise UserError(f"backbone {name!r} has no option {', '.join(sorted(missing))}; leave it out")
     backbone = make(norm=norm, **options)
+    check_maps(backbone, name)
     freeze(backbone, frozen_stages)
     return backbone
 

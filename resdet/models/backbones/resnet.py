@@ -112,7 +112,7 @@ class ResidualBlock(nn.Module, ABC):
 def stochastic_depth(residual: Float[Tensor, "N C H W"], drop: float) -> Float[Tensor, "N C H W"]:
     """Zero for a fraction `drop` of the images, the others scaled so that the mean is unchanged."""
     kept = residual.new_empty(len(residual), 1, 1, 1).bernoulli_(1 - drop)
-    return residual * kept / (1 - drop)
+    return residual * kept / ((1 - drop) or 1.0)  # of a drop of 1 nothing is kept, and there is no mean
 
 
 def start_as_shortcuts(net: nn.Module) -> None:

@@ -14,7 +14,7 @@ from timm.layers.drop import DropPath
 from timm.layers.format import Format
 from timm.layers.norm_act import convert_sync_batchnorm, freeze_batch_norm_2d
 from timm.models import FeatureInfo, PretrainedCfg, get_pretrained_cfg
-from timm.models._features import FeatureGetterNet
+from timm.models._features import FeatureGetterNet, FeatureHookNet
 from torch import Tensor, nn
 
 from resdet.errors import UserError, did_you_mean
@@ -78,10 +78,10 @@ class TimmBackbone(Backbone):
     def stages(self) -> list[tuple[str, nn.Module]]:
         """A stage ends with the module that timm takes its map from; where a map has none (HRNet), it joins the next.
 
-        The stem ends with the last map at a stride below 4, or else before the module that C2 comes from.
+        The stem ends with the last map at a stride below 4, or else before the module that C2 comes from. Parameters
+        that belong to no module of their own (Hiera's embeddings of positions) are part of it.
         """
-        root = self.net.model if isinstance(self.net, FeatureGetterNet) else self.net
-        assert isinstance(root, nn.Module)
+        root = self._root()
         names = [name.replace(".", "_") for name in self.info.module_name()]
         parts = list(units(root, names))
         ends = {name: index + 1 for index, (name, _) in enumerate(parts)}
@@ -91,7 +91,15 @@ class TimmBackbone(Backbone):
         ]
         bounds = [0, max(below, default=pyramid[0] - 1), *pyramid[:-1], len(parts)]
         groups = [nn.ModuleList(part for _, part in parts[start:end]) for start, end in pairwise(bounds)]
+        if alone := list(root.parameters(recurse=False)):
+            groups[0].append(nn.ParameterList(alone))
         return [("stem" if index == 0 else f"stage{index}", group) for index, group in enumerate(groups)]
+
+    def _root(self) -> nn.Module:
+        """The module whose children are the layers: some of timm's forms wrap it."""
+        children = dict(self.net.named_children())
+        wrapped = isinstance(self.net, FeatureGetterNet | FeatureHookNet) and len(children) == 1
+        return next(iter(children.values())) if wrapped else self.net
 
     def freeze_norms(self, within: nn.Module) -> None:
         norms.freeze_norms(self, within=within, frozen=freeze_batch_norm_2d)

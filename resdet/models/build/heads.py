@@ -19,15 +19,18 @@ from resdet.models.losses import (
     giou_box_loss,
     smooth_l1_box_loss,
 )
-from resdet.models.second_stage.box_head import BoxHead, BoxPredictor, C5BoxHead, FourConvBoxHead, TwoLayerBoxHead
-from resdet.models.second_stage.cascade import CascadeRoIHeads
+from resdet.models.second_stage.box_head import BoxHead, BoxPredictor, FourConvBoxHead, TwoLayerBoxHead
+from resdet.models.second_stage.detections import DetectionLimits
 from resdet.models.second_stage.mask_head import MaskHead
-from resdet.models.second_stage.roi_heads import DetectionLimits, Pooling, RoIHeads, RoIPooler
+from resdet.models.second_stage.roi_heads import RoIHeads, Stage
+from resdet.models.second_stage.roi_pooler import Pooling, RoIPooler
 from resdet.ops.box_coder import BoxCoder
 from resdet.ops.matching import Matcher
 from resdet.ops.roi_align import roi_align
 from resdet.ops.roi_kernels import roi_pool
 from resdet.ops.sampling import BalancedSampler
+
+DELTA_WEIGHTS = [10.0, 10.0, 5.0, 5.0]  # of a lone stage: targets of a deviation near one (Girshick's code)
 
 # What a stage of the detector pays for its boxes, from the config of that stage.
 BOX_LOSSES: dict[str, Callable[[RPNConfig | BoxHeadConfig], BoxLoss]] = {
@@ -45,8 +48,8 @@ BOX_HEADS: dict[str, Callable[[BoxHeadConfig, int], BoxHead]] = {
 
 def build_roi_heads(
     config: ModelConfig, box_heads: Sequence[BoxHead], channels: int, strides: Sequence[int], num_classes: int
-) -> RoIHeads | CascadeRoIHeads | None:
-    """The second stage on maps of some channels and strides; None where the config has no box head.
+) -> RoIHeads | None:
+    """The second stage on maps of some channels and strides, with one stage for each box head; None without any.
 
     Raises UserError for parts that do not fit together.
     """
@@ -59,39 +62,36 @@ def build_roi_heads(
             )
         return None
     _check_cascade(config)
-    first = _first_matcher(box, cascade)
-    pooler = RoIPooler(strides, _pooling(box))
-    sampler = BalancedSampler(box.batch_size_per_image, box.positive_fraction)
-    limits = DetectionLimits(box.score_threshold, box.nms_iou, box.detections)
-    region_loss = _region_loss(box, num_classes)
-    if cascade:
-        predictors = [BoxPredictor(head.out_channels, num_classes, class_agnostic=True) for head in box_heads]
-        return CascadeRoIHeads(
-            pooler,
-            box_heads,
-            predictors,
-            box_coders=[BoxCoder((dx, dy, dw, dh)) for dx, dy, dw, dh in cascade.delta_weights],
-            matchers=[first, *(Matcher(iou, iou) for iou in cascade.ious[1:])],
-            sampler=sampler,
-            limits=limits,
-            region_loss=region_loss,
-            mask_head=_mask_head(config, box_heads[0], channels, num_classes),
-            mask_pooler=_mask_pooler(config, strides),
-        )
     return RoIHeads(
-        pooler,
-        box_heads[0],
-        BoxPredictor(
-            box_heads[0].out_channels * (2 if box.global_context else 1), num_classes, class_agnostic=box.class_agnostic
-        ),
-        matcher=first,
-        sampler=sampler,
-        limits=limits,
-        region_loss=region_loss,
+        RoIPooler(strides, _pooling(box)),
+        _stages(box, cascade, box_heads, num_classes),
+        sampler=BalancedSampler(box.batch_size_per_image, box.positive_fraction),
+        limits=DetectionLimits(box.score_threshold, box.nms_iou, box.detections),
+        region_loss=_region_loss(box, num_classes),
         global_context=box.global_context,
         mask_head=_mask_head(config, box_heads[0], channels, num_classes),
         mask_pooler=_mask_pooler(config, strides),
     )
+
+
+def _stages(
+    box: BoxHeadConfig, cascade: CascadeConfig | None, box_heads: Sequence[BoxHead], num_classes: int
+) -> list[Stage]:
+    """The stages of a cascade, or the one there is without it."""
+    ious = cascade.ious if cascade else [box.foreground_iou]
+    matchers = [_first_matcher(box, cascade), *(Matcher(iou, iou) for iou in ious[1:])]
+    weights = cascade.delta_weights if cascade else [DELTA_WEIGHTS]
+    agnostic = box.class_agnostic or cascade is not None
+    vectors = 2 if box.global_context else 1
+    return [
+        Stage(
+            head,
+            BoxPredictor(head.out_channels * vectors, num_classes, class_agnostic=agnostic),
+            matcher,
+            BoxCoder((dx, dy, dw, dh)),
+        )
+        for head, matcher, (dx, dy, dw, dh) in zip(box_heads, matchers, weights, strict=True)
+    ]
 
 
 def build_box_heads(config: ModelConfig, channels: int) -> tuple[BoxHead, ...]:
@@ -128,8 +128,6 @@ def _check_cascade(config: ModelConfig) -> None:
             "model.cascade does not go with model.neck.name=c4, whose box head is the one conv5 of the backbone; take "
             "model.neck.name=fpn"
         )
-    if box.global_context:
-        raise UserError("model.cascade does not go with model.box_head.global_context=true; leave one of them out")
     _check_stages(cascade)
 
 
@@ -179,14 +177,15 @@ def _mask_head(config: ModelConfig, box_head: BoxHead, channels: int, num_classe
     if mask is None:
         return None
     shared = config.neck.name == "c4"
-    if shared and not isinstance(box_head, C5BoxHead):
+    in_channels = box_head.map_channels if shared else channels
+    if in_channels is None:
         raise UserError(
             f"model.mask_head.name={mask.name} with model.neck.name=c4 works on the maps of conv5, which "
             f"{config.backbone.name} does not have: it ends in fully connected layers; take a resnet, or "
             "model.neck.name=fpn"
         )
     return MaskHead(
-        box_head.out_channels if shared else channels,
+        in_channels,
         1 if mask.class_agnostic else num_classes,
         convs=(0 if shared else 4) if mask.convs is None else mask.convs,
         channels=mask.channels or config.neck.channels,
@@ -199,6 +198,8 @@ def _mask_pooler(config: ModelConfig, strides: Sequence[int]) -> RoIPooler | Non
     if mask is None or box is None or config.neck.name == "c4":
         return None
     aligned = box.aligned
+    assert mask.sampling_ratio is not None  # build_model completes the config
+    assert aligned is not None
     pooling = partial(roi_align, resolution=mask.resolution, sampling_ratio=mask.sampling_ratio, aligned=aligned)
     return RoIPooler(strides, pooling)
 
@@ -206,6 +207,8 @@ def _mask_pooler(config: ModelConfig, strides: Sequence[int]) -> RoIPooler | Non
 def _pooling(box: BoxHeadConfig) -> Pooling:
     if box.pooling == "roi_pool":
         return partial(roi_pool, resolution=box.resolution)
+    assert box.sampling_ratio is not None  # build_model completes the config
+    assert box.aligned is not None
     return partial(roi_align, resolution=box.resolution, sampling_ratio=box.sampling_ratio, aligned=box.aligned)
 
 

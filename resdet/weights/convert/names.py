@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from resdet.errors import UserError
+from resdet.text import first_few
 from resdet.weights.contract import WeightContract
 
 Rules = Sequence[tuple[str, str]]
@@ -52,10 +53,10 @@ def renamed(state: Mapping[str, Tensor], rules: Rules, *, source: str) -> tuple[
         else:
             new[translated] = value
     if unknown:
-        raise UserError(f"{source}: {len(unknown)} of {len(state)} names are not of this format: {_some(unknown)}")
+        raise UserError(f"{source}: {len(unknown)} of {len(state)} names are not of this format: {first_few(unknown)}")
     if not new:
-        raise UserError(f"{source}: none of its tensors has a place in resdet: {_some(left_out)}")
-    return new, ((f"left out, resdet has no place for them: {_some(left_out)}",) if left_out else ())
+        raise UserError(f"{source}: none of its tensors has a place in resdet: {first_few(left_out)}")
+    return new, ((f"left out, resdet has no place for them: {first_few(left_out)}",) if left_out else ())
 
 
 # Of one second stage, and of the first stage of a cascade.
@@ -66,9 +67,3 @@ def class_rows(state: Mapping[str, Tensor]) -> int | None:
     """K, the number of object classes, from the box classifier (which has K + 1 rows)."""
     rows = next((state[name] for name in CLASSIFIERS if name in state), None)
     return None if rows is None else len(rows) - 1
-
-
-def _some(names: Iterable[str]) -> str:
-    names = list(names)
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return ", ".join(ascii(name)[1:-1] for name in names[:5]) + more

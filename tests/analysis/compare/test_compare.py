@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from resdet.analysis.compare.command import Request, compare_backbones, list_runs
-from resdet.analysis.compare.comparison import training_speed
-from resdet.analysis.compare.contestants import PlannedRun, folder_name, planned_runs, read_contestants
+from resdet.analysis.compare.compare_backbones import Request, compare_backbones, list_runs
+from resdet.analysis.compare.conclusions import training_speed
 from resdet.analysis.compare.page import HE_2015
+from resdet.analysis.compare.plan import PlannedRun, folder_name, planned_runs, read_contestants
 from resdet.analysis.compare.schedule import alone_in, make_slots
 from resdet.analysis.compare.speed import kept_prediction_speed
 from resdet.config import to_yaml

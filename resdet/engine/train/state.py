@@ -1,0 +1,125 @@
+"""What a training run works with, and its state: saved in a checkpoint, restored to the last bit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from resdet.config import Config
+from resdet.config.diff import resume_warnings
+from resdet.engine.checkpoint import load_weights, read_model_file, read_state
+from resdet.engine.distributed import World
+from resdet.engine.log import RunLog
+from resdet.engine.resources import Usage
+from resdet.engine.run_folder import MODEL, Figures, RunFiles
+from resdet.engine.signals import StopRequest
+from resdet.engine.task.interface import ImageSet, Task
+from resdet.errors import UserError
+
+
+@dataclass
+class TrainState:
+    """Everything that training changes; all of it is in a checkpoint."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    step: int = 0  # updates made
+    best: float | None = None  # the highest headline figure of an evaluation
+    best_step: int = 0
+    evaluated: int = 0  # the step of the last evaluation
+    skipped: int = 0  # updates in a row left out for a gradient that was not finite
+
+    def snapshot(self, data: str, world: World) -> dict[str, Any]:
+        """What a checkpoint holds besides the weights: tensors and plain values only."""
+        return {
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.step,
+            "best": self.best,
+            "best_step": self.best_step,
+            "evaluated": self.evaluated,
+            "skipped": self.skipped,
+            "generators": world.gather(_generators()),
+            "world_size": world.size,
+            "threads": torch.get_num_threads(),
+            "torch": str(torch.__version__),
+            "data": data,
+        }
+
+    def restore(self, checkpoint: Path, config: Config, data: str, world: World) -> list[str]:
+        """Continues from a checkpoint; returns a warning for each thing that makes the results differ.
+
+        Raises UserError, naming the keys, when the checkpoint is of another experiment.
+        """
+        saved, file = read_state(checkpoint), read_model_file(checkpoint / MODEL)
+        warnings = resume_warnings(file.config, config, checkpoint)
+        if saved["data"] != data:
+            raise UserError(
+                f"{checkpoint}: was trained on other data (the images or annotations of data.train have changed);"
+                " train it in a new --output with model.weights set to its model.safetensors"
+            )
+        load_weights(self.model, file.weights, str(checkpoint))
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.step, self.best, self.best_step = saved["step"], saved["best"], saved["best_step"]
+        self.evaluated, self.skipped = saved["evaluated"], saved["skipped"]
+        if world.rank < len(saved["generators"]):
+            _set_generators(saved["generators"][world.rank])
+        here = {"world_size": world.size, "threads": torch.get_num_threads(), "torch": str(torch.__version__)}
+        return warnings + [
+            f"the run had {name}={saved[name]} and goes on with {value}: results agree up to rounding"
+            for name, value in here.items()
+            if saved[name] != value
+        ]
+
+
+@dataclass
+class Run:
+    """What training reads, writes and asks, and what it remembers until the process ends."""
+
+    config: Config
+    task: Task[Any]
+    folder: Path
+    world: World
+    device: torch.device
+    train_set: ImageSet
+    val_set: ImageSet
+    log: RunLog
+    stop: StopRequest
+    usage: Usage
+    writes: bool = True  # not in a dry run
+    saved_step: int = 0  # of the last checkpoint in the folder
+    failed_saves: list[str] = field(default_factory=list)  # reasons, since then
+    metrics: Figures = field(default_factory=dict)  # of the last evaluation
+    unreadable: set[str] = field(default_factory=set)  # a line for each image of this process that was left out
+
+    @property
+    def files(self) -> RunFiles:
+        return RunFiles(self.folder)
+
+    def note_unreadable(self, problems: tuple[str, ...]) -> None:
+        """Warns of each image that stands in a batch as a blank, once."""
+        for problem in problems:
+            if problem not in self.unreadable:
+                self.unreadable.add(problem)
+                self.log.warn(f"left out: {problem}")
+
+    @property
+    def data(self) -> str:
+        return self.task.fingerprint(self.train_set)
+
+
+def _generators() -> dict[str, torch.Tensor]:
+    """Torch's generators of this process; nothing in training draws from Python's or NumPy's."""
+    states = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        states["cuda"] = torch.cuda.get_rng_state()
+    return states
+
+
+def _set_generators(states: dict[str, torch.Tensor]) -> None:
+    torch.set_rng_state(states["cpu"])
+    if "cuda" in states and torch.cuda.is_available():
+        torch.cuda.set_rng_state(states["cuda"])
