@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from resdet.analysis.compare.compare_backbones import Request, compare_backbones, list_runs
+from resdet.analysis.compare.comparison import read_comparison
 from resdet.analysis.compare.conclusions import training_speed
 from resdet.analysis.compare.page import HE_2015
 from resdet.analysis.compare.plan import PlannedRun, folder_name, planned_runs, read_contestants
