@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from resdet.analysis.compare.compare_backbones import Request, compare_backbones, list_runs
+from resdet.analysis.compare.comparison import read_comparison
 from resdet.analysis.compare.conclusions import training_speed
 from resdet.analysis.compare.page import HE_2015
 from resdet.analysis.compare.plan import PlannedRun, folder_name, planned_runs, read_contestants
@@ -63,8 +64,18 @@ def fabricate(wanted: Request, shifts: dict[str, float], *, images_per_second: f
 def report(wanted: Request) -> dict[str, Any]:
     outcome = compare_backbones(wanted, jobs=1, devices=[], train=False, say=lambda _: None)
     assert outcome.comparison is not None
-    assert json.loads((wanted.output / "compare.json").read_text()) == outcome.comparison
-    return outcome.comparison
+    assert read_comparison(wanted.output / "compare.json") == outcome.comparison
+    return json.loads((wanted.output / "compare.json").read_text())
+
+
+def test_a_file_that_is_no_comparison_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "compare.json"
+    for content in (b"", b"{}", b'{"command": 3}', b"\xff"):
+        _ = path.write_bytes(content)
+        with pytest.raises(UserError, match=r"is no comparison .*--report-only writes it anew"):
+            _ = read_comparison(path)
+    with pytest.raises(UserError, match=r"missing.json: cannot be read"):
+        _ = read_comparison(tmp_path / "missing.json")
 
 
 # Contestants
