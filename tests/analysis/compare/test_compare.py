@@ -64,8 +64,19 @@ def fabricate(wanted: Request, shifts: dict[str, float], *, images_per_second: f
 def report(wanted: Request) -> dict[str, Any]:
     """The content of compare.json, which reads back as what it was written from."""
     outcome = compare_backbones(wanted, jobs=1, devices=[], train=False, say=lambda _: None)
+    assert outcome.comparison is not None
     assert read_comparison(wanted.output / "compare.json") == outcome.comparison
     return json.loads((wanted.output / "compare.json").read_text())
+
+
+def test_a_file_that_is_no_comparison_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "compare.json"
+    for content in (b"", b"{}", b'{"command": 3}', b"\xff"):
+        _ = path.write_bytes(content)
+        with pytest.raises(UserError, match=r"is no comparison .*--report-only writes it anew"):
+            _ = read_comparison(path)
+    with pytest.raises(UserError, match=r"missing.json: cannot be read"):
+        _ = read_comparison(tmp_path / "missing.json")
 
 
 # Contestants
