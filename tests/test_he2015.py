@@ -135,7 +135,7 @@ def build_anchors(name: str) -> torch.Tensor:
     from resdet.ops.anchors import cell_anchors
 
     anchors = config(name).model.anchors
-    return cell_anchors(anchors.sizes, anchors.ratios, rounded=anchors.rounded)
+    return cell_anchors(anchors.sizes, anchors.ratios, rounded=bool(anchors.rounded))
 
 
 @pytest.mark.parametrize("name", BOTH)

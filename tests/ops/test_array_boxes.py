@@ -29,5 +29,5 @@ def test_boxes_without_an_area_overlap_nothing():
 @given(st.lists(st.tuples(BOX, BOX).filter(lambda pair: all(box[2] * box[3] for box in pair)), max_size=8))
 def test_overlaps_are_torchvisions(pairs: list[tuple[tuple[int, ...], tuple[int, ...]]]):
     first, second = (boxes(*column) for column in (zip(*pairs, strict=True) if pairs else ((), ())))
-    corners = (torch.from_numpy(np.concatenate([b[:, :2], b[:, :2] + b[:, 2:]], axis=1)) for b in (first, second))
-    np.testing.assert_allclose(paired_iou(first, second), box_iou(*corners).diagonal().numpy(), rtol=1e-12)
+    ours, theirs = (torch.from_numpy(np.concatenate([b[:, :2], b[:, :2] + b[:, 2:]], 1)) for b in (first, second))
+    np.testing.assert_allclose(paired_iou(first, second), box_iou(ours, theirs).diagonal().numpy(), rtol=1e-12)

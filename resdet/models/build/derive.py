@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from resdet.config import BoxHeadConfig, CascadeConfig, MaskHeadConfig, ModelConfig
+from resdet.config.model import Norm
 from resdet.errors import UserError
 from resdet.models.backbones import BACKBONES, build_backbone
 from resdet.models.build.conventions import completed
@@ -126,7 +127,7 @@ def _mask_head(state: Mapping[str, Tensor]) -> MaskHeadConfig | None:
     )
 
 
-def _norm(state: Mapping[str, Tensor], prefix: str) -> str:
+def _norm(state: Mapping[str, Tensor], prefix: str) -> Norm:
     if f"{prefix}weight" not in state:
         return "none"
     return "bn" if f"{prefix}running_mean" in state else "gn"

@@ -42,7 +42,7 @@ def test_the_peer_of_a_mask_rcnn_has_its_mask_head() -> None:
 
 def test_both_learn_the_same_masks_and_give_them_in_cells() -> None:
     model = config("model.mask_head.channels=8").model
-    batch = random_batch((64, 96), 1, mask_resolution=16)
+    batch = random_batch((64, 96), (64, 96), 1, mask_resolution=16)
     assert batch.targets is not None
     peer = TorchvisionPeer(model, 80, (64, 96))
     images, targets = peer.inputs(batch)
@@ -54,7 +54,7 @@ def test_both_learn_the_same_masks_and_give_them_in_cells() -> None:
 
 
 def test_the_peer_trains_and_predicts_on_our_batches() -> None:
-    batch = random_batch((64, 96), 2)
+    batch = random_batch((64, 96), (64, 96), 2)
     peer = TorchvisionPeer(config().model, 80, (64, 96))
     images, targets = peer.inputs(batch)
     assert [image.shape for image in images] == [torch.Size([3, 64, 96])] * 2
