@@ -26,7 +26,9 @@ SIZES = (("small (under 32 x 32)", 0, 32**2), ("medium", 32**2, 96**2), ("large 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command line."""
     parser.add_argument(
-        "annotations", metavar="ANNOTATIONS", help="COCO json, or a VOC split (ImageSets/Main/train.txt)"
+        "annotations",
+        metavar="ANNOTATIONS",
+        help="COCO json, VOC split (ImageSets/Main/train.txt), or a format of --plugin",
     )
     parser.add_argument("images", metavar="IMAGES", help="folder that its file names are relative to")
     parser.add_argument("--decode", action="store_true", help="also decode every image (minutes for 100,000)")

@@ -29,8 +29,10 @@ COMMANDS = {
     "check-data": "resdet.cli.check_data",
     "convert-weights": "resdet.cli.convert_weights",
 }
-# Those that build a model, and so can run a user's own files.
-WITH_PLUGINS = {"train", "evaluate", "predict", "benchmark", "compare", "probe", "export"}
+# Those that build a model, read annotations or score, and so can run a user's own files.
+WITH_PLUGINS = {
+    "train", "evaluate", "predict", "score", "benchmark", "compare", "probe", "report", "check-data", "export",
+}  # fmt: skip
 DONE, FAILED, MISTAKE, STOPPED = 0, 1, 2, 143
 
 
@@ -81,7 +83,7 @@ def parser_of(name: str, command: ModuleType) -> argparse.ArgumentParser:
             action="append",
             default=[],
             metavar="FILE.py",
-            help="run this Python file of yours first: it may add backbones, losses, ... to resdet's tables "
+            help="run this Python file of yours first: it may add backbones, metrics, formats, ... to resdet's tables "
             "(docs/extending.md); the one option that runs code, so name only files that you trust",
         )
     return parser

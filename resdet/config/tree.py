@@ -36,6 +36,8 @@ class AugmentConfig(Group):
     photometric: float = key(
         0.0, ge=0, le=1, help="probability of a change of brightness, contrast, saturation and hue"
     )
+    extra: list[str] = key([], length=(0, 100), help="rows of PIXEL_CHANGES (grey, blur), applied in this order")
+    extra_probability: float = key(0.5, ge=0, le=1, help="of each row in extra")
     pad: int = key(
         0, ge=0, le=10_000, help="classification: pixels added on each side before a random crop of the image's size"
     )
@@ -164,8 +166,8 @@ class EvalConfig(Group):
         scored_on=True,
         help="skipped annotations are objects to find, as in pycocotools (docs/data.md)",
     )
-    metric: Literal["coco", "voc07", "voc12"] = key(
-        "coco", help="voc07, voc12: also Pascal VOC's AP50, by 11 points or by area (voc/AP50)"
+    metric: str = key(
+        "coco", help="a row of METRICS; voc07, voc12: also Pascal VOC's AP50, by 11 points or by area (voc/AP50)"
     )
     train_images: int = key(
         0, ge=0, le=MANY, help="classification: the first so many training images are evaluated too (train/error)"

@@ -18,7 +18,6 @@ from resdet.evaluation.backends import Problem
 from resdet.evaluation.coco import coco_problem
 from resdet.ops.array_boxes import paired_iou
 
-VOC_BACKEND = "resdet"  # what to write where figures name their evaluator
 RULES = ("voc07", "voc12")
 MIN_IOU = 0.5
 ALL = 2**31  # detections an image that count

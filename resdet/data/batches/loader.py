@@ -64,12 +64,18 @@ def training_batches(
     if size % world_size:
         raise UserError(f"train.batch_size={size} cannot be shared by {world_size} processes; make it a multiple")
     augment = config.data.augment
-    random = augment.flip > 0 or augment.photometric > 0
+    random = augment.flip > 0 or augment.photometric > 0 or augment.extra
+    augmentation = Augmentation(
+        flip=augment.flip,
+        photometric=augment.photometric,
+        extra=augment.extra,
+        extra_probability=augment.extra_probability,
+    )
     reader = _Reader(
         dataset,
         config,
         short_sides=augment.short_side,
-        augmentation=Augmentation(flip=augment.flip, photometric=augment.photometric) if random else None,
+        augmentation=augmentation if random else None,
         mask_resolution=config.data.mask_resolution if config.model.mask_head else None,
     )
     portrait = (dataset.heights > dataset.widths).astype(np.int64)

@@ -6,11 +6,18 @@ import os
 
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # it would ask the network for a newer version, on import
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import albumentations as A
+import cv2
 import numpy as np
 from jaxtyping import Float32, UInt8
+
+from resdet.errors import UserError, row_of
+
+Image = UInt8[np.ndarray, "H W 3"]
+PixelChange = Callable[[np.ndarray, np.random.Generator], np.ndarray]  # of an image: the same size, pixels in place
 
 
 @dataclass(frozen=True)
@@ -23,15 +30,40 @@ class Augmented:
     corners: Float32[np.ndarray, "2 2"]
 
 
+def grey(image: Image, generator: np.random.Generator) -> Image:
+    """The brightness (ITU-R BT.601) in all three channels."""
+    return cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+
+
+def blur(image: Image, generator: np.random.Generator) -> Image:
+    """A Gaussian blur with a standard deviation drawn from 0.5 to 1.5 pixels."""
+    return cv2.GaussianBlur(image, (0, 0), generator.uniform(0.5, 1.5))
+
+
+PIXEL_CHANGES: dict[str, PixelChange] = {
+    "grey": grey,
+    "blur": blur,
+}
+
+
 class Augmentation:
-    """Random flip and photometric change of an image and its boxes; a pure function of its input and the seed.
+    """Random flip and photometric change of an image and its boxes, then the pixel changes that are named, in turn.
+
+    A pure function of its input and the seed. The functions are looked up here, once: a worker process needs no table.
 
     Albumentations changes the image and moves its corners; where those have gone, the boxes follow. Its own boxes would
     come back rounded, and those that it finds too small would be missing.
     """
 
-    def __init__(self, *, flip: float, photometric: float) -> None:
-        """`flip`, `photometric`: probabilities."""
+    def __init__(
+        self, *, flip: float, photometric: float, extra: Sequence[str] = (), extra_probability: float = 0.5
+    ) -> None:
+        """`flip`, `photometric`, and that of each row of PIXEL_CHANGES in `extra`: probabilities.
+
+        Raises UserError for a name without a row.
+        """
+        self._extra = [(name, row_of(PIXEL_CHANGES, name, "data.augment.extra")) for name in extra]
+        self._extra_probability = extra_probability
         jitter = A.ColorJitter(
             brightness=(0.6, 1.4), contrast=(0.6, 1.4), saturation=(0.5, 1.5), hue=(-0.05, 0.05), p=photometric
         )
@@ -44,7 +76,22 @@ class Augmentation:
         before = np.array([[0, 0], [width, height]], np.float32)
         changed = self._compose(image=image, keypoints=before - 0.5)  # keypoints count from a pixel's centre
         corners = np.asarray(changed["keypoints"], np.float32) + 0.5
-        return Augmented(image=changed["image"], boxes=_moved(boxes, corners, width, height), corners=corners)
+        pixels = self._changed(changed["image"], seed) if self._extra else changed["image"]
+        return Augmented(image=pixels, boxes=_moved(boxes, corners, width, height), corners=corners)
+
+    def _changed(self, image: Image, seed: int) -> Image:
+        """Each change draws from a generator of its own, so that what one draws changes no other."""
+        for place, (name, change) in enumerate(self._extra):
+            generator = np.random.default_rng((seed, place))
+            if generator.random() < self._extra_probability:
+                changed = change(image, generator)
+                if changed.shape != image.shape or changed.dtype != np.uint8:
+                    raise UserError(
+                        f"data.augment.extra: {name} made of an image of shape {image.shape}, uint8, one of shape"
+                        f" {changed.shape}, {changed.dtype}; a pixel change leaves both as they are"
+                    )
+                image = changed
+        return image
 
 
 def _moved(

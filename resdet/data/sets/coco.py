@@ -94,25 +94,32 @@ class CocoDataset:
 def read_coco(
     annotations: Path, images: Path, *, require_objects: bool = False, max_missing_fraction: float = 0.0
 ) -> CocoDataset:
-    """Read and check an annotation file and the names in its folder of images.
+    """The data set of a COCO json file. The other arguments, and the errors, are those of `dataset_of`."""
+    content = read_annotations(annotations)
+    return dataset_of(content, images, require_objects=require_objects, max_missing_fraction=max_missing_fraction)
+
+
+def dataset_of(
+    content: Annotations, images: Path, *, require_objects: bool = False, max_missing_fraction: float = 0.0
+) -> CocoDataset:
+    """Checks what an annotation file says against the names in its folder of images.
 
     `require_objects`: a file in which no image has an object is an error (training would learn nothing).
     `max_missing_fraction`: that many image files may be absent; reading one of them fails later.
     Raises UserError naming the file, ids, field, value and remedy. What was skipped or mended is in `.report`.
     """
-    content = read_annotations(annotations)
     _check_images(content)
     missing = _image_files(content, images, max_missing_fraction)
     kept = slice(content.kept)
     report = _report(content, images, missing)
     if require_objects and not report.objects:
         raise UserError(
-            f"{annotations}: no image has an object, so there is nothing to learn from "
+            f"{content.source}: no image has an object, so there is nothing to learn from "
             f"({report.summary()}); check the annotations"
         )
     absent = set(missing)
     return CocoDataset(
-        annotations=annotations,
+        annotations=Path(content.source),
         images=images,
         content=content,
         report=report,

@@ -1,15 +1,17 @@
-"""Which files the train and val split of a config mean."""
+"""Which files the train and val split of a config mean: a literal table of known sets, one row each."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from resdet.config import DataConfig
 from resdet.data.sets.shapes import shapes_folder
 from resdet.data.sets.voc import KNOWN_SETS as VOC_SETS
 from resdet.data.sets.voc import known_split
-from resdet.errors import UserError, did_you_mean
+from resdet.errors import UserError, row_of
 
 KNOWN_SETS = {  # name -> split -> (annotation file, images folder), below data.root
     "coco2017": {
@@ -23,7 +25,38 @@ KNOWN_SETS = {  # name -> split -> (annotation file, images folder), below data.
 }
 
 
-def split_files(data: DataConfig, split: str) -> tuple[Path, Path]:
+Files = tuple[Path, Path]  # the annotation file, and the folder that its file names are relative to
+
+
+def _generated_shapes(data: DataConfig, split: str) -> Files:
+    folder = shapes_folder(**asdict(data.shapes))
+    return folder / "annotations" / f"instances_{split}.json", folder / split
+
+
+def _coco(name: str, data: DataConfig, split: str) -> Files:
+    annotations, images = (Path(data.root) / part for part in KNOWN_SETS[name][split])
+    for path in (annotations, images):
+        if not path.exists():
+            raise UserError(
+                f"{path} of data.{split}.name={name} is missing; "
+                "put the files where datasets/README.md says, or set data.root"
+            )
+    return annotations, images
+
+
+def _voc(name: str, data: DataConfig, split: str) -> Files:
+    return known_split(Path(data.root) / "VOCdevkit", name, split)
+
+
+# From the name to a function of (data, "train" or "val"), which makes or converts what is not there yet.
+SETS: dict[str, Callable[[DataConfig, str], Files]] = {
+    "shapes": _generated_shapes,
+    **{name: partial(_coco, name) for name in KNOWN_SETS},
+    **{name: partial(_voc, name) for name in VOC_SETS},
+}
+
+
+def split_files(data: DataConfig, split: str) -> Files:
     """The annotation file of `split`, "train" or "val", and the folder that its file names are relative to.
 
     A generated set is made, and a known VOC set converted, at first use. Raises UserError for what is not there.
@@ -34,19 +67,4 @@ def split_files(data: DataConfig, split: str) -> tuple[Path, Path]:
     if chosen.annotations or chosen.images:
         absent = "images" if chosen.annotations else "annotations"
         raise UserError(f"data.{split}.{absent} is not given; data.{split}.annotations and .images go together")
-    if chosen.name == "shapes":
-        folder = shapes_folder(**asdict(data.shapes))
-        return folder / "annotations" / f"instances_{split}.json", folder / split
-    if chosen.name in VOC_SETS:
-        return known_split(Path(data.root) / "VOCdevkit", chosen.name, split)
-    if chosen.name not in KNOWN_SETS:
-        known = ("shapes", *KNOWN_SETS, *VOC_SETS)
-        raise UserError(f"data.{split}.name={chosen.name} is no known data set{did_you_mean(chosen.name, known)}")
-    annotations, images = (Path(data.root) / part for part in KNOWN_SETS[chosen.name][split])
-    for path in (annotations, images):
-        if not path.exists():
-            raise UserError(
-                f"{path} of data.{split}.name={chosen.name} is missing; "
-                "put the files where datasets/README.md says, or set data.root"
-            )
-    return annotations, images
+    return row_of(SETS, chosen.name, f"data.{split}.name")(data, split)

@@ -3,6 +3,7 @@
 from resdet.engine.evaluate.detections import (
     Interrupted,
     batch_results,
+    chosen_metric,
     evaluate,
     evaluated_set,
     figures_of,
@@ -14,6 +15,7 @@ from resdet.engine.evaluate.detections import (
 __all__ = [
     "Interrupted",
     "batch_results",
+    "chosen_metric",
     "evaluate",
     "evaluated_set",
     "figures_of",

@@ -6,6 +6,7 @@ import math
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -19,9 +20,9 @@ from resdet.data.batches.loader import ImageInfo, evaluation_batches, open_split
 from resdet.data.sets.coco import CocoDataset
 from resdet.engine.distributed import World, autocast, to_device
 from resdet.engine.signals import StopRequest
-from resdet.evaluation.coco import CocoResults, GroundTruth, evaluate_coco
-from resdet.evaluation.proposals import evaluate_proposals
-from resdet.evaluation.voc import evaluate_voc
+from resdet.errors import row_of
+from resdet.evaluation.coco import CocoResults, GroundTruth
+from resdet.evaluation.metrics import METRICS, Metric, Scoring
 from resdet.structures import Batch, Detections
 from resdet.test_time.build import build_detector
 
@@ -50,7 +51,8 @@ def evaluate(
     """The 12 figures of COCO and those of each class: `bbox/AP` ..., in [0, 1], None where undefined.
 
     With a mask head the same again as `segm/AP` ..., of those images whose objects all have a mask; left out where no
-    object has one (`scoring_notes`). With eval.metric=voc07 or voc12 also `voc/AP50` and its classes.
+    object has one (`scoring_notes`). With another eval.metric also the figures of that row of METRICS (voc07, voc12:
+    `voc/AP50` and its classes).
     Of a model without a second stage the recall of its proposals instead: `recall/AR100` ...
     `results` are detections that `predict_dataset` collected before; without them the model makes them, with the parts
     of `config.test` added. The model stays on its device and in its mode. In several processes each predicts its share,
@@ -73,15 +75,21 @@ def figures_of(
     results: CocoResults, ground_truth: GroundTruth, dataset: CocoDataset, config: Config
 ) -> dict[str, float | None]:
     """The figures that fit the model's parts, as `evaluate` names them."""
-    backend, image_ids = config.eval.backend, dataset.scored_images(count_skipped=config.eval.count_skipped)
+    images = dataset.scored_images(count_skipped=config.eval.count_skipped)
+    how = Scoring(images, backend=config.eval.backend)
     if config.model.box_head is None:
-        return evaluate_proposals(ground_truth, results, backend=backend, image_ids=image_ids)
-    figures = evaluate_coco(ground_truth, results, backend=backend, image_ids=image_ids)
+        return METRICS["recall"].score(ground_truth, results, how)
+    figures = METRICS["coco"].score(ground_truth, results, how)
     if config.model.mask_head and dataset.segmentations.present().any():
-        figures |= evaluate_coco(ground_truth, results, iou_type="segm", backend=backend, image_ids=image_ids)
+        figures |= METRICS["coco"].score(ground_truth, results, replace(how, iou_type="segm"))
     if config.eval.metric != "coco":
-        figures |= evaluate_voc(ground_truth, results, rule=config.eval.metric, image_ids=image_ids)
+        figures |= chosen_metric(config).score(ground_truth, results, how)
     return figures
+
+
+def chosen_metric(config: Config) -> Metric:
+    """The row that `eval.metric` names. Raises UserError for a name without one."""
+    return row_of(METRICS, config.eval.metric, "eval.metric")
 
 
 def predict_dataset(

@@ -18,7 +18,7 @@ from resdet.data.batches import loader
 from resdet.data.batches.loader import LoadedBatch, evaluation_batches, open_split, subset
 from resdet.data.sets.coco import CocoDataset
 from resdet.engine.distributed import World, autocast, to_device
-from resdet.engine.evaluate import evaluate, evaluated_set, predict_batch, predict_dataset, scoring_notes
+from resdet.engine.evaluate import chosen_metric, evaluate, evaluated_set, predict_batch, predict_dataset, scoring_notes
 from resdet.engine.signals import StopRequest
 from resdet.engine.task.classification import LABELLED_SETS
 from resdet.engine.task.interface import Evaluation, Progress, Task
@@ -36,6 +36,7 @@ class Detection(Task[CocoDataset]):
     has_detections = True
 
     def open_data(self, config: Config) -> tuple[CocoDataset, CocoDataset]:
+        _ = chosen_metric(config)  # an unknown name is refused before anything is read
         if config.data.train.name in LABELLED_SETS:
             raise UserError(f"data.train.name={config.data.train.name} has no boxes; it is for task=classification")
         train_set = open_split(config.data, "train")
@@ -85,6 +86,7 @@ class Detection(Task[CocoDataset]):
         warn: Callable[[str], None],
         progress: Progress,
     ) -> Evaluation:
+        _ = chosen_metric(config)
         dataset = evaluated_set(config)
         categories = self.category_of_label(class_names, dataset)
         for warning in (*absent_classes(categories, dataset), *self.warnings(dataset, config)):
