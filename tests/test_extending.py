@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -24,6 +25,9 @@ ADDED = {  # what the output of a recipe shows
     "A neck": "mean_fpn",
     "A head": "mean_fc",
     "A loss": "squared",
+    "A data format": "squares",
+    "A metric": "found",
+    "An augmentation": "noise",
     "A command": "parameters",
     "From Python": "TinyNet",
 }
@@ -67,16 +71,21 @@ def test_a_recipe_works_as_it_is_written(title: str, tmp_path: Path):
         assert ADDED[title] in shown or ADDED[title] in line
         if "resdet train" in line:
             assert "step" in shown
+    if title == "A metric":
+        figures = json.loads((tmp_path / "runs/found/eval.json").read_text())
+        assert 0 <= figures["mine/found"] <= 1
+        assert "bbox/AP" in figures
 
 
-@pytest.mark.parametrize("title", ["A backbone", "A neck", "A head", "A loss"])
+@pytest.mark.parametrize("title", [title for title in ADDED if title not in ("A command", "From Python")])
 def test_without_its_plugin_a_name_of_ones_own_is_refused(
-    title: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    title: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
     (console,) = blocks(SECTIONS[title], "console")
-    arguments = shlex.split(console)[1:]
+    arguments = shlex.split(console.splitlines()[-1])[1:]
     at = arguments.index("--plugin")
     given = [*arguments[:at], *arguments[at + 2 :]]
+    monkeypatch.chdir(tmp_path)
     assert main([str(ROOT / text) if text.startswith("configs/") else text for text in given]) == 2
     assert ADDED[title] in capsys.readouterr().err
 

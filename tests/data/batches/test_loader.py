@@ -17,6 +17,7 @@ import torch
 from resdet.config import Config, load_config
 from resdet.data.batches import loader
 from resdet.data.batches.loader import LoadedBatch, evaluation_batches, open_split, subset, training_batches
+from resdet.data.images.transforms import PIXEL_CHANGES
 from resdet.data.sets.coco import CocoDataset
 from resdet.errors import UserError
 
@@ -102,6 +103,28 @@ def test_workers_do_not_change_the_batches(dataset: CocoDataset, config: Config)
     for workers in (1, 2):
         config.data.workers = workers
         assert_same(alone, first(5, dataset, config))
+
+
+def test_a_pixel_change_of_ones_own_is_the_same_for_any_number_of_workers(
+    dataset: CocoDataset, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def noise(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        return (image // 2 + generator.integers(0, 100, image.shape)).astype(np.uint8)
+
+    plain = first(5, dataset, config)
+    monkeypatch.setitem(PIXEL_CHANGES, "noise", noise)
+    config.data.augment.extra = ["blur", "noise"]
+    alone = first(5, dataset, config)
+    assert not all(torch.equal(a.batch.images, b.batch.images) for a, b in zip(plain, alone, strict=True))
+    for workers in (1, 2):
+        config.data.workers = workers
+        assert_same(alone, first(5, dataset, config))
+
+
+def test_an_unknown_pixel_change_is_refused_before_the_first_batch(dataset: CocoDataset, config: Config) -> None:
+    config.data.augment.extra = ["gray"]
+    with pytest.raises(UserError, match="data.augment.extra=gray is not known; did you mean 'grey'"):
+        _ = training_batches(dataset, config, start_step=0, rank=0, world_size=1)
 
 
 def test_resuming_at_a_step_gives_the_batches_from_there(dataset: CocoDataset, config: Config) -> None:
