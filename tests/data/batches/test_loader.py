@@ -123,7 +123,7 @@ def test_a_pixel_change_of_ones_own_is_the_same_for_any_number_of_workers(
 
 def test_an_unknown_pixel_change_is_refused_before_the_first_batch(dataset: CocoDataset, config: Config) -> None:
     config.data.augment.extra = ["gray"]
-    with pytest.raises(UserError, match="data.augment.extra=gray is not known; did you mean 'grey'"):
+    with pytest.raises(UserError, match=r"data\.augment\.extra=gray is not known; did you mean 'grey'"):
         _ = training_batches(dataset, config, start_step=0, rank=0, world_size=1)
 
 
