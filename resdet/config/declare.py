@@ -39,7 +39,6 @@ class Rules:
     resume: Resume = "forbidden"  # to change it in a resumed run
     place: bool = False  # it says where a run finds its files and computes, not what it computes
     scored_on: bool = False  # it says what a detector is scored on: the same for all that are compared
-    follows: bool = False  # null follows from the weights, and a run writes out what followed
 
 
 def key(
@@ -54,10 +53,9 @@ def key(
     resume: Resume = "forbidden",
     place: bool = False,
     scored_on: bool = False,
-    follows: bool = False,
 ) -> T:
     """A key of a `Group`: its default and its rules (see `Rules`); the annotation says what type it has."""
-    rules = Rules(help, ge, gt, le, length, item_length, resume, place, scored_on, follows)
+    rules = Rules(help, ge, gt, le, length, item_length, resume, place, scored_on)
     return field(default_factory=lambda: copy.deepcopy(default), metadata={"rules": rules})  # pyright: ignore
 
 

@@ -53,9 +53,7 @@ class AnchorConfig(Group):
     )
     ratios: list[float] = key([0.5, 1.0, 2.0], ge=0.001, le=1000, length=(1, 100), help="height over width")
     rounded: bool | None = key(
-        None,
-        follows=True,
-        help="corners rounded to whole pixels, as torchvision does; null: as model.weights, else false",
+        None, help="corners rounded to whole pixels, as torchvision does; null: as model.weights, else false"
     )
 
 
@@ -101,11 +99,10 @@ class BoxHeadConfig(Group):
         None,
         ge=0,
         le=100,
-        follows=True,
         help="samples a bin side; 0: as many as the bin is cells wide; null: as model.weights, else 2",
     )
     aligned: bool | None = key(
-        None, follows=True, help="half-pixel correction of RoIAlign (Detectron2); null: as model.weights, else true"
+        None, help="half-pixel correction of RoIAlign (Detectron2); null: as model.weights, else true"
     )
     fc_dim: int = key(1024, ge=1, le=MANY, help="features of the fully connected layers")
     global_context: bool = key(False, help="the whole image's vector is joined to that of each region (He et al. 2015)")
@@ -158,9 +155,7 @@ class MaskHeadConfig(Group):
     resolution: int = key(
         14, ge=1, le=1000, help="bins a side of a region, half of the mask's; with c4 it follows from the box head"
     )
-    sampling_ratio: int | None = key(
-        None, ge=0, le=100, follows=True, help="samples a bin side; null: as model.weights, else 2"
-    )
+    sampling_ratio: int | None = key(None, ge=0, le=100, help="samples a bin side; null: as model.weights, else 2")
     class_agnostic: bool = key(False, help="one mask for all classes")
 
 
@@ -178,18 +173,8 @@ class ModelConfig(Group):
     num_classes: int | None = key(None, ge=1, le=MANY, help="null: as many as the data has")
     weights: str | None = key(None, help="a whole detector to start from: a run, a checkpoint or a file")
     pixel_mean: list[float] | None = key(
-        None,
-        follows=True,
-        ge=0,
-        le=255,
-        length=(3, 3),
-        help="R, G, B of 0..255; null: that of the backbone and its weights",
+        None, ge=0, le=255, length=(3, 3), help="R, G, B of 0..255; null: that of the backbone and its weights"
     )
     pixel_std: list[float] | None = key(
-        None,
-        follows=True,
-        ge=0.001,
-        le=1000,
-        length=(3, 3),
-        help="R, G, B of 0..255; null: that of the backbone and its weights",
+        None, ge=0.001, le=1000, length=(3, 3), help="R, G, B of 0..255; null: that of the backbone and its weights"
     )

@@ -6,11 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from resdet.config import Config, MaskHeadConfig, ModelConfig, load_config
+from resdet.config import Config, load_config
 from resdet.config.declare import Key, walked
-from resdet.config.diff import check_same_run, check_scored_alike, differences, flat, resume_warnings, rules_of
+from resdet.config.diff import check_same_run, check_scored_alike, differences, flat, resume_warnings
 from resdet.errors import UserError
-from resdet.models.build.conventions import CONVENTIONS
 
 RUN = Path("runs/first")
 
@@ -84,9 +83,3 @@ def test_all_that_are_compared_are_scored_on_the_same_images(override: str) -> N
 
 def test_what_is_compared_may_differ_in_everything_else() -> None:
     check_scored_alike([("a", Config()), ("b", config_of("optim.lr=1.0", "data.train.name=voc0712", "eval.every=3"))])
-
-
-def test_the_keys_that_follow_from_weights_are_those_that_a_build_completes() -> None:
-    completed = {f"model.{key}" for keys, _ in CONVENTIONS.values() for key in keys}
-    keys = flat(Config(model=ModelConfig(mask_head=MaskHeadConfig())))
-    assert {key for key in keys if rules_of(key).follows} == completed
