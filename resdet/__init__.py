@@ -12,8 +12,8 @@ from resdet.version import __version__
 
 if TYPE_CHECKING:
     from resdet.config import load_config
-    from resdet.engine.checkpoint import load_model as load
     from resdet.engine.evaluate import evaluate
+    from resdet.engine.saved_models import load_model as load
     from resdet.engine.train import train
     from resdet.models.build.detector import build_model
 
@@ -24,7 +24,7 @@ _DOOR = {
     "build_model": ("resdet.models.build.detector", "build_model"),
     "train": ("resdet.engine.train", "train"),
     "evaluate": ("resdet.engine.evaluate", "evaluate"),
-    "load": ("resdet.engine.checkpoint", "load_model"),
+    "load": ("resdet.engine.saved_models", "load_model"),
 }
 
 

@@ -52,6 +52,8 @@ def run(args: argparse.Namespace) -> int:
     notes = _notes(report.skipped, report.skipped_masks, report.fixed)
     if notes.row_count:
         console.print(notes)
+    for note in dataset.ground_truth().notes("segm" if report.masks else "bbox"):
+        console.print(f"scoring: {_plain(note)}", soft_wrap=True)
     if args.strict and notes.row_count:
         raise UserError(f"{report.summary()}; mend the annotations, or leave out --strict")
     if args.decode:

@@ -20,7 +20,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", metavar="SOURCE", help="a file; torchvision: also a name; timm: also timm/MODEL")
     parser.add_argument("--format", required=True, choices=("detectron2", "torchvision", "msra", "timm"))
     parser.add_argument("--output", required=True, metavar="FILE.safetensors", help="must not exist yet")
-    parser.add_argument("--class-names", metavar="FILE", help="one name a line, without a background; or: coco")
+    parser.add_argument(
+        "--class-names", metavar="FILE", help="one name a line, without a background; or: coco (default: COCO's for 80)"
+    )
+    parser.add_argument("--config", metavar="FILE", help="of a detector whose config does not follow from its tensors")
     parser.add_argument("--architecture", metavar="NAME", help="backbone's name; timm files need it: timm/MODEL")
     parser.add_argument(
         "--channel-order", choices=("RGB", "BGR"), help="detectron2: RGB for the newer baselines (default: BGR)"
@@ -31,24 +34,24 @@ def run(args: argparse.Namespace) -> int:
     """Converts, writes, and prints what was done and the contract."""
     from pathlib import Path
 
+    from resdet.engine.converted import convert_to_file
     from resdet.errors import UserError
-    from resdet.weights.convert_file import convert_file
-    from resdet.weights.write import save_weights
 
     output = Path(args.output)
     if output.suffix != ".safetensors":
         raise UserError(f"--output {output}: the name must end in .safetensors")
     if output.exists() or not output.parent.is_dir():
         raise UserError(f"--output {output}: {'exists already' if output.exists() else 'its folder does not exist'}")
-    converted = convert_file(
+    said = convert_to_file(
         args.source,
         args.format,
+        output,
+        config=Path(args.config) if args.config else None,
         architecture=args.architecture,
         channel_order=args.channel_order,
         class_names=args.class_names,
     )
-    save_weights(output, converted.state, converted.contract)
     print(output)
-    for line in (*converted.notes, converted.contract.line()):
+    for line in said:
         print(f"  {line}")
     return 0

@@ -1,11 +1,11 @@
 """Evaluate a trained detector: COCO's figures, as a table.
 
-A checkpoint carries its config and class names, so nothing else is needed; key=value overrides change the data or
-the evaluation. CHECKPOINT is a run (its newest checkpoint), a checkpoint's folder or a model.safetensors. Several of
-them, of the same classes, are evaluated as an ensemble, with the data of the first.
+A checkpoint carries its config and class names, so nothing else is needed; key=value overrides change the data or the
+evaluation. CHECKPOINT is a run or RUN/last (its newest checkpoint), RUN/best, a checkpoint's folder or a
+model.safetensors. Several of them, of the same classes, are evaluated as an ensemble, with the data of the first.
 
   resdet evaluate runs/quickstart
-  resdet evaluate runs/quickstart/checkpoints/$(cat runs/quickstart/best)
+  resdet evaluate runs/quickstart/best
   resdet evaluate runs/quickstart data.val.annotations=my.json data.val.images=photos --output runs/mine
   resdet evaluate runs/a runs/b test.refinement.nms_iou=0.3 test.voting.iou=0.5 test.augmentation.flip=true
 """
@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
         print_figures({printable(name): value for name, value in done.figures.items()}, title=" + ".join(paths))
         if args.output:
             print(printable(f"\nwritten: {args.output}"))
-        if args.output and done.dataset is not None and done.results is not None:
-            draw = partial(draw_gallery, done.results, done.categories, done.dataset, done.config, args.output)
+        if args.output and done.dataset is not None and done.found is not None:
+            draw = partial(draw_gallery, done.found, done.categories, done.dataset, done.config, args.output)
             print(printable(drawings_line(draw)))
     return 0

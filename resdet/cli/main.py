@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from resdet.errors import UserError, did_you_mean
+from resdet.plugins import load_plugins
 from resdet.text import printable
 from resdet.version import __version__
 
@@ -28,6 +29,8 @@ COMMANDS = {
     "check-data": "resdet.cli.check_data",
     "convert-weights": "resdet.cli.convert_weights",
 }
+# Those that build a model, and so can run a user's own files.
+WITH_PLUGINS = {"train", "evaluate", "predict", "benchmark", "compare", "probe", "export"}
 DONE, FAILED, MISTAKE, STOPPED = 0, 1, 2, 143
 
 
@@ -50,7 +53,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return MISTAKE
     command = importlib.import_module(COMMANDS[name])
     try:
-        return command.run(parser_of(name, command).parse_intermixed_args(rest))
+        parsed = parser_of(name, command).parse_intermixed_args(rest)
+        load_plugins(getattr(parsed, "plugin", ()))
+        return command.run(parsed)
     except UserError as error:
         print(f"error: {printable(str(error))}", file=sys.stderr)
         return MISTAKE
@@ -70,6 +75,15 @@ def parser_of(name: str, command: ModuleType) -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     command.add_arguments(parser)
+    if name in WITH_PLUGINS:
+        parser.add_argument(
+            "--plugin",
+            action="append",
+            default=[],
+            metavar="FILE.py",
+            help="run this Python file of yours first: it may add backbones, losses, ... to resdet's tables "
+            "(docs/extending.md); the one option that runs code, so name only files that you trust",
+        )
     return parser
 
 

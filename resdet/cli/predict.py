@@ -1,7 +1,7 @@
 """Detect objects in images: drawings, and predictions.json in COCO's results form.
 
-CHECKPOINT is a run (its newest checkpoint), a checkpoint's folder or a model.safetensors. A PATH is an image, or a
-folder whose images are taken in the order of their names, without its subfolders.
+CHECKPOINT is a run or RUN/last (its newest checkpoint), RUN/best, a checkpoint's folder or a model.safetensors. A
+PATH is an image, or a folder whose images are taken in the order of their names, without its subfolders.
 
 DIR gets <name>.jpg for each image, with the boxes of at least --score; predictions.json with all detections that the
 model gives (above its own score_threshold, 0.05 unless its config says otherwise); and images.json, which says which
@@ -9,7 +9,7 @@ image_id is which file. A folder of earlier predictions is replaced; one that ho
 that cannot be read is named and left out, and the exit code is then 2.
 
   resdet predict runs/quickstart photos --output predictions
-  resdet predict runs/quickstart/checkpoints/$(cat runs/quickstart/best) a.jpg b.jpg --output predictions --score 0.3
+  resdet predict runs/quickstart/best a.jpg b.jpg --output predictions --score 0.3
   resdet predict runs/a photos test.refinement.nms_iou=0.3 test.voting.iou=0.5 --ensemble runs/b --output predictions
 """
 

@@ -33,6 +33,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="evaluator; auto is hotcoco where it is installed (same figures, much faster)",
     )
+    parser.add_argument(
+        "--count-skipped",
+        action="store_true",
+        help="annotations without area or outside their image are objects to find, as pycocotools reads a file",
+    )
     parser.add_argument("--errors", action="store_true", help="also print what is wrong, by type, and what it costs")
     parser.add_argument(
         "--against",
@@ -64,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
     if args.metric != "coco" and (args.errors or args.against):
         raise UserError(f"--errors and --against speak of COCO's figures; leave out --metric {args.metric}")
     backend = VOC_BACKEND if args.metric.startswith("voc") else backend_name(args.backend)
-    ground_truth = read_ground_truth(annotation_file(Path(args.ground_truth)))
+    ground_truth = read_ground_truth(annotation_file(Path(args.ground_truth)), count_skipped=args.count_skipped)
     results = read_results(args.results, ground_truth)
     if args.metric == "coco":
         figures = evaluate_coco(ground_truth, results, iou_type=args.iou_type, backend=args.backend)
@@ -74,7 +79,11 @@ def run(args: argparse.Namespace) -> int:
         figures = evaluate_voc(ground_truth, results, rule=args.metric)
     if args.json:
         write_output(Path(args.json), readable_json(figures | {"backend": backend}), "choose another file for --json")
-    print_figures(figures, title=f"{args.results} ({args.metric}, by {backend})", notes=ground_truth.notes())
+    print_figures(
+        figures,
+        title=f"{args.results} ({args.metric}, by {backend})",
+        notes=[*ground_truth.notes(args.iou_type), *results.remarks],
+    )
     if args.errors:
         print_errors(analyse(ground_truth, results, iou_type=args.iou_type))
     if args.against:

@@ -39,6 +39,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--overfit", type=int, metavar="N", help="train.overfit=N: train and evaluate on the first N training images"
     )
+    parser.add_argument(
+        "--help-config",
+        nargs="?",
+        const="",
+        metavar="PREFIX",
+        help="print the keys of a config, all or those below PREFIX (such as model.rpn), with type, default and bounds",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -48,6 +55,11 @@ def run(args: argparse.Namespace) -> int:
     from resdet.engine.run_folder import RunFiles
     from resdet.errors import UserError
 
+    if args.help_config is not None:
+        from resdet.config.help import config_help
+
+        print(config_help(args.help_config))
+        return 0
     if args.output is None and not args.dry_run:
         raise UserError("--output DIR is missing: the folder for checkpoints, metrics and figures, such as runs/first")
     if isinstance(args.resume, str) and args.resume.endswith((".yaml", ".yml")):
@@ -66,13 +78,14 @@ def run(args: argparse.Namespace) -> int:
     from resdet.cli.predict import drawings_line
     from resdet.cli.report import report_line
     from resdet.engine.distributed import is_lead
+    from resdet.engine.task.table import task_of
     from resdet.engine.train import train
     from resdet.predict.gallery import draw_run
 
     metrics = train(config, output, resume=args.resume, dry_run=args.dry_run)
     if not args.dry_run and is_lead():
         report(metrics, output)
-        if config.task == "classification":
+        if not task_of(config).has_detections:
             print(printable(report_line(output)))
             print(f"next: resdet evaluate {output}   resdet probe --runs {output} --output {output}/probe")
             return 0
@@ -94,8 +107,11 @@ def report(metrics: dict[str, float | None], output: Path) -> None:
 
 
 def advise(output: Path) -> None:
-    """What to do next."""
+    """What to do next. A run without a best checkpoint (no object in val, or none found) has its last one."""
+    from resdet.engine.run_folder import BEST, LAST, RunFiles
+
+    chosen = LAST if RunFiles(output).best() is None else BEST
     print("next:")
-    print(f"  resdet predict {output} IMAGES --output {output}/predictions")
-    print(f"  resdet evaluate {output}/checkpoints/$(cat {output}/best)")
+    print(f"  resdet predict {output}/{chosen} IMAGES --output {output}/predictions")
+    print(f"  resdet evaluate {output}/{chosen}")
     print("  the same with another backbone: model.backbone.name=vgg16 and a new --output")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -43,6 +43,7 @@ class DataReport:
     skipped: dict[str, Note]
     skipped_masks: dict[str, Note]  # the annotation itself is kept, by its box
     fixed: dict[str, Note]
+    not_trained_on: dict[str, Note] = field(default_factory=dict)  # objects that the resize makes too small
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -56,5 +57,6 @@ class DataReport:
             *(f"skipped {note.count} ({reason})" for reason, note in self.skipped.items()),
             *(f"left out {note.count} masks ({reason})" for reason, note in self.skipped_masks.items()),
             *(f"mended {note.count} ({reason})" for reason, note in self.fixed.items()),
+            *(f"not trained on {note.count} ({reason})" for reason, note in self.not_trained_on.items()),
         ]
         return ", ".join(filter(None, counts))

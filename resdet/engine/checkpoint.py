@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import json
 import os
 import pickle
@@ -23,13 +24,13 @@ import torch
 from torch import Tensor, nn
 
 from resdet.config import Config, config_from_yaml, to_yaml
-from resdet.engine.run_folder import CHECKPOINTS, MANIFEST, MODEL, STATE, RunFiles
+from resdet.engine.run_folder import BEST, CHECKPOINTS, LAST, MANIFEST, MODEL, STATE, RunFiles
 from resdet.errors import UserError
 from resdet.files import sync_folder, write_synced
-from resdet.models.build.detector import build_model
+from resdet.models.build.conventions import contract_of
 from resdet.text import first_few
 from resdet.version import __version__
-from resdet.weights import WeightContract, read_safetensors
+from resdet.weights import read_safetensors
 
 LARGEST_MANIFEST = 100_000  # bytes
 
@@ -46,14 +47,10 @@ class ModelFile:
 
 
 def model_metadata(config: Config, class_names: tuple[str, ...], category_ids: tuple[int, ...]) -> dict[str, str]:
-    """The header of a model file; the step is added when it is saved.
-
-    Without a second stage all labels are 0: a class named object, under the data's first category id.
-    """
-    if config.model.box_head is None and config.task == "detection":
-        class_names, category_ids = ("object",), category_ids[:1]
+    """The header of a model file; the step is added when it is saved."""
+    contract = contract_of(config, class_names, f"resdet {__version__}")
     return {
-        **_contract(config, class_names),
+        **(contract.to_metadata() if contract else {}),
         "format": "resdet 1",
         "resdet_version": __version__,
         "config": to_yaml(config),
@@ -63,23 +60,6 @@ def model_metadata(config: Config, class_names: tuple[str, ...], category_ids: t
         "pixel_std": json.dumps(config.model.pixel_std),
         "channel_order": "RGB",
     }
-
-
-def _contract(config: Config, class_names: tuple[str, ...]) -> dict[str, str]:
-    """What the weights were trained under, for whoever starts from them; unknown where the config leaves it open."""
-    model = config.model
-    if model.pixel_mean is None or model.pixel_std is None:
-        return {}
-    (r, g, b), (std_r, std_g, std_b) = model.pixel_mean, model.pixel_std
-    return WeightContract(
-        (r, g, b),
-        (std_r, std_g, std_b),
-        class_names=class_names,
-        architecture=model.backbone.name,
-        source=f"resdet {__version__}",
-        anchors_rounded=model.anchors.rounded,
-        roi_align_aligned=model.box_head.aligned if model.box_head else None,
-    ).to_metadata()
 
 
 def checkpoint_path(run: Path, step: int) -> Path:
@@ -190,11 +170,49 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
     return state
 
 
+def is_named(path: Path) -> bool:
+    """Whether `path` is RUN/best or RUN/last, which stand for a checkpoint of that run."""
+    return path.name in (BEST, LAST) and not path.is_dir() and (path.parent / CHECKPOINTS).is_dir()
+
+
+def named_checkpoint(path: Path) -> Path:
+    """The checkpoint that RUN/best stands for, or the run, whose newest sound one is its last."""
+    run = path.parent
+    if path.name == LAST:
+        return run
+    names = [checkpoint.name for checkpoint in checkpoints(run)]
+    name = best_name(run)
+    if name not in names:
+        found = "no evaluation had a figure to choose by" if name is None else f"it names {name!r}, which is not there"
+        raise UserError(f"{path}: no best checkpoint: {found}; give {run / LAST}, the newest one")
+    return run / CHECKPOINTS / name
+
+
+def set_aside(run: Path, *, after: int) -> list[str]:
+    """Takes the checkpoints after a step out of the run's line, for it goes on from there; their new names.
+
+    Where one of them was the best, the run has no best until the next one.
+    """
+    abandoned = [path for path in checkpoints(run) if path.name > checkpoint_path(run, after).name]
+    names: list[str] = []
+    for path in reversed(abandoned):
+        numbered = (path.with_name(f"abandoned_{number}_{path.name}") for number in itertools.count(1))
+        target = next(candidate for candidate in numbered if not candidate.exists())
+        path.rename(target)
+        names.append(target.name)
+    if best_name(run) in {path.name for path in abandoned}:
+        (run / BEST).unlink()
+    return names
+
+
 def find_model_file(path: Path) -> tuple[Path, list[str]]:
     """The model file that a run, a checkpoint or a file stands for, and a line for each checkpoint skipped.
 
-    Raises UserError when there is none, or when its checkpoint is damaged.
+    RUN/best and RUN/last stand for checkpoints too. Raises UserError when there is none, or when its checkpoint is
+    damaged.
     """
+    if is_named(path):
+        return find_model_file(named_checkpoint(path))
     if not path.exists():
         raise UserError(f"{path}: no such file or folder; give a run, a checkpoint or a model.safetensors")
     if path.is_dir() and (path / CHECKPOINTS).is_dir():
@@ -222,21 +240,6 @@ def read_model_file(path: Path) -> ModelFile:
         raise UserError(f"{path}: its header must list as many category_ids as class_names")
     config = config_from_yaml(config_text, f"{path} (header)")
     return ModelFile(weights, config, tuple(class_names), tuple(category_ids), step)
-
-
-def load_model(path: str | Path) -> tuple[nn.Module, Config, tuple[str, ...], tuple[int, ...]]:
-    """The trained model, its config, class names and the data set's category ids by label.
-
-    `path` is a run (its newest sound checkpoint), a checkpoint or a model.safetensors. The model is on the CPU and
-    in evaluation mode. Raises UserError for a missing, damaged or foreign file.
-    """
-    file, _ = find_model_file(Path(path))
-    saved = read_model_file(file)
-    if saved.config.task != "detection":
-        raise UserError(f"{file}: is a classifier, and this is for detectors; resdet evaluate takes it")
-    model = build_model(without_weights(saved.config).model, len(saved.class_names))
-    load_weights(model, saved.weights, str(file))
-    return model.eval(), saved.config, saved.class_names, saved.category_ids
 
 
 def without_weights(config: Config) -> Config:

@@ -30,6 +30,7 @@ REPORT = "report.html"
 DRAWINGS = "drawings"
 CHECKPOINTS = "checkpoints"
 BEST = "best"  # text: the name of a checkpoint's folder
+LAST = "last"  # no file: RUN/last stands for the newest checkpoint, as RUN/best does for the best
 MODEL, STATE, MANIFEST = "model.safetensors", "state.pt", "manifest.json"  # in a checkpoint's folder
 
 Figures = dict[str, float | None]
@@ -93,7 +94,7 @@ class RunFiles:
         with writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             replace_file(self.config, to_yaml(config).encode())
-            replace_file(self.folder / DATA, json.dumps(dict(reports), indent=1).encode())
+            replace_file(self.folder / DATA, readable_json(dict(reports)))
             self.forget_after(step)
 
     def forget_after(self, step: int) -> None:
@@ -110,7 +111,8 @@ class RunFiles:
         `backend` is what scored detections. Raises UserError where the folder cannot be written.
         """
         named = {} if backend is None else {"backend": backend}
-        contents = {FIGURES: readable_json({**figures, **named, "step": step})}
+        defined = {name: _number(value) for name, value in figures.items()}
+        contents = {FIGURES: readable_json({**defined, **named, "step": step})}
         if results is not None:
             contents[PREDICTIONS] = msgspec.json.encode(results.to_json())
         write_outputs(self.folder, contents)
@@ -133,12 +135,12 @@ class RunFiles:
 
     def write_bad_step(self, content: Mapping[str, Any]) -> None:
         """Writes what is known of a step that made no sense."""
-        replace_file(self.bad_step, json.dumps(dict(content), indent=1).encode())
+        replace_file(self.bad_step, readable_json(dict(content)))
 
     def write_unreadable(self, problems: Sequence[str]) -> None:
         """Adds images that were left out in training to the data's report. Raises OSError."""
         report = _object(self.folder / DATA, [])
-        replace_file(self.folder / DATA, json.dumps({**report, "unreadable": list(problems)}, indent=1).encode())
+        replace_file(self.folder / DATA, readable_json({**report, "unreadable": list(problems)}))
 
     def write_best(self, checkpoint: Path) -> None:
         """Names the checkpoint with the highest metric so far. Raises OSError."""

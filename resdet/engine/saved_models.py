@@ -9,10 +9,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from resdet.config import TrainConfig, config_from_yaml, to_yaml
+from resdet.config import Config, TrainConfig, config_from_yaml, to_yaml
 from resdet.engine.checkpoint import ModelFile, find_model_file, load_weights, read_model_file, without_weights
+from resdet.engine.task.interface import Model
+from resdet.engine.task.table import task_of
 from resdet.errors import UserError
-from resdet.models.build.detector import build_model
 from resdet.models.rcnn import RCNN
 from resdet.test_time.build import build_detector
 from resdet.text import first_few
@@ -63,17 +64,36 @@ def place(model: nn.Module, device: torch.device, train: TrainConfig) -> nn.Modu
 
 
 def built(model: SavedModel) -> RCNN:
-    """With its weights, on the CPU. Raises UserError for a classifier and for overrides that the weights do not fit."""
-    if model.saved.config.task == "classification":
+    """A detector with its weights, on the CPU, as `restored` gives it. Raises UserError for a classifier too."""
+    if not task_of(model.saved.config).has_detections:
         raise UserError(f"{model.file}: is a classifier, which finds no boxes; give a detector")
-    rcnn = build_model(without_weights(model.saved.config).model, len(model.saved.class_names))
+    detector = restored(model)
+    assert isinstance(detector, RCNN)
+    return detector
+
+
+def restored(model: SavedModel) -> Model:
+    """With its weights, on the CPU. Raises UserError for overrides that the weights do not fit."""
+    config = model.saved.config
+    module = task_of(config).build(without_weights(config).model, len(model.saved.class_names))
     try:
-        load_weights(rcnn, model.saved.weights, str(model.file))
+        load_weights(module, model.saved.weights, str(model.file))
     except UserError as error:
         if model.changes:
             raise UserError(f"{error}; the model was trained without {' '.join(model.changes)}") from None
         raise
-    return rcnn
+    return module
+
+
+def load_model(path: str | Path) -> tuple[nn.Module, Config, tuple[str, ...], tuple[int, ...]]:
+    """The trained detector, its config, class names and the data set's category ids by label.
+
+    `path` is a run (its newest sound checkpoint), a checkpoint or a model file. The model is on the CPU and in
+    evaluation mode. Raises UserError for a missing, damaged or foreign file, and for a classifier.
+    """
+    (model,) = read_models([Path(path)], ())
+    saved = model.saved
+    return built(model).eval(), saved.config, saved.class_names, saved.category_ids
 
 
 def _read(path: Path, overrides: Sequence[str]) -> SavedModel:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
-from resdet.coco.masks import Rle
+from resdet.coco.run_lengths import RunLengths
 from resdet.errors import UserError, did_you_mean
 
 CHOICES = ("auto", "pycocotools", "hotcoco")
@@ -26,7 +26,7 @@ class Regions:
     category: Int64[np.ndarray, " n"]
     boxes: Float64[np.ndarray, "n 4"]  # x, y, width, height
     areas: Float64[np.ndarray, " n"]
-    masks: list[Rle] | None
+    masks: list[RunLengths] | None
     rows: Int64[np.ndarray, " n"]  # their places in GroundTruth, or in CocoResults
 
     def __len__(self) -> int:

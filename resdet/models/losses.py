@@ -12,10 +12,10 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from resdet.ops.box_coder import BoxCoder
-from resdet.ops.boxes import box_area
+from resdet.ops.boxes import iou_and_union
 from resdet.ops.dense import of_class, zero_padding
 
-TINY = 1e-7  # keeps the overlap of empty boxes and its gradient finite
+TINY = 1e-7  # keeps quotients of empty boxes and their gradients finite
 
 # (deltas, boxes, references, coder) to the loss of each entry: `deltas` were predicted for `references`, whose
 # ground truth are `boxes`. Gradients stay finite for padding, so that a sum may mask entries by a product.
@@ -50,7 +50,7 @@ def ciou_box_loss(
 
 def generalized_iou(first: Float[Tensor, "*S 4"], second: Float[Tensor, "*S 4"]) -> Float[Tensor, "*S"]:
     """IoU of each pair less the share of their enclosing box that neither covers, in [-1, 1]."""
-    iou, union = _iou_and_union(first, second)
+    iou, union = iou_and_union(first, second)
     enclosing = _enclosing_sides(first, second).prod(-1)
     return iou - (enclosing - union) / (enclosing + TINY)
 
@@ -59,23 +59,13 @@ def complete_iou(first: Float[Tensor, "*S 4"], second: Float[Tensor, "*S 4"]) ->
     """IoU of each pair less the squared distance of the centres (over the enclosing box's squared diagonal) and less
     the difference of the aspect ratios, whose weight is a constant to the gradient. `second` is the ground truth.
     """
-    iou, _ = _iou_and_union(first, second)
+    iou, _ = iou_and_union(first, second)
     diagonal = _enclosing_sides(first, second).square().sum(-1) + TINY
     shift = (first[..., :2] + first[..., 2:] - second[..., :2] - second[..., 2:]) / 2
     aspect = (4 / math.pi**2) * (_aspect_angle(second) - _aspect_angle(first)).square()
     with torch.no_grad():
         weight = aspect / (1 - iou + aspect + TINY)
     return iou - shift.square().sum(-1) / diagonal - weight * aspect
-
-
-def _iou_and_union(
-    first: Float[Tensor, "*S 4"], second: Float[Tensor, "*S 4"]
-) -> tuple[Float[Tensor, "*S"], Float[Tensor, "*S"]]:
-    top_left = torch.maximum(first[..., :2], second[..., :2])
-    bottom_right = torch.minimum(first[..., 2:], second[..., 2:])
-    shared = (bottom_right - top_left).clamp(min=0).prod(-1)
-    union = box_area(first) + box_area(second) - shared
-    return shared / (union + TINY), union
 
 
 def _enclosing_sides(first: Float[Tensor, "*S 4"], second: Float[Tensor, "*S 4"]) -> Float[Tensor, "*S 2"]:

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from resdet.ops.boxes import box_area, box_iou, intersection
+from resdet.ops.boxes import box_area, box_iou, shared_area
 
 CHUNK = 16  # ground truths compared at a time: bounds memory, does not change the result
 CROWD_OVERLAP = 0.7  # a candidate with this share of its area in a crowd region is no example (Detectron)
@@ -72,5 +72,5 @@ class Matcher:
     def _in_crowd(
         candidates: Float[Tensor, "M A 4"], regions: Float[Tensor, "N g 4"], is_region: Bool[Tensor, "N g"]
     ) -> Bool[Tensor, "N A"]:
-        share = intersection(candidates, regions) / box_area(candidates)[:, :, None].clamp(min=1e-6)
+        share = shared_area(candidates[:, :, None], regions[:, None]) / box_area(candidates)[:, :, None].clamp(min=1e-6)
         return ((share >= CROWD_OVERLAP) & is_region[:, None]).any(dim=2)

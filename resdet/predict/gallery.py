@@ -9,19 +9,21 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32, Int64, UInt8
 
-from resdet.coco.masks import checked_masks
+from resdet.coco.run_lengths import checked_masks
 from resdet.config import Config
 from resdet.data.images.decode import ImageError, read_image, resize
 from resdet.data.images.masks import MaskWindow, encoded_window, mask_window
 from resdet.data.sets.coco import CocoDataset
 from resdet.drawing.boxes import PAPER, draw_detections, grid, side_by_side
 from resdet.drawing.masks import resized
-from resdet.engine.evaluate import evaluated_set, found_categories
+from resdet.engine.evaluate import evaluated_set
 from resdet.engine.run_folder import RunFiles, read_run
+from resdet.engine.task.table import detection_of
 from resdet.errors import UserError
-from resdet.evaluation.coco import CocoResults, read_ground_truth, read_results
+from resdet.evaluation.coco import CocoResults, read_results
+from resdet.files import writing
 from resdet.predict.image_list import drawing_names
-from resdet.predict.prediction_folder import save_drawing, writing
+from resdet.predict.prediction_folder import save_drawing
 
 OVERVIEW = "overview.jpg"
 DRAWN_SCORE = 0.5
@@ -85,8 +87,8 @@ def draw_run(run: Path) -> Path:
     if folder.predictions is None:
         raise UserError(f"{run}: has no detections; resdet evaluate {run} --output {run} writes them")
     dataset = evaluated_set(folder.config)
-    results = read_results(folder.predictions, read_ground_truth(dataset.annotations))
-    return draw_gallery(results, found_categories(folder.config, dataset), dataset, folder.config, run)
+    results = read_results(folder.predictions, dataset.ground_truth())
+    return draw_gallery(results, detection_of(folder.config).categories(dataset), dataset, folder.config, run)
 
 
 def draw_gallery(

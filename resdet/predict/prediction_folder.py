@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -13,12 +14,12 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from resdet.coco.run_lengths import RunLengths
 from resdet.data.images.decode import ImageError
 from resdet.drawing.boxes import draw_detections
 from resdet.engine.run_folder import PREDICTIONS
 from resdet.errors import UserError
 from resdet.files import leftovers, readable_json, replace_file, whole_file, writing
-from resdet.ops.pasting import RunLengths
 from resdet.predict.image_list import drawing_names
 from resdet.predict.predictor import ImagePrediction
 
@@ -31,6 +32,7 @@ class PredictionFolder:
     predictions.json has COCO's results form with the file's name beside its image id: a list of
     {image_id, file_name, category_id, bbox (x, y, width, height in pixels of the upright image), score}, and
     segmentation, a run-length encoding, from a detector of masks.
+    `resdet score` pairs them with its ground truth by file_name; pycocotools overlooks that field.
     images.json lists the images with id, file_name, drawing, height and width, the skipped ones with their problem,
     and the categories. Image ids count the files from 1. Drawings have the boxes with at least `drawn_score`.
     """
@@ -49,7 +51,7 @@ class PredictionFolder:
         self.class_names, self.category_ids, self.drawn_score = class_names, category_ids, drawn_score
         self.drawn = 0  # boxes in all drawings
         self.planned: dict[Path, dict[str, Any]] = {
-            path: {"id": number, "file_name": str(path), "drawing": name}
+            path: {"id": number, "file_name": _readable(path), "drawing": name}
             for number, (path, name) in enumerate(zip(paths, drawing_names(paths), strict=True), start=1)
         }
         self.images: list[dict[str, Any]] = []
@@ -126,6 +128,11 @@ class PredictionFolder:
         ]
         content = {"images": images, "skipped": self.skipped, "categories": categories}
         replace_file(self.folder / IMAGES, readable_json(content))
+
+
+def _readable(path: Path) -> str:
+    """The path with / between folders; bytes that are no UTF-8, which JSON has no place for, become question marks."""
+    return os.fsencode(path.as_posix()).decode("utf-8", "replace")
 
 
 def _segmentation(mask: RunLengths) -> dict[str, Any]:

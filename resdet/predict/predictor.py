@@ -14,10 +14,10 @@ import torch
 from jaxtyping import Bool, Float32, Int64, UInt8
 from torch import nn
 
+from resdet.coco.run_lengths import RunLengths, encode_masks
 from resdet.data.batches.collate import ImageInfo, Sample, boxes_in_original, collate, padded_shape
 from resdet.data.images.decode import ImageError, read_image, resize, resized_size
 from resdet.data.images.masks import MaskWindow, encoded_window
-from resdet.ops.pasting import RunLengths, encode_masks
 from resdet.structures import Batch, Detections
 
 READERS = 2  # threads that decode while the model runs; OpenCV releases the interpreter's lock

@@ -4,6 +4,7 @@ reads a config."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 from torch import nn
 
@@ -13,10 +14,11 @@ from resdet.errors import UserError
 from resdet.test_time.augmentation import AugmentedDetector
 from resdet.test_time.region_detector import RegionDetector
 
+Model = TypeVar("Model", bound=nn.Module)
 MAX_ENLARGEMENT = 8  # of an image for a view of it; memory grows with its square
 
 
-def build_detector(models: Sequence[nn.Module], config: Config) -> nn.Module:
+def build_detector(models: Sequence[Model], config: Config) -> Model | RegionDetector | AugmentedDetector:
     """The models with the parts of `config.test` around them, `predict` like a model's; a single one without any of
     them as it is.
 
@@ -42,8 +44,6 @@ def build_detector(models: Sequence[nn.Module], config: Config) -> nn.Module:
 
 
 def _check(test: TestConfig, short_side: int) -> None:
-    if test.scales is not None and not test.scales:
-        raise UserError("test.scales is empty; give short sides in pixels, such as [400, 600, 800], or null")
     if test.scales and test.augmentation and test.augmentation.short_sides:
         raise UserError(
             "test.scales and test.augmentation.short_sides are two ways to test at several scales; leave one out"

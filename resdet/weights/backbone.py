@@ -1,4 +1,4 @@
-"""The one door for `model.backbone.weights`: from a spec to a loaded backbone, its coverage and its contract."""
+"""The one way from `model.backbone.weights` to a loaded backbone, its coverage and its contract."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ from dataclasses import replace
 
 from torch import Tensor, nn
 
-from resdet.errors import UserError
 from resdet.text import first_few
-from resdet.weights.contract import WeightContract, to_rgb
-from resdet.weights.convert import FORMATS, format_of, from_torchvision
+from resdet.weights.contract import WeightContract
 from resdet.weights.convert.timm import timm_names
 from resdet.weights.coverage import CoverageReport, load_checked, without_counters
-from resdet.weights.read import WeightsFile, read_weights
+from resdet.weights.layers import check_layers
+from resdet.weights.published import open_weights
 from resdet.weights.sources import resolve
 
 PARTS = ("backbone.", "body.", "encoder.")  # what a whole model may call its backbone
@@ -36,37 +35,19 @@ def load_backbone_weights(
     trained on. UserError where the file cannot be read, does not fit, or has another batch-norm epsilon.
     """
     source = resolve(spec, architecture)
-    file = read_weights(source.path)
+    file = open_weights(source.path, stated=source.contract, assume_torchvision=True)
+    contract = file.contract
+    assert contract is not None
     targets = without_counters({name: value for part in (backbone, *also) for name, value in part.state_dict().items()})
-    state, contract, notes = _under_our_names(file, source.contract)
-    state, aligned = _aligned(_with_fc6(without_counters(state), targets), targets)
+    state, aligned = _aligned(_with_fc6(without_counters(file.state), targets), targets)
     if architecture.startswith("timm/") and state.keys() != targets.keys():
-        translated = timm_names(without_counters(file.state), architecture, str(source.path))
+        translated = timm_names(without_counters(file.original), architecture, file.source)
         state, aligned = _aligned(translated, targets)
         aligned = ("names translated by timm", *aligned)
-    state, contract, flipped = to_rgb(state, contract)
     for module in (backbone, *also):
-        _check_layers(module, contract, str(source.path))
-    notes = (*file.notes, *notes, *aligned, *flipped)
-    report = load_checked(backbone, state, source=str(source.path), also=also, notes=notes)
+        check_layers(module, contract, file.source)
+    report = load_checked(backbone, state, source=file.source, also=also, notes=(*file.notes, *aligned))
     return report, replace(contract, architecture=contract.architecture or architecture)
-
-
-def _under_our_names(
-    file: WeightsFile, published: WeightContract | None
-) -> tuple[dict[str, Tensor], WeightContract, tuple[str, ...]]:
-    """What the file says of itself counts first, then its publisher, then the habit of the toolkit that wrote it."""
-    kind = format_of(file.state)
-    if kind is not None and file.contract is None:
-        converted = FORMATS[kind](file.state, str(file.path))
-        return converted.state, published or converted.contract, (f"names and conventions of {kind}", *converted.notes)
-    if declared := file.contract or published:
-        return file.state, declared, ()
-    assumed = replace(
-        from_torchvision(file.state, str(file.path)).contract,
-        source=f"{file.path} (no contract: torchvision's is assumed)",
-    )
-    return file.state, assumed, ("the file declares no contract: torchvision's mean, std and RGB order are assumed",)
 
 
 def _aligned(state: dict[str, Tensor], targets: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
@@ -126,27 +107,3 @@ def _left_out(names: Collection[str], front: str) -> str:
 
 def _module(name: str, front: str) -> str:
     return name.removeprefix(front).partition(".")[0]
-
-
-def _check_layers(module: nn.Module, contract: WeightContract, source: str) -> None:
-    """Refuses what the names and shapes of tensors cannot show: another epsilon, another place of the stride."""
-    for name, layer in module.named_modules():
-        eps = getattr(layer, "eps", None) if hasattr(layer, "running_var") else None
-        if eps is not None and contract.bn_eps is not None and eps != contract.bn_eps:
-            raise UserError(f"{source}: trained with bn_eps {contract.bn_eps}, but {name} of the model has {eps}")
-        ours = _stride_in_1x1(layer)
-        if ours is not None and contract.stride_in_1x1 is not None and ours != contract.stride_in_1x1:
-            places = {True: "the first 1x1 (resnet*_caffe)", False: "the 3x3"}
-            raise UserError(
-                f"{source}: trained with the stride in {places[contract.stride_in_1x1]}, but {name} of the model "
-                f"has it in {places[ours]}; choose the model.backbone.name that fits"
-            )
-
-
-def _stride_in_1x1(layer: nn.Module) -> bool | None:
-    """Where a bottleneck has its stride; None for a layer that is no bottleneck or has none."""
-    first, second, third = (getattr(layer, name, None) for name in ("conv1", "conv2", "conv3"))
-    if not all(isinstance(conv, nn.Conv2d) for conv in (first, second, third)):
-        return None
-    strides = [max(conv.stride) for conv in (first, second) if isinstance(conv, nn.Conv2d)]
-    return None if strides == [1, 1] else strides[0] > 1

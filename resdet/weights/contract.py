@@ -42,6 +42,7 @@ class WeightContract:
     source: str = ""
     anchors_rounded: bool | None = None  # detectors: corners of the cell anchors rounded to whole pixels
     roi_align_aligned: bool | None = None  # detectors: half-pixel correction of RoIAlign
+    roi_sampling_ratio: int | None = None  # detectors: RoIAlign's samples a bin side; 0: as many as it is cells wide
 
     def __post_init__(self) -> None:
         numbers = (*self.pixel_mean, *self.pixel_std, self.scale, self.bn_eps or 0.0)
@@ -71,6 +72,10 @@ class WeightContract:
         mean, std = (_triple([value * factor for value in values]) for values in (self.pixel_mean, self.pixel_std))
         return replace(self, pixel_mean=mean, pixel_std=std, scale=255.0)
 
+    def of_backbone(self) -> WeightContract:
+        """Without what concerns a detector alone."""
+        return replace(self, class_names=None, anchors_rounded=None, roi_align_aligned=None, roi_sampling_ratio=None)
+
     def line(self) -> str:
         """One line for a log."""
         stride = {True: "stride in the 1x1", False: "stride in the 3x3", None: "no stride placement"}[
@@ -93,6 +98,7 @@ def conflicts(
     class_names: Sequence[str] | None = None,
     anchors_rounded: bool | None = None,
     roi_align_aligned: bool | None = None,
+    roi_sampling_ratio: int | None = None,
 ) -> list[str]:
     """What the model would do differently from the weights' training, each named with both sides.
 
@@ -109,6 +115,7 @@ def conflicts(
         ("bn_eps", bn_eps),
         ("anchors_rounded", anchors_rounded),
         ("roi_align_aligned", roi_align_aligned),
+        ("roi_sampling_ratio", roi_sampling_ratio),
     ):
         theirs = getattr(contract, name)
         if ours is not None and theirs is not None and theirs != ours:

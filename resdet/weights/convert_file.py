@@ -12,11 +12,12 @@ from resdet.weights.convert import FORMATS, Converted, from_detectron2, keep_cla
 from resdet.weights.convert.names import class_rows
 from resdet.weights.convert.timm import from_timm
 from resdet.weights.convert.torchvision import UNUSED
-from resdet.weights.family import architecture as architecture_of
+from resdet.weights.family import network
 from resdet.weights.read import WeightsFile, read_weights
 from resdet.weights.sources import Source, coco_names, named_weights, resolve
 
 ChannelOrder = Literal["RGB", "BGR"]
+COCO_CLASSES = (80, 90)  # without and with the category ids that no object has
 
 
 def convert_file(
@@ -34,8 +35,8 @@ def convert_file(
         kind: detectron2, torchvision, msra or timm.
         architecture: the backbone's name in a config, where the tensors do not tell (timm: needed).
         channel_order: of a Detectron2 file; None is BGR, as most of its zoo.
-        class_names: of a detector: a text file of one name a line without a background, or `coco`; None keeps what
-            the publisher states.
+        class_names: of a detector: a text file of one name a line without a background, or `coco`; None: what the
+            publisher states, COCO's for 80 or 90 classes, else class_1, class_2, ...
     """
     if channel_order is not None and kind != "detectron2":
         raise UserError(f"--channel-order {channel_order}: only detectron2 has files of both orders, not {kind}")
@@ -44,8 +45,8 @@ def convert_file(
     source = _source(spec, kind, architecture)
     file = read_weights(source.path)
     converted = _published(_converted(file, kind, architecture, channel_order), source)
-    if class_names is not None:
-        converted = keep_classes(converted, _names_of_classes(class_names, class_rows(converted.state)))
+    if (rows := class_rows(converted.state)) is not None or class_names is not None:
+        converted = _with_class_names(converted, class_names, rows)
     state, contract, flipped = to_rgb(converted.state, converted.contract)
     named = _architecture(contract.architecture or architecture, converted, spec)
     read = f"{len(file.state)} tensors read from {source.path}, {len(state)} under resdet's names"
@@ -54,12 +55,27 @@ def convert_file(
 
 def _architecture(said: str | None, converted: Converted, spec: str) -> str | None:
     """The backbone's name in a config, which what the tensors say must not contradict."""
-    seen = architecture_of({name: value.shape for name, value in converted.state.items()})
-    if seen is not None and converted.contract.stride_in_1x1:
-        seen += "_caffe"
+    found = network({name: value.shape for name, value in converted.state.items()})
+    seen = None if found is None else found.architecture(stride_in_1x1=converted.contract.stride_in_1x1)
     if said is not None and seen is not None and said != seen and not said.startswith("timm/"):
         raise UserError(f"{spec}: said to be {said}, but its tensors are those of {seen}")
     return said or seen
+
+
+def _with_class_names(converted: Converted, class_names: str | None, rows: int | None) -> Converted:
+    """The classes by the names given, else the publisher's, else COCO's for as many as COCO has, else by numbers."""
+    if class_names is not None:
+        return keep_classes(converted, _names_of_classes(class_names, rows))
+    if converted.contract.class_names is not None or rows is None:
+        return converted
+    if rows in COCO_CLASSES:
+        note = f"{rows} classes: taken for COCO's; give --class-names FILE where they are others"
+        names = _names_of_classes("coco", rows)
+    else:
+        note = f"the file names none of its {rows} classes: class_1 to class_{rows}; give --class-names FILE"
+        names = [f"class_{label + 1}" for label in range(rows)]
+    named = keep_classes(converted, names)
+    return replace(named, notes=(*named.notes, note))
 
 
 def _names_of_classes(file: str, rows: int | None) -> list[str]:

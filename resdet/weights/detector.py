@@ -1,54 +1,46 @@
-"""Weights of a whole detector: resdet's own, or torchvision's and Detectron2's as they are published."""
+"""Weights of a whole detector or classifier: resdet's own, or torchvision's and Detectron2's as they are published."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import zip_longest
-from pathlib import Path
 
 from torch import nn
 
-from resdet.weights.contract import WeightContract, to_rgb
-from resdet.weights.convert import FORMATS, format_of
-from resdet.weights.coverage import CoverageReport, load_checked
-from resdet.weights.read import read_weights
+from resdet.weights.contract import WeightContract
+from resdet.weights.coverage import CLASS_HEADS, CoverageReport, load_checked
+from resdet.weights.layers import check_layers
+from resdet.weights.published import PublishedWeights
 
 
-def load_detector_weights(
+def load_model_weights(
     model: nn.Module,
-    path: str | Path,
+    weights: PublishedWeights,
     *,
     reinitialise: Sequence[str] = (),
+    class_heads: Sequence[str] = CLASS_HEADS,
     class_names: Sequence[str] | None = None,
-) -> tuple[CoverageReport, WeightContract | None]:
-    """Loads a detector, all of it but the names in `reinitialise` and, for other classes, the layers of the classes.
+) -> CoverageReport:
+    """Loads a whole model, all of it but the names in `reinitialise` and, for other classes, the layers of the classes.
 
     With the model's `class_names`, classes are the same where the file lists the same names in the same order. Without
     them, or where the file names none, they are the same where there are as many.
 
-    Returns what was loaded, and the contract that the model has to keep, for RGB images (None: a file of resdet's
-    names that declares none). UserError where the file cannot be read or is of another detector.
+    UserError where the file is of another model, or was trained with another batch-norm epsilon or with the stride of
+    its bottlenecks elsewhere.
     """
-    file = read_weights(path)
-    state, contract, notes = file.state, file.contract, file.notes
-    kind = format_of(state)
-    if kind is not None and contract is None:
-        converted = FORMATS[kind](state, str(path))
-        state, contract = converted.state, converted.contract
-        notes = (*notes, f"names and conventions of {kind}", *converted.notes)
-    if contract is not None:
-        state, contract, flipped = to_rgb(state, contract)
-        notes = (*notes, *flipped)
-    changed = _changed_classes(contract, class_names)
-    report = load_checked(
+    if weights.contract is not None:
+        check_layers(model, weights.contract, weights.source)
+    changed = _changed_classes(weights.contract, class_names)
+    return load_checked(
         model,
-        state,
-        source=str(path),
+        weights.state,
+        source=weights.source,
         reinitialise=reinitialise,
+        class_heads=class_heads,
         new_classes=bool(changed),
-        notes=(*notes, *changed),
+        notes=(*weights.notes, *changed),
     )
-    return report, contract
 
 
 def _changed_classes(contract: WeightContract | None, class_names: Sequence[str] | None) -> tuple[str, ...]:

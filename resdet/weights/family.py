@@ -1,10 +1,11 @@
-"""Which network a set of tensor names and shapes belongs to, for the explanation of a refusal."""
+"""Which network a set of tensor names and shapes belongs to."""
 
 from __future__ import annotations
 
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 Shapes = Mapping[str, Sequence[int]]
 
@@ -14,8 +15,43 @@ VGG_CONVOLUTIONS = {8: 11, 10: 13, 13: 16, 16: 19}
 BLOCK = re.compile(r"(?:^|\.)layer(\d)\.(\d+)\.")
 
 
-def family(shapes: Shapes) -> str | None:
-    """For example "ResNet-101 (layer3 has 23 blocks)" or "VGG-16"; None for a network of another kind."""
+@dataclass(frozen=True)
+class Network:
+    """A ResNet, ResNeXt, Wide ResNet or VGG net; `depth` is None for numbers of blocks that have no name."""
+
+    kind: str  # ResNet | ResNeXt | Wide ResNet | VGG
+    depth: int | None
+    blocks: tuple[int, ...] = ()  # of each stage
+    groups: int = 1  # of the 3x3 convolutions, and their width in the first stage
+    width: int = 64
+    normed: bool = True
+
+    def text(self) -> str:
+        """For example "ResNet-101 (its stages have 3, 4, 23, 3 blocks)" or "VGG-16 with batch norm"."""
+        if self.kind == "VGG":
+            return f"VGG-{self.depth}{' with batch norm' if self.normed else ''}"
+        stages = ", ".join(map(str, self.blocks))
+        kind = f"ResNeXt with {self.groups} groups, ResNet" if self.kind == "ResNeXt" else self.kind
+        return (
+            f"a {kind} with {stages} blocks"
+            if self.depth is None
+            else f"{kind}-{self.depth} (its stages have {stages} blocks)"
+        )
+
+    def architecture(self, *, stride_in_1x1: bool | None = None) -> str | None:
+        """A backbone's name in a config (resnet50_caffe, resnext101_32x8d, vgg16_bn); None where there is none."""
+        if self.depth is None:
+            return None
+        return {
+            "VGG": f"vgg{self.depth}{'_bn' if self.normed else ''}",
+            "ResNet": f"resnet{self.depth}{'_caffe' if stride_in_1x1 else ''}",
+            "ResNeXt": f"resnext{self.depth}_{self.groups}x{self.width // self.groups}d",
+            "Wide ResNet": f"wide_resnet{self.depth}_2",
+        }[self.kind]
+
+
+def network(shapes: Shapes) -> Network | None:
+    """What the names and shapes tell; None for a network of another kind."""
     blocks: dict[int, int] = defaultdict(int)
     for name in shapes:
         if found := BLOCK.search(name):
@@ -28,26 +64,25 @@ def family(shapes: Shapes) -> str | None:
     ]
     if len(vgg) in VGG_CONVOLUTIONS:
         normed = any("running_mean" in name for name in shapes)
-        return f"VGG-{VGG_CONVOLUTIONS[len(vgg)]}{' with batch norm' if normed else ''}"
+        return Network("VGG", VGG_CONVOLUTIONS[len(vgg)], normed=normed)
     return None
 
 
-def architecture(shapes: Shapes) -> str | None:
-    """A backbone's name in a config (resnet50, vgg16_bn); None where the tensors do not settle it."""
-    found = re.match(r"(ResNet|VGG)-(\d+)( with batch norm)?", family(shapes) or "")
-    return f"{found[1].lower()}{found[2]}{'_bn' if found[3] else ''}" if found else None
+def family(shapes: Shapes) -> str | None:
+    """The same in words, for the explanation of a refusal."""
+    found = network(shapes)
+    return None if found is None else found.text()
 
 
-def _resnet(shapes: Shapes, blocks: tuple[int, ...]) -> str:
+def _resnet(shapes: Shapes, blocks: tuple[int, ...]) -> Network:
     bottleneck = any(re.search(r"layer\d\.\d+\.conv3\.weight$", name) for name in shapes)
     depths = BOTTLENECKS if bottleneck else BASIC
     depth = next((depth for known, depth in depths.items() if known[: len(blocks)] == blocks and len(blocks) > 2), None)
     middle = next((shape for name, shape in shapes.items() if name.endswith("layer1.0.conv2.weight")), (64, 64, 3, 3))
+    width, groups = middle[0], middle[0] // middle[1]
     kind = "ResNet"
-    if bottleneck and middle[1] * 2 <= middle[0]:
-        kind = f"ResNeXt with {middle[0] // middle[1]} groups, ResNet"
-    elif bottleneck and middle[0] == 128:
+    if bottleneck and groups > 1:
+        kind = "ResNeXt"
+    elif bottleneck and width == 128:
         kind = "Wide ResNet"
-    if depth is None:
-        return f"a {kind} with {', '.join(map(str, blocks))} blocks"
-    return f"{kind}-{depth} (its stages have {', '.join(map(str, blocks))} blocks)"
+    return Network(kind, depth, blocks, groups=groups, width=width)

@@ -12,7 +12,13 @@ from resdet.files import whole_file, writing
 from resdet.weights.contract import WeightContract
 
 
-def save_weights(path: Path, state: Mapping[str, Tensor], contract: WeightContract) -> None:
-    """The file appears whole or not at all. Raises UserError where it cannot be written."""
+def save_weights(
+    path: Path, state: Mapping[str, Tensor], contract: WeightContract, header: Mapping[str, str] | None = None
+) -> None:
+    """The file appears whole or not at all. `header` holds further texts, such as a model's config.
+
+    Raises UserError where it cannot be written.
+    """
     with writing(path, "choose another file"), whole_file(path) as temporary:
-        save_file({name: value.contiguous() for name, value in state.items()}, temporary, contract.to_metadata())
+        tensors = {name: value.contiguous() for name, value in state.items()}
+        save_file(tensors, temporary, {**contract.to_metadata(), **(header or {})})

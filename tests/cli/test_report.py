@@ -22,7 +22,7 @@ def test_a_folder_that_is_no_run_is_a_mistake_of_one_line(tmp_path: Path, capsys
 @pytest.mark.parametrize("images", ["0", "-4"])
 def test_a_run_is_trained_on_one_image_at_least(images: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert main(["train", str(NANO), "--output", str(tmp_path / "run"), f"--overfit={images}"]) == 2
-    assert capsys.readouterr().err == f"error: train.overfit={images} must be a number of at least 1\n"
+    assert capsys.readouterr().err.startswith(f"error: train.overfit={images} must be a whole number of at least 1")
     assert not (tmp_path / "run").exists()
 
 
@@ -37,7 +37,7 @@ def test_every_command_knows_that_a_run_was_trained_on_a_few_images(tmp_path: Pa
     assert "train.overfit=2: on training images" in capsys.readouterr().out
     assert json.loads((tmp_path / "again" / "eval.json").read_text()) == in_training
     assert main(["train", str(NANO), *TINY, "--output", str(run), "--resume"]) == 2
-    assert "train.overfit=None (was 2)" in capsys.readouterr().err
+    assert "train.overfit=null (was 2)" in capsys.readouterr().err
     assert main(["train", "train.steps=3", "--output", str(run), "--resume"]) == 0
 
 

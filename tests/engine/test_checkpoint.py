@@ -21,7 +21,6 @@ from resdet.engine.checkpoint import (
     STATE,
     checkpoints,
     damage,
-    load_model,
     model_metadata,
     newest_checkpoint,
     prune_checkpoints,
@@ -29,6 +28,8 @@ from resdet.engine.checkpoint import (
     read_state,
     save_checkpoint,
 )  # fmt: skip
+from resdet.engine.run_folder import RunFiles
+from resdet.engine.saved_models import load_model
 from resdet.errors import UserError
 from resdet.models.build.detector import build_model
 from resdet.weights import read_safetensors
@@ -264,3 +265,36 @@ def test_a_missing_path_is_one_line(tmp_path: Path):
         _ = load_model(tmp_path / "nothing")
     with pytest.raises(UserError, match=r"neither a run nor a checkpoint"):
         _ = load_model(tmp_path)
+
+
+def test_a_run_s_best_and_last_stand_for_their_checkpoints(tmp_path: Path):
+    first, second = saved(tmp_path, 1), saved(tmp_path, 2)
+    assert checkpoint.find_model_file(tmp_path / "last")[0] == second / MODEL
+    with pytest.raises(UserError, match=r"best: no best checkpoint: no evaluation had a figure .*last, the newest one"):
+        _ = checkpoint.find_model_file(tmp_path / "best")
+    RunFiles(tmp_path).write_best(first)
+    assert checkpoint.find_model_file(tmp_path / "best")[0] == first / MODEL
+    for name in ("step_00000009", "../../elsewhere", ""):
+        _ = (tmp_path / "best").write_text(name)
+        with pytest.raises(UserError, match=r"best: no best checkpoint: it names .* which is not there"):
+            _ = checkpoint.find_model_file(tmp_path / "best")
+
+
+def test_a_file_called_best_outside_of_a_run_is_a_file(tmp_path: Path):
+    _ = (tmp_path / "best").write_bytes((saved(tmp_path / "run", 1) / MODEL).read_bytes())
+    assert checkpoint.find_model_file(tmp_path / "best")[0] == tmp_path / "best"
+    with pytest.raises(UserError, match="last: no such file or folder"):
+        _ = checkpoint.find_model_file(tmp_path / "last")
+
+
+def test_checkpoints_that_are_set_aside_twice_keep_both(tmp_path: Path):
+    for _ in range(2):
+        for step in (1, 2, 3):
+            _ = saved(tmp_path, step)
+        RunFiles(tmp_path).write_best(checkpoint.checkpoint_path(tmp_path, 3))
+        _ = checkpoint.set_aside(tmp_path, after=1)
+        assert [path.name for path in checkpoint.checkpoints(tmp_path)] == ["step_00000001"]
+        assert checkpoint.best_name(tmp_path) is None
+    assert sorted(path.name for path in (tmp_path / "checkpoints").glob("abandoned_*")) == [
+        f"abandoned_{attempt}_step_0000000{step}" for attempt in (1, 2) for step in (2, 3)
+    ]

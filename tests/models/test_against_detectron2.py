@@ -177,7 +177,7 @@ def test_one_training_step_has_the_losses_and_gradients_of_detectron2(
     for ours, theirs in LOSSES.items():
         if ours in losses:  # masks live in the frame of their box, which costs them some digits
             assert_close(losses[ours], step[f"loss.{theirs}"], atol=0, rtol=2e-3 if ours == "loss_mask" else 1e-5)
-    torch.stack(list(losses.values())).sum().backward()
+    _ = torch.stack(list(losses.values())).sum().backward()
     gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
     theirs = [tensor for key, tensor in step.items() if key.startswith("grad.")]
     assert len(gradients) == len(theirs), "the same parameters learn"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import pytest
 import torch
 from torch import Tensor
@@ -15,7 +17,9 @@ from resdet.structures import Batch, Detections, Targets
 CLASSES = 5
 
 
-def small_config(backbone: str = "nano", norm: str = "gn", layout: str = "fpn") -> ModelConfig:
+def small_config(
+    backbone: str = "nano", norm: Literal["frozen_bn", "bn", "gn"] = "gn", layout: str = "fpn"
+) -> ModelConfig:
     config = load_config().model
     assert config.box_head is not None
     config.neck.name = layout

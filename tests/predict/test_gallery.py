@@ -13,8 +13,9 @@ from resdet.data.images.decode import read_image
 from resdet.data.images.masks import MaskWindow
 from resdet.data.sets.coco import CocoDataset
 from resdet.drawing.boxes import class_color
-from resdet.engine.evaluate import found_categories, predict_dataset
+from resdet.engine.evaluate import predict_dataset
 from resdet.engine.run_folder import RunFiles
+from resdet.engine.task.table import detection_of
 from resdet.engine.train import train
 from resdet.errors import UserError
 from resdet.evaluation.coco import CocoResults
@@ -30,7 +31,7 @@ def results(model: RCNN, dataset: CocoDataset, config: Config) -> CocoResults:
 
 @pytest.fixture
 def names(config: Config, dataset: CocoDataset) -> dict[int, str]:
-    return found_categories(config, dataset)
+    return detection_of(config).categories(dataset)
 
 
 def test_each_image_has_a_drawing_and_the_sheet_has_all(
@@ -109,7 +110,7 @@ def test_a_detector_of_masks_is_drawn_with_them(dataset: CocoDataset, config: Co
     results = predict_dataset(build_model(config.model, 8), dataset, config)
     results.scores[:] = 0.9
     assert results.segmentations
-    assert draw_gallery(results, found_categories(config, dataset), dataset, config, tmp_path, count=2).is_file()
+    assert draw_gallery(results, detection_of(config).categories(dataset), dataset, config, tmp_path, count=2).is_file()
 
 
 def test_a_class_that_the_data_lacks_is_drawn_under_its_own_name_and_colour(
@@ -119,7 +120,7 @@ def test_a_class_that_the_data_lacks_is_drawn_under_its_own_name_and_colour(
     box = np.array([[10, 10, 50, 50]], np.float32)
     for image_id in dataset.image_ids.tolist():
         results.add(image_id, box, np.full(1, 0.9, np.float32), np.array([99]))
-    names = found_categories(config, dataset)
+    names = detection_of(config).categories(dataset)
     overview = draw_gallery(results, names | {99: "unicorn"}, dataset, config, tmp_path, count=1)
     drawing = read_image(overview.parent / "000000.jpg").astype(np.int64)
     found = drawing[:, drawing.shape[1] // 2 :]  # the truth is on the left
@@ -128,7 +129,7 @@ def test_a_class_that_the_data_lacks_is_drawn_under_its_own_name_and_colour(
 
 
 def test_boxes_of_a_low_score_are_not_drawn(dataset: CocoDataset, config: Config, tmp_path: Path) -> None:
-    results, names = CocoResults(), found_categories(config, dataset)
+    results, names = CocoResults(), detection_of(config).categories(dataset)
     nothing = draw_gallery(results, names, dataset, config, tmp_path / "nothing", count=1).read_bytes()
     box = np.array([[10, 10, 50, 50]], np.float32)
     results.add(int(dataset.image_ids[0]), box, np.full(1, DRAWN_SCORE - 0.01, np.float32), dataset.category_ids[:1])
@@ -148,5 +149,5 @@ def test_a_run_is_drawn_from_its_detections_without_a_checkpoint(config: Config,
 def test_a_first_stage_alone_is_drawn_as_objects(config: Config, tmp_path: Path) -> None:
     config.train.steps, config.model.box_head = 1, None
     _ = train(config, tmp_path)
-    assert found_categories(config, open_split(config.data, "val")) == {1: "object"}
+    assert detection_of(config).categories(open_split(config.data, "val")) == {1: "object"}
     assert draw_run(tmp_path).is_file()

@@ -21,7 +21,7 @@ from resdet.models.backbones import build_backbone
 from resdet.models.backbones.resnet import Bottleneck, ResNet
 from resdet.models.build.detector import build_model
 from resdet.models.necks import FeaturePyramidNetwork, SubsampledLevel
-from resdet.weights import load_detector_weights, read_weights
+from resdet.weights import load_model_weights, open_weights, read_weights
 from resdet.weights.convert import from_detectron2, from_msra, from_torchvision, keep_classes
 from resdet.weights.convert.msra import unit_variance
 from resdet.weights.convert_file import convert_file
@@ -321,7 +321,8 @@ def test_a_converted_detector_loads_into_ours(tmp_path):
     model = torchvision.models.detection.fasterrcnn_resnet50_fpn(weights=None, weights_backbone=None, num_classes=4)
     torch.save(model.state_dict(), tmp_path / "tv.pth")
     ours = build_model(ModelConfig(), 3)
-    report, contract = load_detector_weights(ours, tmp_path / "tv.pth")
+    weights = open_weights(tmp_path / "tv.pth")
+    report, contract = load_model_weights(ours, weights), weights.contract
     assert (report.ratio, report.unexpected, report.reinitialised) == (1.0, (), ())
     assert contract is not None
     assert contract.pixel_mean == CAFFE_MEAN  # torchvision's and Caffe's are the same three numbers

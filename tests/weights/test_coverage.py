@@ -8,7 +8,7 @@ from resdet.config import load_config
 from resdet.errors import UserError
 from resdet.models.build.detector import build_model
 from resdet.weights.coverage import load_checked
-from resdet.weights.family import architecture, family
+from resdet.weights.family import network
 
 
 def numbered(count, *, width=2):
@@ -226,8 +226,8 @@ def test_the_cause_is_a_classifier_alone():
         ("resnet152", "resnet152", "ResNet-152 "),
         ("vgg16", "vgg16", "VGG-16"),
         ("vgg19_bn", "vgg19_bn", "VGG-19 with batch norm"),
-        ("resnext50_32x4d", None, "ResNeXt with 32 groups"),
-        ("wide_resnet101_2", None, "Wide ResNet-101"),
+        ("resnext50_32x4d", "resnext50_32x4d", "ResNeXt with 32 groups"),
+        ("wide_resnet101_2", "wide_resnet101_2", "Wide ResNet-101"),
         ("mobilenet_v2", None, None),
     ],
 )
@@ -237,5 +237,6 @@ def test_families_are_known_by_their_tensors(name, known, says):
     with torch.device("meta"):
         model = getattr(torchvision.models, name)()
     shapes = {key: value.shape for key, value in model.state_dict().items()}
-    assert architecture(shapes) == known
-    assert (family(shapes) or "None").startswith(str(says))
+    found = network(shapes)
+    assert (found and found.architecture()) == known
+    assert (found.text() if found else "None").startswith(str(says))

@@ -18,6 +18,7 @@ from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign
 from resdet.config import MaskHeadConfig, ModelConfig
 from resdet.errors import UserError
 from resdet.models.backbones import Backbone
+from resdet.models.build.conventions import completed
 from resdet.structures import Batch
 
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
@@ -34,6 +35,7 @@ class TorchvisionPeer(nn.Module):
     def __init__(self, config: ModelConfig, num_classes: int, size: tuple[int, int]) -> None:
         super().__init__()
         check_torchvision_has(config)
+        config, _ = completed(config, None, "the config")
         name, norm = config.backbone.name, config.backbone.norm
         backbone = resnet_fpn_backbone(
             backbone_name=name,
@@ -43,6 +45,7 @@ class TorchvisionPeer(nn.Module):
         )
         rpn, box = config.rpn, config.box_head
         assert box is not None
+        assert box.sampling_ratio is not None, "completed above"
         self.detector = FasterRCNN(
             backbone,
             num_classes + 1,
@@ -98,6 +101,7 @@ def _add_masks(detector: FasterRCNN, mask: MaskHeadConfig, num_classes: int) -> 
     """Gives a Faster R-CNN what torchvision's Mask R-CNN has more, but for the pasting."""
     roi_heads = detector.roi_heads
     assert isinstance(roi_heads, RoIHeads)
+    assert mask.sampling_ratio is not None, "of a completed config"
     convs = 4 if mask.convs is None else mask.convs
     channels = 256  # of its pyramid
     roi_heads.mask_roi_pool = MultiScaleRoIAlign(["0", "1", "2", "3"], mask.resolution, mask.sampling_ratio)

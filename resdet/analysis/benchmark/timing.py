@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,11 +16,14 @@ from resdet.analysis.benchmark.peers import TorchvisionPeer
 from resdet.config import Config
 from resdet.data.batches.collate import padded_shape, size_divisor
 from resdet.engine.distributed import World, autocast, choose_device, to_device, trainable
+from resdet.engine.train.step import training_step
+from resdet.models.build.conventions import completed
 from resdet.models.build.detector import build_model
 from resdet.structures import Batch, Targets
 
 OBJECTS = 8  # an image
 NUM_CLASSES = 80
+LEARNING_RATE = 1e-6  # so small that many steps on one batch change nothing that takes time
 
 Contestant = tuple[Callable[..., None], tuple[Any, ...]]
 
@@ -44,6 +48,7 @@ def benchmark(
     batch = to_device(random_batch(size, padded, batch_size, mask_resolution=mask_resolution), train, device)
     # Weights are left out: what the numbers are does not change the time they take.
     without = replace(config.model, weights=None, backbone=replace(config.model.backbone, weights=None))
+    without, _ = completed(without, None, "the config")
     model = build_model(without, NUM_CLASSES).to(device)
     if train.channels_last:
         model = model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  # a missing overload
@@ -55,7 +60,7 @@ def benchmark(
     ]
     peers: list[Contestant] = []
     if against is not None:
-        peer = TorchvisionPeer(config.model, NUM_CLASSES, size).to(device)
+        peer = TorchvisionPeer(without, NUM_CLASSES, size).to(device)
         images, targets = peer.inputs(batch)
         peers = [
             (_training_step(peer, peer, precision), (images, targets)),
@@ -103,15 +108,13 @@ def random_batch(
 def _training_step(
     model: nn.Module, forward: Callable[..., dict[str, Tensor]], autocast: torch.autocast
 ) -> Callable[..., None]:
-    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1e-6, momentum=0.9)
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=LEARNING_RATE, momentum=0.9)
 
     def step(*inputs: Any) -> None:
         model.train()
-        optimizer.zero_grad()
-        with autocast:
-            losses = forward(*inputs)
-        torch.stack(list(losses.values())).sum().backward()
-        optimizer.step()
+        _ = training_step(
+            partial(forward, *inputs), model, optimizer, lr=LEARNING_RATE, grad_clip=None, precision=autocast
+        )
 
     return step
 

@@ -28,7 +28,6 @@ from resdet.data.sets.coco import CocoDataset
 from resdet.engine.checkpoint import checkpoints
 from resdet.engine.evaluate import evaluated_set
 from resdet.errors import UserError
-from resdet.evaluation.coco import read_ground_truth
 from resdet.files import readable_json, write_outputs
 
 SPEED = "prediction_speed.json"
@@ -140,7 +139,7 @@ def _comparison(
 ) -> Comparison:
     by_contestant = read_finished(contestants, finished)
     speed = _speed(request, [runs[0].plan for runs in by_contestant.values()], val_set, say)
-    truth = read_ground_truth(val_set.annotations)
+    truth = val_set.ground_truth(count_skipped=contestants[0].config.eval.count_skipped)
     return compare(
         contestants,
         by_contestant,

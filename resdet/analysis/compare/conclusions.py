@@ -29,11 +29,10 @@ from resdet.analysis.compare.cost import NOT_COUNTED, Cost
 from resdet.analysis.compare.plan import Contestant, PlannedRun
 from resdet.analysis.compare.speed import PredictionSpeed
 from resdet.analysis.compare.verdict import judge
+from resdet.config.diff import flat
 from resdet.data.sets.coco import CocoDataset
-from resdet.engine.evaluate import masked_images
 from resdet.engine.log import SPEED
 from resdet.engine.run_folder import RunFiles, RunFolder, read_run
-from resdet.engine.state import flat
 from resdet.errors import UserError
 from resdet.evaluation.analysis.bootstrap import FIGURES, Bootstrap, paired_bootstrap
 from resdet.evaluation.coco import GroundTruth, read_results
@@ -125,7 +124,8 @@ def _bootstrap(
         ]
         for contestant in contestants
     }
-    images = val_set.image_ids.tolist() if kind == "bbox" else masked_images(val_set, truth)
+    images = val_set.scored_images(count_skipped=contestants[0].config.eval.count_skipped)
+    images = truth.masked_images(images) if kind == "segm" else images
     return paired_bootstrap(truth, detectors, iou_type=kind, resamples=resamples, image_ids=images)
 
 
@@ -250,7 +250,7 @@ def _run(run: Finished) -> Run:
 
 def _differing(contestants: Sequence[Contestant]) -> dict[str, dict[str, Any]]:
     """Config keys, the backbone's name apart, that are not the same for all, with each contestant's value."""
-    configs = {contestant.name: flat(asdict(contestant.config)) for contestant in contestants}
+    configs = {contestant.name: flat(contestant.config) for contestant in contestants}
     keys = dict.fromkeys(key for leaves in configs.values() for key in leaves)
     rows = {key: {name: leaves.get(key) for name, leaves in configs.items()} for key in keys}
     return {

@@ -5,26 +5,14 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from resdet.config import Config, load_config
+from resdet.config.diff import check_same_run, check_scored_alike
 from resdet.engine.run_folder import RunFiles
-from resdet.engine.state import FREE, flat
+from resdet.engine.task.table import task_of
 from resdet.errors import UserError
-
-FREE_IN_A_COMPARISON = (*FREE, "train.device", "data.root")  # where and how it is computed, not what
-SCORED_ON = (
-    "train.overfit",
-    "data.val.",
-    "data.root",
-    "data.shapes.",
-    "data.on_bad_image",
-    "data.max_bad_fraction",
-    "data.sixteen_bit",
-)
-FOLLOWING = ("model.pixel_mean", "model.pixel_std")  # which a run writes out when they are not given
 
 
 @dataclass(frozen=True)
@@ -65,7 +53,7 @@ def read_contestants(
         if count > 1:
             raise UserError(f"--backbones: {name} takes part {count} times; give each contestant something of its own")
     first = contestants[0]
-    if first.config.task != "detection":
+    if not task_of(first.config).has_detections:
         raise UserError(f"task={first.config.task} cannot be compared: detectors are; give a config of one")
     for contestant in contestants:
         if contestant.config.model.box_head is None:
@@ -73,12 +61,7 @@ def read_contestants(
                 f"--backbones {contestant.name}: a first stage alone (model.box_head=null) has no AP to compare by; "
                 "leave model.box_head=null out"
             )
-    for other in contestants[1:]:
-        for key, (_, value) in config_differences(first.config, other.config).items():
-            if key.startswith(SCORED_ON):
-                raise UserError(
-                    f"--backbones {other.name}: {key}={value} is not {first.name}'s; all are scored on the same images"
-                )
+    check_scored_alike([(contestant.name, contestant.config) for contestant in contestants])
     return contestants
 
 
@@ -122,32 +105,11 @@ def planned_runs(contestants: Sequence[Contestant], seeds: int, output: Path) ->
     ]
 
 
-def config_differences(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
-    """Keys with different values in two configs, and both values; None where a part is absent."""
-    before, after = flat(asdict(old)), flat(asdict(new))
-    return {
-        key: (before.get(key), after.get(key))
-        for key in dict.fromkeys((*after, *before))
-        if before.get(key) != after.get(key)
-    }
-
-
 def check_unchanged(run: PlannedRun) -> None:
     """Raises UserError, naming the keys, when the run's folder holds a run with another config."""
     path = RunFiles(run.folder).config
-    if not path.exists():
-        return
-    differences = config_differences(load_config(path), run.config)
-    changed = [
-        f"{key}={new} (was {old})"
-        for key, (old, new) in differences.items()
-        if key not in FREE_IN_A_COMPARISON and not (key in FOLLOWING and new is None)
-    ]
-    if changed:
-        raise UserError(
-            f"{run.folder}: was trained with another config: {', '.join(changed)};"
-            " compare with the same one, or choose another --output"
-        )
+    if path.exists():
+        check_same_run(load_config(path), run.config, run.folder)
 
 
 def is_finished(run: PlannedRun) -> bool:

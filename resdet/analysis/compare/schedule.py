@@ -25,6 +25,7 @@ from resdet.engine.run_folder import read_run
 from resdet.engine.signals import EXIT_CODE, Stopped, StopRequest
 from resdet.errors import UserError
 from resdet.files import replace_file
+from resdet.plugins import loaded_plugins
 
 POLL_SECONDS = 0.2
 
@@ -159,7 +160,14 @@ def _start(run: PlannedRun, number: int, output: Path, slot: Slot) -> _Child:
     replace_file(config_file, to_yaml(config).encode())
     with log.open("ab") as file:
         process = subprocess.Popen(  # noqa: S603  # this Python, our own module
-            [sys.executable, "-m", "resdet.analysis.compare.training_child", str(config_file), str(run.folder)],
+            [
+                sys.executable,
+                "-m",
+                "resdet.analysis.compare.training_child",
+                str(config_file),
+                str(run.folder),
+                *map(str, loaded_plugins()),
+            ],
             stdin=subprocess.PIPE,
             stdout=file,
             stderr=subprocess.STDOUT,

@@ -1,7 +1,7 @@
 """One training run in a process of its own: `python -m resdet.analysis.compare.training_child CONFIG FOLDER`.
 
-It goes on from what FOLDER holds. Exit codes are those of `resdet train`. When its standard input closes, which is the
-end of the process that started it, it saves and leaves.
+The files of --plugin follow, if any. It goes on from what FOLDER holds. Exit codes are those of `resdet train`. When
+its standard input closes, which is the end of the process that started it, it saves and leaves.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from resdet.engine.run_folder import RunFiles
 from resdet.engine.signals import EXIT_CODE
 from resdet.engine.train import train
 from resdet.errors import UserError
+from resdet.plugins import load_plugins
 from resdet.text import printable
 
 MISTAKE = 2  # the exit code of a user's mistake
@@ -26,9 +27,10 @@ MISTAKE = 2  # the exit code of a user's mistake
 
 def main(arguments: Sequence[str]) -> int:
     """Trains to the end; returns the exit code."""
-    config_file, folder = map(Path, arguments)
+    config_file, folder, *plugins = map(Path, arguments)
     threading.Thread(target=_leave_with_parent, daemon=True).start()
     try:
+        load_plugins(plugins)
         _ = train(load_config(config_file), folder, resume=True)
         if not RunFiles(folder).predictions.exists():  # of a run that ended before there was such a file
             _ = evaluate_checkpoint(folder, output=folder)

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -17,10 +18,11 @@ from torch import Tensor, nn
 
 from resdet.config import Config
 from resdet.engine.checkpoint import find_model_file, read_model_file
-from resdet.engine.classify import training_batches
 from resdet.engine.distributed import World, autocast, choose_device, to_device
-from resdet.engine.optim import clip_gradients, learning_rate, set_learning_rate
-from resdet.engine.setup import build_state, check_num_classes, open_data
+from resdet.engine.task.table import task_of
+from resdet.engine.train.build import build_state, check_num_classes
+from resdet.engine.train.optim import learning_rate
+from resdet.engine.train.step import LossNotFinite, gradients_of, training_step
 from resdet.errors import UserError, did_you_mean
 from resdet.models.backbones.norms import FrozenBatchNorm2d
 from resdet.structures import Batch
@@ -106,26 +108,24 @@ def probe(net: Net, *, steps: int, every: int, kernels: str = "3x3") -> list[Sna
     """
     config, world = net.config, World()
     device = choose_device(config.train.device, world)
-    train_set, _ = open_data(config)
+    task = task_of(config)
+    train_set, _ = task.open_data(config)
     check_num_classes(config, train_set)
     state, config, _ = build_state(config, train_set.class_names, device, world)
-    model, optimizer = state.model.train(), state.optimizer
+    model, optimizer = state.model.train(), state.optimizer if net.run is None else None
     if net.run is None:
         initialise(model, net.init)
-    batches = training_batches(train_set, config, start_step=0, rank=0, world_size=1)
+    batches = task.training_batches(train_set, config, start_step=0, rank=0, world_size=1)
     layers = watched_layers(model, kernels)
     precision = autocast(config.train, device)
     snapshots = []
     for step, loaded in zip(range(steps if net.run is None else 1), batches, strict=False):
         batch = to_device(loaded.batch, config.train, device)
         watched = layers if step % every == 0 or step == steps - 1 else {}
-        loss, signals = observe(model, batch, watched, precision=precision)
-        if net.run is None:
-            before = {name: layer.weight.detach().clone() for name, layer in watched.items()}
-            set_learning_rate(optimizer, learning_rate(step, config.optim, config.train))
-            _ = clip_gradients(model, config.train.grad_clip)
-            optimizer.step()
-            signals = tuple(replace(seen, update=_moved(layers[seen.name], before[seen.name])) for seen in signals)
+        lr = learning_rate(step, config.optim, config.train)
+        loss, signals = observe(
+            model, batch, watched, precision=precision, optimizer=optimizer, lr=lr, grad_clip=config.train.grad_clip
+        )
         if watched:
             snapshots.append(Snapshot(step, loss, signals))
     return snapshots
@@ -213,19 +213,46 @@ def watching(model: nn.Module, layers: dict[str, nn.Conv2d]) -> Iterator[dict[st
 
 
 def observe(
-    model: nn.Module, batch: Batch, layers: dict[str, nn.Conv2d], *, precision: torch.autocast | None = None
+    model: nn.Module,
+    batch: Batch,
+    layers: dict[str, nn.Conv2d],
+    *,
+    precision: torch.autocast | None = None,
+    optimizer: torch.optim.Optimizer | None = None,
+    lr: float = 0.0,
+    grad_clip: float | None = None,
 ) -> tuple[float | None, tuple[LayerSignal, ...]]:
-    """The loss on a batch and these layers' signals. Leaves gradients in the parameters and moves nothing else."""
-    with precision or nullcontext(), watching(model, layers) as spreads:
-        losses: dict[str, Float[Tensor, ""]] = model(batch)
-    loss = torch.stack(list(losses.values())).sum()
-    model.zero_grad()
-    loss.backward()
-    signals = []
-    for name, spread in spreads.items():
-        gradient = layers[name].weight.grad
-        signals.append(LayerSignal(name, None if gradient is None else _finite(gradient.norm()), spread.deviation))
-    return _finite(loss), tuple(signals)
+    """The loss on a batch and these layers' signals in a training step; without an `optimizer` no weight is moved.
+
+    An update with a loss or a gradient that is not finite is not made, as in training.
+    """
+    before = {name: layer.weight.detach().clone() for name, layer in layers.items()}
+    gradients: dict[str, float | None] = {}
+
+    def look() -> None:
+        for name, layer in layers.items():
+            gradients[name] = None if layer.weight.grad is None else _finite(layer.weight.grad.norm())
+
+    forward, made = partial(model, batch), False
+    precision = precision or torch.autocast(batch.images.device.type, enabled=False)
+    with watching(model, layers) as spreads:
+        if optimizer is None:
+            losses = {name: loss.item() for name, loss in gradients_of(forward, model, precision).items()}
+            look()
+        else:
+            try:
+                step = training_step(
+                    forward, model, optimizer, lr=lr, grad_clip=grad_clip, precision=precision, look=look
+                )
+                losses, made = step.losses, step.made
+            except LossNotFinite as error:
+                losses = error.losses
+    signals = tuple(
+        LayerSignal(name, gradients[name], spread.deviation, _moved(layers[name], before[name]) if made else None)
+        for name, spread in spreads.items()
+    )
+    loss = sum(losses.values())
+    return loss if math.isfinite(loss) else None, signals
 
 
 def _moved(layer: nn.Conv2d, before: Float[Tensor, "..."]) -> float | None:

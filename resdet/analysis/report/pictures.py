@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from resdet.analysis.report.scored import Scored
-from resdet.coco.masks import checked_masks
+from resdet.coco.run_lengths import checked_masks
 from resdet.data.images.decode import ImageError, read_image, resize
 from resdet.data.images.masks import MaskWindow, encoded_window, mask_window
 from resdet.data.sets.coco import CocoDataset

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from resdet.data.sets.coco import CocoDataset
-from resdet.engine.evaluate import evaluated_set, masked_images
+from resdet.engine.evaluate import evaluated_set
 from resdet.engine.run_folder import RunFolder
 from resdet.errors import UserError
 from resdet.evaluation.analysis.analyse import Analysis, analyse
 from resdet.evaluation.analysis.curves import PrecisionRecall
-from resdet.evaluation.coco import CocoResults, GroundTruth, read_ground_truth, read_results
+from resdet.evaluation.coco import CocoResults, GroundTruth, read_results
 
 SCORE = 0.5  # from which on a detection is taken at its word, unless the detector is less sure of everything
 
@@ -46,11 +46,12 @@ def open_scored(run: RunFolder) -> Scored:
             f"resdet evaluate {run.path} --output {run.path} writes it"
         )
     dataset = evaluated_set(run.config)
-    truth = read_ground_truth(dataset.annotations)
+    count_skipped = run.config.eval.count_skipped
+    truth = dataset.ground_truth(count_skipped=count_skipped)
     results = read_results(run.predictions, truth)
     has_masks = "segm/AP" in run.figures and results.segmentations is not None
-    masked = masked_images(dataset, truth) if has_masks else []
-    images = dataset.image_ids.tolist()
+    images = dataset.scored_images(count_skipped=count_skipped)
+    masked = truth.masked_images(images) if has_masks else []
     boxes = analyse(truth, results, image_ids=images, score_threshold=SCORE)
     score = own_score(boxes.curves)
     if score < SCORE:

@@ -9,7 +9,8 @@ import yaml
 from markupsafe import Markup
 
 from resdet.analysis.pages.page import Section, code, columns, details, meter, name_of, note, table
-from resdet.config import Config, to_yaml
+from resdet.config import Config
+from resdet.config.diff import differences
 from resdet.engine.run_folder import RunFolder
 
 MOST_CLASSES = 100  # rows of a table
@@ -107,22 +108,7 @@ def config_section(run: RunFolder) -> Section:
 
 def changed(config: Config) -> dict[str, tuple[Any, Any]]:
     """The keys whose values differ from the defaults, with both; None stands for a part that is absent, too."""
-    ours, defaults = (_flat(yaml.safe_load(to_yaml(c))) for c in (config, Config()))
-    return {
-        key: (ours.get(key), defaults.get(key))
-        for key in dict.fromkeys([*ours, *defaults])
-        if ours.get(key) != defaults.get(key)
-    }
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
+    return {key: (ours, default) for key, (default, ours) in differences(Config(), config).items()}
 
 
 def _value(value: Any) -> Markup:

@@ -15,8 +15,8 @@ from resdet.analysis.report.pictures import Album, Detail, Picture
 from resdet.analysis.report.scored import Scored, open_scored
 from resdet.analysis.report.setup import config_section, data_section
 from resdet.analysis.report.training import training_section
-from resdet.config import Config
 from resdet.engine.run_folder import RunFiles, RunFolder, read_run
+from resdet.engine.task.table import task_of
 from resdet.errors import UserError
 from resdet.files import write_output
 from resdet.version import __version__
@@ -39,15 +39,14 @@ def write_report(run: Path, output: Path | None = None) -> Path:
     """
     folder = read_run(run)
     output = output or RunFiles(run).report
-    html = report_html(folder)
-    write_output(output, html.encode())
+    write_output(output, report_html(folder).encode())
     return output
 
 
 def report_html(run: RunFolder, *, largest: int = LARGEST) -> str:
     """The page, in as much detail as fits into `largest` bytes."""
     scored, without = None, ""
-    if run.config.task == "detection":
+    if task_of(run.config).has_detections:
         try:
             scored = open_scored(run)
         except UserError as error:
@@ -86,7 +85,7 @@ def _rendered(run: RunFolder, scored: Scored | None, sections: Sequence[Section]
 
 def _facts(run: RunFolder, scored: Scored | None) -> list[str]:
     config = run.config
-    facts = [f"{kind_of(config)}, {config.model.backbone.name}"]
+    facts = [f"{task_of(config).describe(config.model)}, {config.model.backbone.name}"]
     if run.step is not None:
         facts.append(f"step {run.step} of {config.train.steps}")
     if scored:
@@ -96,20 +95,6 @@ def _facts(run: RunFolder, scored: Scored | None) -> list[str]:
     if run.backend:
         facts.append(f"scored by {run.backend}")
     return [*facts, datetime.now(UTC).strftime("written %Y-%m-%d %H:%M UTC"), f"resdet {__version__}"]
-
-
-def kind_of(config: Config) -> str:
-    """What the config builds, by its usual name."""
-    if config.task == "classification":
-        return "classifier"
-    model = config.model
-    if model.box_head is None:
-        name = "RPN"
-    elif model.cascade:
-        name = "Cascade Mask R-CNN" if model.mask_head else "Cascade R-CNN"
-    else:
-        name = "Mask R-CNN" if model.mask_head else "Faster R-CNN"
-    return f"{name} ({model.neck.name.upper()})"
 
 
 def _summary(run: RunFolder, scored: Scored | None) -> Markup:

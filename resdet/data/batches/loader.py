@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -24,59 +23,25 @@ from resdet.data.batches.collate import (
     size_divisor,
 )
 from resdet.data.batches.samplers import BatchOrder, evaluation_order, rank_slice, sample_seed
+from resdet.data.batches.small_objects import large_enough, report_small_objects
 from resdet.data.images.decode import ImageError, read_image, resize, resized_size
 from resdet.data.images.masks import box_frame_masks
 from resdet.data.images.transforms import Augmentation
 from resdet.data.sets.coco import CocoDataset
 from resdet.data.sets.formats import read_set
-from resdet.data.sets.shapes import shapes_folder
-from resdet.data.sets.voc import KNOWN_SETS as VOC_SETS
-from resdet.data.sets.voc import known_split
-from resdet.errors import UserError, did_you_mean
+from resdet.data.sets.splits import split_files
+from resdet.errors import UserError
 
-KNOWN_SETS = {  # name -> split -> (annotation file, images folder), below data.root
-    "coco2017": {
-        "train": ("coco/annotations/instances_train2017.json", "coco/train2017"),
-        "val": ("coco/annotations/instances_val2017.json", "coco/val2017"),
-    },
-    "coco2014": {
-        "train": ("coco/annotations/instances_train2014.json", "coco/train2014"),
-        "val": ("coco/annotations/instances_val2014.json", "coco/val2014"),
-    },
-}
 WORKER_TIMEOUT = 300  # seconds without a batch after which a worker counts as stuck
 
 
 def open_split(data: DataConfig, split: str) -> CocoDataset:
     """The checked annotations of `split`, "train" or "val"; the generated data set is made at first use."""
-    annotations, images = _split_files(data, split)
+    annotations, images = split_files(data, split)
     tolerated = data.max_bad_fraction if data.on_bad_image == "skip" else 0.0
-    return read_set(annotations, images, require_objects=split == "train", max_missing_fraction=tolerated)
-
-
-def _split_files(data: DataConfig, split: str) -> tuple[Path, Path]:
-    chosen = {"train": data.train, "val": data.val}[split]
-    if chosen.annotations and chosen.images:
-        return Path(chosen.annotations), Path(chosen.images)
-    if chosen.annotations or chosen.images:
-        absent = "images" if chosen.annotations else "annotations"
-        raise UserError(f"data.{split}.{absent} is not given; data.{split}.annotations and .images go together")
-    if chosen.name == "shapes":
-        folder = shapes_folder(**asdict(data.shapes))
-        return folder / "annotations" / f"instances_{split}.json", folder / split
-    if chosen.name in VOC_SETS:
-        return known_split(Path(data.root) / "VOCdevkit", chosen.name, split)
-    if chosen.name not in KNOWN_SETS:
-        known = ("shapes", *KNOWN_SETS, *VOC_SETS)
-        raise UserError(f"data.{split}.name={chosen.name} is no known data set{did_you_mean(chosen.name, known)}")
-    annotations, images = (Path(data.root) / part for part in KNOWN_SETS[chosen.name][split])
-    for path in (annotations, images):
-        if not path.exists():
-            raise UserError(
-                f"{path} of data.{split}.name={chosen.name} is missing; "
-                "put the files where datasets/README.md says, or set data.root"
-            )
-    return annotations, images
+    training = split == "train"
+    dataset = read_set(annotations, images, require_objects=training, max_missing_fraction=tolerated)
+    return report_small_objects(dataset, data.augment) if training else dataset
 
 
 def subset(dataset: CocoDataset, count: int) -> CocoDataset:
@@ -207,12 +172,14 @@ class _Reader(Dataset[LoadedBatch | UserError]):
                 return _blank(size, info, seed, str(error), self.mask_resolution)
             raise
         rows = np.arange(dataset.offsets[index], dataset.offsets[index + 1])
+        scale = np.array([info.scale_y, info.scale_x])
+        rows = rows[dataset.crowd[rows] | large_enough(dataset.boxes[rows], scale)]
         image = resize(original, size)
         boxes = dataset.boxes[rows] * np.array([info.scale_x, info.scale_y] * 2, np.float32)
         corners = np.array([[0, 0], size[::-1]], np.float32)
         if self.augmentation:
             changed = self.augmentation(image, boxes, seed=seed)
-            image, boxes, corners, rows = changed.image, changed.boxes, changed.corners, rows[changed.kept]
+            image, boxes, corners = changed.image, changed.boxes, changed.corners
         masks = self._masks(index, rows, boxes, corners) if self.mask_resolution else None
         return Sample(image, boxes, dataset.labels[rows], dataset.crowd[rows], seed, info, masks)
 

@@ -9,11 +9,9 @@ from typing import Any
 import cv2
 import numpy as np
 from jaxtyping import Float, Float64, Int64, Integer, Num, UInt8
-from pycocotools import mask as pycocotools_mask
 
-from resdet.coco.segmentation import Segmentations, decompress
-
-coco_mask: Any = pycocotools_mask  # its annotations refuse polygons
+from resdet.coco.run_lengths import decode
+from resdet.coco.segmentation import Segmentations, coco_mask
 
 
 @dataclass(frozen=True)
@@ -71,9 +69,9 @@ def mask_window(segmentations: Segmentations, row: int, height: int, width: int)
 def encoded_window(mask: Mapping[str, Any]) -> MaskWindow:
     """A sound run-length encoding in COCO's compressed form, {size, counts}, as pixels."""
     counts = mask["counts"]
-    runs = decompress(counts.decode() if isinstance(counts, bytes) else counts)
-    assert runs is not None, "no run-length encoding"
-    return run_window(runs, mask["size"][0])
+    runs, faults = decode([counts if isinstance(counts, bytes) else counts.encode()])
+    assert not faults, "no run-length encoding"
+    return run_window(runs[0], mask["size"][0])
 
 
 def run_window(runs: Integer[np.ndarray, " n"], height: int) -> MaskWindow:

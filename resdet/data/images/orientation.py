@@ -20,8 +20,8 @@ PILLOW_ERRORS = (
 
 def stored_size(header: Image.Image) -> tuple[int, int]:
     """The (height, width) of the pixels as they lie in the file. Of a TIFF, Pillow tells the upright size."""
-    size = header.height, header.width
-    return size[::-1] if _turned_by_decoders(header) and _orientation(header) >= 5 else size
+    height, width = header.height, header.width
+    return (width, height) if _turned_by_decoders(header) and _orientation(header) >= 5 else (height, width)
 
 
 def remaining_turn(header: Image.Image, height: int | None, width: int | None) -> int | None:

@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Bool, Float64, Int32, Int64
 
-from resdet.coco.masks import coco_mask
+from resdet.coco.segmentation import coco_mask
 from resdet.evaluation.backends import Problem
 from resdet.ops.array_boxes import paired_iou
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from inspect import signature
+from pathlib import Path
 
 from torch import nn
 
-from resdet.config import ModelConfig
-from resdet.errors import UserError
+from resdet.config import ModelConfig, checked
+from resdet.errors import UserError, row_of
 from resdet.models.backbones import BACKBONES, Backbone, build_backbone
 from resdet.models.backbones.resnet import ResNet
 from resdet.models.backbones.vgg import VGG
+from resdet.models.build.conventions import completed
 from resdet.models.build.heads import build_box_heads, build_box_loss, build_roi_heads, norm_of
 from resdet.models.classifier import Classifier
 from resdet.models.necks import ConvLevels, FeaturePyramidNetwork, PathAggregationNetwork, SingleLevel, SubsampledLevel
@@ -22,7 +24,9 @@ from resdet.models.rpn import RPN, AnchorGenerator, ProposalLimits, RPNHead
 from resdet.models.second_stage.box_head import BoxHead, C5BoxHead, TwoLayerBoxHead
 from resdet.ops.matching import Matcher
 from resdet.ops.sampling import BalancedSampler
-from resdet.weights import conflicts, load_backbone_weights
+from resdet.weights import load_backbone_weights
+from resdet.weights.detector import load_model_weights
+from resdet.weights.published import open_weights
 
 STRIDES = (4, 8, 16, 32)  # of C2..C5, which the layouts are made for
 C4 = STRIDES.index(16)
@@ -34,13 +38,14 @@ def build_model(config: ModelConfig, num_classes: int) -> RCNN:
 
     Raises UserError for parts that do not fit together and for weights that do not fit the model.
     """
+    config, _ = completed(checked(config), None, "the config")
     rpn = config.rpn
     if rpn.background_iou > rpn.foreground_iou:
         raise UserError(
             f"model.rpn.background_iou={rpn.background_iou:g} must not be above model.rpn.foreground_iou="
             f"{rpn.foreground_iou:g}: an anchor between them would be both"
         )
-    layout = LAYOUTS[config.neck.name](config)
+    layout = row_of(LAYOUTS, config.neck.name, "model.neck.name")(config)
     weights = _load_weights(layout, config)
     return RCNN(
         layout.backbone,
@@ -48,7 +53,7 @@ def build_model(config: ModelConfig, num_classes: int) -> RCNN:
         RPN(
             RPNHead(layout.neck.channels, len(layout.anchor_sizes[0]) * len(config.anchors.ratios), convs=rpn.convs),
             AnchorGenerator(
-                layout.anchor_sizes, config.anchors.ratios, layout.neck.strides, rounded=config.anchors.rounded
+                layout.anchor_sizes, config.anchors.ratios, layout.neck.strides, rounded=bool(config.anchors.rounded)
             ),
             matcher=Matcher(rpn.foreground_iou, rpn.background_iou, low_quality=True),
             sampler=BalancedSampler(rpn.batch_size_per_image, rpn.positive_fraction),
@@ -71,6 +76,7 @@ def build_classifier(config: ModelConfig, num_classes: int) -> Classifier:
 
     Raises UserError for `model.backbone.weights`, which are for detectors.
     """
+    config = checked(config)
     if config.backbone.weights:
         raise UserError(
             f"model.backbone.weights={config.backbone.weights}: a classifier starts from scratch, or as a whole from "
@@ -85,6 +91,37 @@ def build_classifier(config: ModelConfig, num_classes: int) -> Classifier:
     )
 
 
+def pretrained_detector(
+    config: ModelConfig, file: Path, class_names: Sequence[str]
+) -> tuple[RCNN, ModelConfig, tuple[str, ...]]:
+    """A detector that starts from the weights of a whole one, whose conventions it takes over.
+
+    Returns it, the config with these conventions written out, and lines on what was loaded. Raises UserError for
+    weights that do not fit, or that were trained under conventions which the config contradicts.
+    """
+    weights = open_weights(file)
+    config, taken = completed(config, weights.contract, str(file))
+    model = build_model(_without_weights(config), len(class_names))
+    report = load_model_weights(model, weights, class_names=class_names)
+    return model, config, (*report.details().splitlines(), *taken)
+
+
+def pretrained_classifier(
+    config: ModelConfig, file: Path, class_names: Sequence[str]
+) -> tuple[Classifier, ModelConfig, tuple[str, ...]]:
+    """The same for an image classifier, whose last layer starts anew for other classes."""
+    weights = open_weights(file)
+    contract = None if weights.contract is None else weights.contract.of_backbone()
+    config, taken = completed(config, contract, str(file))
+    model = build_classifier(_without_weights(config), len(class_names))
+    report = load_model_weights(model, weights, class_heads=("fc.",), class_names=class_names)
+    return model, config, (*report.details().splitlines(), *taken)
+
+
+def _without_weights(config: ModelConfig) -> ModelConfig:
+    return replace(config, weights=None, backbone=replace(config.backbone, weights=None))
+
+
 @dataclass(frozen=True)
 class Layout:
     """What the feature layouts differ in: the maps that all regions share, and what runs on each region."""
@@ -97,7 +134,7 @@ class Layout:
     pretrained: tuple[nn.Module, ...]  # what `model.backbone.weights` fills
 
 
-def _pyramid(config: ModelConfig, network: type[FeaturePyramidNetwork]) -> Layout:
+def pyramid(config: ModelConfig, network: type[FeaturePyramidNetwork]) -> Layout:
     """P2..P6 or P7; regions are pooled from P2..P5 (Lin et al. 2017)."""
     backbone = _backbone(config)
     channels = config.neck.channels
@@ -151,8 +188,8 @@ def _dc5(config: ModelConfig) -> Layout:
 
 
 LAYOUTS: dict[str, Callable[[ModelConfig], Layout]] = {
-    "fpn": partial(_pyramid, network=FeaturePyramidNetwork),
-    "pafpn": partial(_pyramid, network=PathAggregationNetwork),
+    "fpn": partial(pyramid, network=FeaturePyramidNetwork),
+    "pafpn": partial(pyramid, network=PathAggregationNetwork),
     "c4": _c4,
     "dc5": _dc5,
 }
@@ -176,15 +213,11 @@ class LoadedWeights:
 
 def _load_weights(layout: Layout, config: ModelConfig) -> LoadedWeights:
     """Fills the layout's backbone. The mean and deviation of the config must be those that the weights declare."""
-    mean, std = config.pixel_mean, config.pixel_std
-    if config.backbone.weights is None:
-        ours = layout.backbone
-        return LoadedWeights(tuple(mean or ours.pixel_mean), tuple(std or ours.pixel_std), ())
-    trunk, *heads = layout.pretrained
-    report, contract = load_backbone_weights(trunk, config.backbone.weights, config.backbone.name, also=heads)
-    if differences := conflicts(contract, pixel_mean=mean, pixel_std=std):
-        raise UserError(
-            f"model.backbone.weights={config.backbone.weights}: {'; '.join(differences)}; leave model.pixel_mean and "
-            "model.pixel_std out, for they follow from the weights"
-        )
-    return LoadedWeights(contract.pixel_mean, contract.pixel_std, tuple(report.details().splitlines()))
+    notes: tuple[str, ...] = ()
+    if spec := config.backbone.weights:
+        trunk, *heads = layout.pretrained
+        report, contract = load_backbone_weights(trunk, spec, config.backbone.name, also=heads)
+        config, _ = completed(config, contract.of_backbone(), f"model.backbone.weights={spec}")
+        notes = tuple(report.details().splitlines())
+    mean, std = config.pixel_mean or layout.backbone.pixel_mean, config.pixel_std or layout.backbone.pixel_std
+    return LoadedWeights(tuple(mean), tuple(std), notes)

@@ -9,7 +9,7 @@ from functools import partial
 from torch import nn
 
 from resdet.config import BoxHeadConfig, CascadeConfig, ModelConfig, RPNConfig
-from resdet.errors import UserError
+from resdet.errors import UserError, row_of
 from resdet.models.backbones.norms import NORMS
 from resdet.models.losses import (
     BoxLoss,
@@ -31,7 +31,19 @@ from resdet.ops.roi_kernels import roi_pool
 from resdet.ops.sampling import BalancedSampler
 
 DELTA_WEIGHTS = [10.0, 10.0, 5.0, 5.0]  # of a lone stage: targets of a deviation near one (Girshick's code)
-BOX_LOSSES: dict[str, BoxLoss] = {"giou": giou_box_loss, "ciou": ciou_box_loss}  # smooth_l1 has a parameter
+
+# What a stage of the detector pays for its boxes, from the config of that stage.
+BOX_LOSSES: dict[str, Callable[[RPNConfig | BoxHeadConfig], BoxLoss]] = {
+    "smooth_l1": lambda config: partial(smooth_l1_box_loss, beta=config.smooth_l1_beta),
+    "giou": lambda config: giou_box_loss,
+    "ciou": lambda config: ciou_box_loss,
+}
+
+# What runs on each region, from the config and the channels of the maps that regions are pooled from.
+BOX_HEADS: dict[str, Callable[[BoxHeadConfig, int], BoxHead]] = {
+    "two_fc": lambda box, channels: TwoLayerBoxHead(channels, box.resolution, box.fc_dim),
+    "four_conv_fc": lambda box, channels: FourConvBoxHead(channels, box.resolution, box.fc_dim, norm=norm_of(box.norm)),
+}
 
 
 def build_roi_heads(
@@ -85,7 +97,10 @@ def _stages(
 def build_box_heads(config: ModelConfig, channels: int) -> tuple[BoxHead, ...]:
     """The head of each stage of a cascade, one without a cascade, none without a box head."""
     box = config.box_head
-    return () if box is None else tuple(_box_head(box, channels) for _ in range(stages_of(config)))
+    if box is None:
+        return ()
+    head = row_of(BOX_HEADS, box.name, "model.box_head.name")
+    return tuple(head(box, channels) for _ in range(stages_of(config)))
 
 
 def stages_of(config: ModelConfig) -> int:
@@ -132,15 +147,10 @@ def _check_stages(cascade: CascadeConfig) -> None:
             raise UserError(f"model.cascade.delta_weights: {weights} must be four numbers above 0, for dx, dy, dw, dh")
 
 
-def _box_head(box: BoxHeadConfig, channels: int) -> BoxHead:
-    if box.name == "four_conv_fc":
-        return FourConvBoxHead(channels, box.resolution, box.fc_dim, norm=norm_of(box.norm))
-    return TwoLayerBoxHead(channels, box.resolution, box.fc_dim)
-
-
 def build_box_loss(config: RPNConfig | BoxHeadConfig) -> BoxLoss:
     """The loss of deltas that a stage of the detector asks for."""
-    return BOX_LOSSES.get(config.box_loss) or partial(smooth_l1_box_loss, beta=config.smooth_l1_beta)
+    part = "rpn" if isinstance(config, RPNConfig) else "box_head"
+    return row_of(BOX_LOSSES, config.box_loss, f"model.{part}.box_loss")(config)
 
 
 def _region_loss(box: BoxHeadConfig, num_classes: int) -> RegionLoss:
@@ -188,6 +198,8 @@ def _mask_pooler(config: ModelConfig, strides: Sequence[int]) -> RoIPooler | Non
     if mask is None or box is None or config.neck.name == "c4":
         return None
     aligned = box.aligned
+    assert mask.sampling_ratio is not None  # build_model completes the config
+    assert aligned is not None
     pooling = partial(roi_align, resolution=mask.resolution, sampling_ratio=mask.sampling_ratio, aligned=aligned)
     return RoIPooler(strides, pooling)
 
@@ -195,6 +207,8 @@ def _mask_pooler(config: ModelConfig, strides: Sequence[int]) -> RoIPooler | Non
 def _pooling(box: BoxHeadConfig) -> Pooling:
     if box.pooling == "roi_pool":
         return partial(roi_pool, resolution=box.resolution)
+    assert box.sampling_ratio is not None  # build_model completes the config
+    assert box.aligned is not None
     return partial(roi_align, resolution=box.resolution, sampling_ratio=box.sampling_ratio, aligned=box.aligned)
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -60,4 +58,10 @@ def positives_first(regions: Regions, *, background: int) -> Regions:
     """The same regions, the positive ones before the others, otherwise in their order."""
     positive = regions.valid & (regions.labels < background)
     order = positive.int().argsort(dim=1, descending=True, stable=True)
-    return Regions(**{field.name: take(getattr(regions, field.name), order) for field in fields(Regions)})
+    return Regions(
+        boxes=take(regions.boxes, order),
+        labels=take(regions.labels, order),
+        matched=take(regions.matched, order),
+        matched_boxes=take(regions.matched_boxes, order),
+        valid=take(regions.valid, order),
+    )

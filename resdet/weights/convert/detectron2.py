@@ -56,7 +56,8 @@ RULES: Rules = (
 def from_detectron2(
     state: Mapping[str, Tensor], source: str, *, channel_order: Literal["RGB", "BGR"] = "BGR"
 ) -> Converted:
-    """The zoo's conventions: BGR, Caffe's mean, stride in the first 1x1 (ResNeXt: the 3x3), corners not rounded.
+    """The zoo's conventions: BGR, Caffe's mean, stride in the first 1x1 (ResNeXt: the 3x3), corners not rounded, an
+    adaptive number of samples in RoIAlign.
 
     A file that has its own `pixel_mean` and `pixel_std` (older .pth files) is believed. Give `channel_order="RGB"`
     for the newer baselines, which were trained on torchvision's weights.
@@ -74,6 +75,7 @@ def from_detectron2(
         source=f"Detectron2 {source}",
         anchors_rounded=False if "rpn.head.cls_logits.weight" in new else None,
         roi_align_aligned=True if class_rows(new) is not None else None,
+        roi_sampling_ratio=0 if class_rows(new) is not None else None,
     )
     return Converted(new, _with_own_pixels(contract, state, source), notes)
 

@@ -54,6 +54,7 @@ def from_torchvision(state: Mapping[str, Tensor], source: str) -> Converted:
         source=f"torchvision {source}",
         anchors_rounded=True,
         roi_align_aligned=False,
+        roi_sampling_ratio=2,
     )
     if class_rows(new) is None:
         raise UserError(f"{source}: a torchvision detector without roi_heads.box_predictor is not a Faster R-CNN")

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from resdet.analysis.benchmark.peers import TorchvisionPeer
-from resdet.analysis.benchmark.timing import benchmark, random_batch
+from resdet.analysis.benchmark.timing import alternate, benchmark, random_batch
 from resdet.cli.main import main
 from resdet.config import Config, load_config
 from resdet.errors import UserError
@@ -42,7 +42,7 @@ def test_the_peer_of_a_mask_rcnn_has_its_mask_head() -> None:
 
 def test_both_learn_the_same_masks_and_give_them_in_cells() -> None:
     model = config("model.mask_head.channels=8").model
-    batch = random_batch((64, 96), 1, mask_resolution=16)
+    batch = random_batch((64, 96), (64, 96), 1, mask_resolution=16)
     assert batch.targets is not None
     peer = TorchvisionPeer(model, 80, (64, 96))
     images, targets = peer.inputs(batch)
@@ -54,7 +54,7 @@ def test_both_learn_the_same_masks_and_give_them_in_cells() -> None:
 
 
 def test_the_peer_trains_and_predicts_on_our_batches() -> None:
-    batch = random_batch((64, 96), 2)
+    batch = random_batch((64, 96), (64, 96), 2)
     peer = TorchvisionPeer(config().model, 80, (64, 96))
     images, targets = peer.inputs(batch)
     assert [image.shape for image in images] == [torch.Size([3, 64, 96])] * 2
@@ -62,13 +62,25 @@ def test_the_peer_trains_and_predicts_on_our_batches() -> None:
     assert len(peer.eval().predict(images)) == 2
 
 
-def test_the_ratio_is_the_peers_time_over_ours(tmp_path: Path) -> None:
+def test_the_ratio_is_the_median_over_pairs_of_the_peers_time_over_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pairs of 4, 1 and 3 times: their median is 3, where the ratio of the medians would be 2."""
+    monkeypatch.setattr(f"{benchmark.__module__}.alternate", lambda *_: [[1.0, 2.0, 3.0], [4.0, 2.0, 9.0]])
     file = tmp_path / "times.json"
-    arguments = ["benchmark", str(CONFIG), "train.device=cpu", "--size", "64x64", "--batch", "1", "--pairs", "1"]
+    arguments = ["benchmark", str(CONFIG), "train.device=cpu", "--size", "64x64", "--batch", "1", "--pairs", "3"]
     assert main([*arguments, "--against", "torchvision", "--json", str(file)]) == 0
     times = json.loads(file.read_text())
     for part in ("train", "predict"):
-        assert times[f"{part}/ratio"] == pytest.approx(times[f"{part}/peer_seconds"] / times[f"{part}/seconds"])
+        assert [times[f"{part}/{name}"] for name in ("seconds", "peer_seconds", "ratio")] == [2, 4, 3]
+
+
+def test_contestants_take_turns_and_the_first_round_is_not_counted() -> None:
+    turns: list[str] = []
+    contestants = [(turns.append, ("ours",)), (turns.append, ("peer",))]
+    seconds = alternate(contestants, 2, torch.device("cpu"))
+    assert turns == ["ours", "peer"] * 3
+    assert [len(times) for times in seconds] == [2, 2]
 
 
 def test_alone_there_is_no_ratio() -> None:

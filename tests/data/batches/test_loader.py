@@ -155,6 +155,47 @@ def test_a_subset_is_the_first_images_with_objects(dataset: CocoDataset) -> None
     assert len(subset(dataset, 99)) == IMAGES - 1
 
 
+def test_hundreds_of_objects_in_one_image_all_reach_the_model(root: Path, config: Config) -> None:
+    content = json.loads((root / "a.json").read_text())
+    crowded = [{"id": i, "image_id": 103, "category_id": 5, "bbox": [i % 50, i // 50, 9, 9]} for i in range(437)]
+    _ = (root / "a.json").write_text(json.dumps({**content, "annotations": crowded}))
+    dataset = open_split(config.data, "train")
+    for loaded in first(3, dataset, config):
+        assert loaded.batch.targets is not None
+        rows = loaded.batch.targets.valid.sum(1).tolist()
+        assert rows == [437 * (info.image_id == 103) for info in loaded.images]
+
+
+NAMES = [
+    "x y/ü 猫.png",
+    "-rf.png",
+    "new\nline.png",
+    "q'\"uote.png",
+    "100%d.png",
+    "#1.png",
+    "🐈.png",
+    "[red].png",
+    "A.PNG",
+]
+
+
+def test_images_may_be_called_anything_and_lie_behind_a_link(root: Path, config: Config) -> None:
+    content = json.loads((root / "a.json").read_text())
+    (root / "x y").mkdir()
+    for image, name in zip(content["images"], NAMES, strict=False):
+        _ = (root / image["file_name"]).rename(root / name)
+        image["file_name"] = name
+    _ = (root / "a.json").write_text(json.dumps(content))
+    (root.parent / f"{root.name} link").symlink_to(root)
+    config.data.val.images = str(root.parent / f"{root.name} link")
+    names = {
+        info.file_name
+        for loaded in evaluation_batches(open_split(config.data, "val"), config, rank=0, world_size=1)
+        for info in loaded.images
+    }
+    assert names == {*NAMES, "9.png"}
+
+
 def spoil(root: Path, *indices: int) -> None:
     for index in indices:
         path = root / f"{index}.png"

@@ -7,10 +7,10 @@ import math
 import pytest
 import torch
 import torchvision
-from exactness import assert_as_exact_as_oracle, assert_equal_in_float64
 from torch import Tensor, nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
+from exactness import assert_as_exact_as_oracle, assert_equal_in_float64
 from resdet.models.backbones import build_backbone
 from resdet.models.backbones.base import Backbone
 

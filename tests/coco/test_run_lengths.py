@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as pycocotools_mask
 
-from resdet.coco.masks import checked_masks, mask_areas
+from resdet.coco.run_lengths import checked_masks, decode, mask_areas
 from resdet.errors import UserError
 
 coco_mask: Any = pycocotools_mask
@@ -28,6 +28,32 @@ def test_sound_masks_pass_unchanged_and_have_the_area_of_pycocotools() -> None:
     checked = checked_masks(masks, sizes, str)
     assert [mask["counts"] for mask in checked] == [mask["counts"] for mask in masks]
     assert mask_areas(checked).tolist() == [int(coco_mask.area(mask)) for mask in masks]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_decode_gives_the_run_lengths_that_pycocotools_wrote(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    height, width = rng.integers(1, 200, 2)
+    masks = [(rng.random((height, width)) < rng.random()).astype(np.uint8) for _ in range(3)]
+    runs, faults = decode([coco_mask.encode(np.asfortranarray(mask))["counts"] for mask in masks])
+    assert faults == {}
+    for index, mask in enumerate(masks):
+        values = np.arange(len(runs[index])) % 2  # background first
+        np.testing.assert_array_equal(np.repeat(values, runs[index]).reshape(width, height).T, mask)
+
+
+def test_strings_that_are_no_numbers_leave_the_others_as_they_are() -> None:
+    sound = coco_mask.encode(np.asfortranarray(np.eye(9, dtype=np.uint8)))["counts"]
+    runs, faults = decode([b"", sound, "\xe9".encode(), b"P", b"o" * 20 + b"1", sound])
+    assert faults == {
+        0: "it is empty",
+        2: "a character is out of range",
+        3: "it is cut off",
+        4: "a run is longer than any image",
+    }
+    assert runs[1].tolist() == runs[5].tolist() == decode([sound])[0][0].tolist()
+    assert [len(runs[index]) for index in (0, 2, 3, 4)] == [0] * 4
+    assert runs.areas().tolist() == [0, 9, 0, 0, 0, 9]
 
 
 def test_no_masks_are_no_masks() -> None:

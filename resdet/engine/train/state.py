@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,25 +10,15 @@ import torch
 from torch import nn
 
 from resdet.config import Config
-from resdet.data.sets.labelled import LabelledImages
+from resdet.config.diff import resume_warnings
 from resdet.engine.checkpoint import load_weights, read_model_file, read_state
-from resdet.engine.classify import ImageSet
 from resdet.engine.distributed import World
 from resdet.engine.log import RunLog
 from resdet.engine.resources import Usage
-from resdet.engine.run_folder import MODEL, RunFiles
+from resdet.engine.run_folder import MODEL, Figures, RunFiles
 from resdet.engine.signals import StopRequest
+from resdet.engine.task.interface import ImageSet, Task
 from resdet.errors import UserError
-
-# Keys that a resumed run may change without a word, and those it may change with a warning. Any other change
-# would make it another experiment.
-FREE = (
-    "train.log_every", "train.checkpoint_every", "train.keep_checkpoints", "train.tensorboard", "data.workers",
-    "eval.every", "eval.batch_size", "eval.backend",
-)  # fmt: skip
-WARNED = ("train.steps", "train.device", "train.amp", "train.compile", "train.channels_last", "data.root")
-
-Metrics = dict[str, float | None]
 
 
 @dataclass
@@ -39,7 +28,7 @@ class TrainState:
     model: nn.Module
     optimizer: torch.optim.Optimizer
     step: int = 0  # updates made
-    best: float | None = None  # the highest bbox/AP (top1/accuracy) of an evaluation
+    best: float | None = None  # the highest headline figure of an evaluation
     best_step: int = 0
     evaluated: int = 0  # the step of the last evaluation
     skipped: int = 0  # updates in a row left out for a gradient that was not finite
@@ -66,7 +55,7 @@ class TrainState:
         Raises UserError, naming the keys, when the checkpoint is of another experiment.
         """
         saved, file = read_state(checkpoint), read_model_file(checkpoint / MODEL)
-        warnings = config_warnings(file.config, config, checkpoint)
+        warnings = resume_warnings(file.config, config, checkpoint)
         if saved["data"] != data:
             raise UserError(
                 f"{checkpoint}: was trained on other data (the images or annotations of data.train have changed);"
@@ -91,6 +80,7 @@ class Run:
     """What training reads, writes and asks, and what it remembers until the process ends."""
 
     config: Config
+    task: Task[Any]
     folder: Path
     world: World
     device: torch.device
@@ -99,9 +89,10 @@ class Run:
     log: RunLog
     stop: StopRequest
     usage: Usage
+    writes: bool = True  # not in a dry run
     saved_step: int = 0  # of the last checkpoint in the folder
     failed_saves: list[str] = field(default_factory=list)  # reasons, since then
-    metrics: Metrics = field(default_factory=dict)  # of the last evaluation
+    metrics: Figures = field(default_factory=dict)  # of the last evaluation
     unreadable: set[str] = field(default_factory=set)  # a line for each image of this process that was left out
 
     @property
@@ -117,38 +108,7 @@ class Run:
 
     @property
     def data(self) -> str:
-        return data_fingerprint(self.train_set)
-
-
-def data_fingerprint(dataset: ImageSet) -> str:
-    """Changes with the images' ids or sizes, the boxes and the classes, whatever folder they lie in."""
-    if isinstance(dataset, LabelledImages):
-        return dataset.fingerprint
-    digest = hashlib.sha256("\0".join(dataset.class_names).encode())
-    for array in (dataset.image_ids, dataset.heights, dataset.widths, dataset.offsets, dataset.boxes, dataset.labels):
-        digest.update(array.tobytes())
-    return digest.hexdigest()
-
-
-def config_warnings(old: Config, new: Config, source: Path) -> list[str]:
-    """A line for each key that changed with consequences; raises UserError for keys that must not change."""
-    before, after = flat(asdict(old)), flat(asdict(new))
-    changed = [key for key in after if before.get(key) != after[key] and key not in FREE]
-    forbidden = [f"{key}={after[key]} (was {before.get(key)})" for key in changed if key not in WARNED]
-    if forbidden:
-        raise UserError(
-            f"{source}: was trained with another config: {', '.join(forbidden)};"
-            " resume with the same one, or start a new --output"
-        )
-    return [f"{key} was {before[key]} and is now {after[key]}" for key in changed]
-
-
-def flat(tree: dict[str, Any], path: str = "") -> dict[str, Any]:
-    """{"train.steps": 90000, ...}"""
-    leaves: dict[str, Any] = {}
-    for key, value in tree.items():
-        leaves |= flat(value, f"{path}{key}.") if isinstance(value, dict) else {f"{path}{key}": value}
-    return leaves
+        return self.task.fingerprint(self.train_set)
 
 
 def _generators() -> dict[str, torch.Tensor]:

@@ -12,16 +12,16 @@ import torch
 from jaxtyping import Int64
 from torch import nn
 
-from resdet.config import Config
+from resdet.coco.run_lengths import encode_masks
+from resdet.config import Config, checked
 from resdet.data.batches.collate import boxes_in_original
 from resdet.data.batches.loader import ImageInfo, evaluation_batches, open_split, subset
 from resdet.data.sets.coco import CocoDataset
 from resdet.engine.distributed import World, autocast, to_device
 from resdet.engine.signals import StopRequest
-from resdet.evaluation.coco import CocoResults, GroundTruth, evaluate_coco, read_ground_truth
+from resdet.evaluation.coco import CocoResults, GroundTruth, evaluate_coco
 from resdet.evaluation.proposals import evaluate_proposals
 from resdet.evaluation.voc import evaluate_voc
-from resdet.ops.pasting import encode_masks
 from resdet.structures import Batch, Detections
 from resdet.test_time.build import build_detector
 
@@ -39,16 +39,6 @@ def evaluated_set(config: Config) -> CocoDataset:
     return open_split(config.data, "val")
 
 
-def found_categories(config: Config, dataset: CocoDataset) -> dict[int, str]:
-    """The category ids that detections in a data set have, with the names of their classes.
-
-    Without a second stage all detections are of a class named object, under the data set's first category id.
-    """
-    if config.model.box_head is None:
-        return {int(dataset.category_ids[0]): "object"}
-    return dict(zip(dataset.category_ids.tolist(), dataset.class_names, strict=True))
-
-
 def evaluate(
     model: nn.Module,
     dataset: CocoDataset,
@@ -59,20 +49,20 @@ def evaluate(
 ) -> dict[str, float | None]:
     """The 12 figures of COCO and those of each class: `bbox/AP` ..., in [0, 1], None where undefined.
 
-    With a mask head the same again as `segm/AP` ..., of those images whose objects all have a mask (`mask_gaps` says
-    which have not); left out where no object has one. With eval.metric=voc07 or voc12 also `voc/AP50` and its classes.
+    With a mask head the same again as `segm/AP` ..., of those images whose objects all have a mask; left out where no
+    object has one (`scoring_notes`). With eval.metric=voc07 or voc12 also `voc/AP50` and its classes.
     Of a model without a second stage the recall of its proposals instead: `recall/AR100` ...
     `results` are detections that `predict_dataset` collected before; without them the model makes them, with the parts
     of `config.test` added. The model stays on its device and in its mode. In several processes each predicts its share,
     and all get the figures.
     """
-    world = world or World()
+    config, world = checked(config), world or World()
     if results is None:
         detector = build_detector([model], config).train(model.training)
         results = predict_dataset(detector, dataset, config, world=world)
     figures = None
     if world.leads:
-        ground_truth = read_ground_truth(dataset.annotations)
+        ground_truth = dataset.ground_truth(count_skipped=config.eval.count_skipped)
         figures = figures_of(results, ground_truth, dataset, config)
     figures = world.from_lead(figures)
     assert figures is not None
@@ -83,18 +73,12 @@ def figures_of(
     results: CocoResults, ground_truth: GroundTruth, dataset: CocoDataset, config: Config
 ) -> dict[str, float | None]:
     """The figures that fit the model's parts, as `evaluate` names them."""
-    backend, image_ids = config.eval.backend, dataset.image_ids.tolist()
+    backend, image_ids = config.eval.backend, dataset.scored_images(count_skipped=config.eval.count_skipped)
     if config.model.box_head is None:
         return evaluate_proposals(ground_truth, results, backend=backend, image_ids=image_ids)
     figures = evaluate_coco(ground_truth, results, backend=backend, image_ids=image_ids)
     if config.model.mask_head and dataset.segmentations.present().any():
-        figures |= evaluate_coco(
-            ground_truth,
-            results,
-            iou_type="segm",
-            backend=backend,
-            image_ids=masked_images(dataset, ground_truth),
-        )
+        figures |= evaluate_coco(ground_truth, results, iou_type="segm", backend=backend, image_ids=image_ids)
     if config.eval.metric != "coco":
         figures |= evaluate_voc(ground_truth, results, rule=config.eval.metric, image_ids=image_ids)
     return figures
@@ -172,27 +156,14 @@ def batch_results(
     return results
 
 
-def mask_gaps(dataset: CocoDataset) -> list[str]:
-    """A warning where the figures of masks leave out images, or all of them, for want of annotated masks."""
-    present = dataset.segmentations.present()
-    if present.all():
-        return []
-    if not present.any():
-        return [f"{dataset.annotations}: no annotation has a mask, so the figures have no segm/..."]
-    return [
-        f"{dataset.annotations}: {(~present).sum()} of {len(present)} annotations have no usable mask; the"
-        f" {len(_unmasked(dataset))} images with them are left out of segm/..."
-    ]
-
-
-def _unmasked(dataset: CocoDataset) -> set[int]:
-    """Ids of images with an annotation that has no usable mask."""
-    image = np.repeat(dataset.image_ids, np.diff(dataset.offsets))
-    return set(image[~dataset.segmentations.present()].tolist())
-
-
-def masked_images(dataset: CocoDataset, ground_truth: GroundTruth) -> list[int]:
-    """Ids of the other images; `ground_truth` also has annotations whose box was of no use."""
-    bare = [position for position, mask in enumerate(ground_truth.segmentations) if not mask]
-    unmasked = _unmasked(dataset) | set(ground_truth.image_ids[ground_truth.image[bare]].tolist())
-    return [image for image in dataset.image_ids.tolist() if image not in unmasked]
+def scoring_notes(dataset: CocoDataset, config: Config) -> list[str]:
+    """One line for each way in which the figures do not count all that the annotation file holds."""
+    ground_truth = dataset.ground_truth(count_skipped=config.eval.count_skipped)
+    notes = ground_truth.notes("segm" if config.model.mask_head else "bbox")
+    missing = int(dataset.missing.sum())
+    if missing and not config.eval.count_skipped:
+        notes.append(
+            f"{dataset.annotations}: {missing} of {len(dataset)} images are missing (data.on_bad_image=skip) and left"
+            " out of scoring; eval.count_skipped=true counts their objects as missed"
+        )
+    return notes

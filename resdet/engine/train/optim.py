@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import assert_never
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from resdet.config import OptimConfig, TrainConfig
+from resdet.config import OptimConfig, TrainConfig, checked
 from resdet.models.backbones import Backbone
 
 NORMALISATION = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.LocalResponseNorm)
@@ -28,11 +29,15 @@ def learning_rate(step: int, optim: OptimConfig, train: TrainConfig) -> float:
     warmup = 1.0
     if step < optim.warmup_steps:
         warmup = optim.warmup_factor + (1 - optim.warmup_factor) * step / optim.warmup_steps
-    decay = 1.0
-    if optim.schedule == "step":
-        decay = optim.gamma ** sum(step >= round(milestone * train.steps) for milestone in optim.milestones)
-    elif optim.schedule == "cosine":
-        decay = 0.5 * (1 + math.cos(math.pi * min(1.0, step / train.steps)))
+    match optim.schedule:
+        case "step":
+            decay = optim.gamma ** sum(step >= round(milestone * train.steps) for milestone in optim.milestones)
+        case "cosine":
+            decay = 0.5 * (1 + math.cos(math.pi * min(1.0, step / train.steps)))
+        case "constant":
+            decay = 1.0
+        case unknown:
+            assert_never(unknown)
     return peak_learning_rate(optim, train) * warmup * decay
 
 
@@ -41,6 +46,7 @@ def build_optimizer(model: nn.Module, optim: OptimConfig) -> torch.optim.Optimiz
 
     A group's `lr_scale` is its factor on the learning rate: that of `backbone_scales`, and 1 outside the backbone.
     """
+    optim = checked(optim)
     of_norms = {
         id(parameter)
         for module in model.modules()

@@ -16,9 +16,8 @@ from jaxtyping import Float, Float64
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm  # the common base of BatchNorm2d and SyncBatchNorm
 
-from resdet.engine.classify import training_batches
 from resdet.engine.distributed import World, autocast, to_device
-from resdet.engine.state import Run
+from resdet.engine.train.state import Run
 from resdet.structures import Batch
 
 
@@ -116,7 +115,7 @@ def make_precise(model: nn.Module, run: Run) -> bool:
     Says whether it did: not where a signal came in between, which leaves the model as it was.
     """
     config, world, count = run.config, run.world, run.config.train.precise_bn
-    batches = training_batches(run.train_set, config, start_step=0, rank=world.rank, world_size=world.size)
+    batches = run.task.training_batches(run.train_set, config, start_step=0, rank=world.rank, world_size=world.size)
 
     def share() -> Iterator[Batch]:
         for _ in range(count):

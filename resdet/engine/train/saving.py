@@ -6,7 +6,7 @@ from typing import Any
 
 from resdet.engine import checkpoint
 from resdet.engine.signals import Stopped
-from resdet.engine.state import Run, TrainState
+from resdet.engine.train.state import Run, TrainState
 from resdet.errors import UserError
 
 MOST_FAILED_SAVES = 3  # in a row
@@ -34,7 +34,7 @@ def save(state: TrainState, run: Run) -> None:
 
 def write(state: TrainState, run: Run, snapshot: dict[str, Any], unreadable: list[str]) -> str | None:
     """Writes a checkpoint and what points to it; returns why it could not."""
-    names = run.train_set.class_names, tuple(run.train_set.category_ids.tolist())
+    names = run.task.saved_classes(run.train_set)
     try:
         path = checkpoint.save_checkpoint(
             run.folder,

@@ -1,65 +1,20 @@
-"""What classification has of its own beside detection: its data sets, its batches and its evaluation."""
+"""Evaluation of a classifier: the share of images whose class it does not say, and its cross entropy."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from resdet.config import Config, DataConfig
-from resdet.data.batches import loader
-from resdet.data.batches.loader import LoadedBatch
-from resdet.data.sets import labelled as classification
-from resdet.data.sets.coco import CocoDataset
-from resdet.data.sets.labelled import LabelledImages, cifar10, shapes_patches
+from resdet.config import Config
+from resdet.data.sets.labelled import LabelledImages, evaluation_batches
 from resdet.engine.distributed import World, autocast, to_device
-from resdet.engine.evaluate import Interrupted
+from resdet.engine.evaluate.detections import Interrupted
 from resdet.engine.signals import StopRequest
-from resdet.errors import UserError, did_you_mean
 
-ImageSet = CocoDataset | LabelledImages
-LABELLED_SETS = ("cifar10", "shapes_patches")
 EVALUATED_AT_ONCE = 256  # images; small ones, so not the detectors' eval.batch_size
-
-
-def open_labelled(data: DataConfig, split: str) -> LabelledImages:
-    """The images of `split`, "train" or "val". Raises UserError for a set that is unknown, missing or damaged."""
-    chosen = {"train": data.train, "val": data.val}[split]
-    if chosen.annotations or chosen.images:
-        raise UserError(
-            f"data.{split}.annotations={chosen.annotations} data.{split}.images={chosen.images}: files of objects, and "
-            f"task=classification learns from data.{split}.name={' or '.join(LABELLED_SETS)}; leave them out"
-        )
-    if chosen.name == "cifar10":
-        return cifar10(Path(data.root), split)
-    if chosen.name == "shapes_patches":
-        patches = data.patches
-        count = {"train": patches.train_images, "val": patches.val_images}[split]
-        return shapes_patches(split, count=count, size=patches.size, seed=patches.seed)
-    raise UserError(
-        f"data.{split}.name={chosen.name} is not for task=classification{did_you_mean(chosen.name, LABELLED_SETS)}"
-    )
-
-
-def training_batches(
-    dataset: ImageSet, config: Config, *, start_step: int, rank: int, world_size: int
-) -> Iterator[LoadedBatch]:
-    """This process' share of every global batch from `start_step` on, without end, for either task."""
-    if isinstance(dataset, CocoDataset):
-        return loader.training_batches(dataset, config, start_step=start_step, rank=rank, world_size=world_size)
-    return classification.training_batches(
-        dataset,
-        batch_size=config.train.batch_size,
-        seed=config.train.seed,
-        pad=config.data.augment.pad,
-        flip=config.data.augment.flip,
-        start_step=start_step,
-        rank=rank,
-        world_size=world_size,
-    )
 
 
 def evaluate_classifier(
@@ -96,9 +51,7 @@ def _error_and_loss(
 ) -> tuple[float, float]:
     """Means over all images, from all processes together, on each of them."""
     device = next(model.parameters()).device
-    batches = classification.evaluation_batches(
-        dataset, batch_size=EVALUATED_AT_ONCE, rank=world.rank, world_size=world.size
-    )
+    batches = evaluation_batches(dataset, batch_size=EVALUATED_AT_ONCE, rank=world.rank, world_size=world.size)
     expected = -(-len(dataset) // (EVALUATED_AT_ONCE * world.size))
     wrong = loss = 0.0
     done = 0

@@ -1,0 +1,25 @@
+"""Boxes that are written as (x1, y1, x2, y2) where COCO wants (x, y, width, height) give themselves away."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float64, Int64
+
+FEWEST = 3  # boxes: one alone proves nothing
+SHARE = 0.2  # of all boxes
+
+LOOKS_LIKE_CORNERS = (
+    "boxes exceed their image, and all of those fit when read as corners: field 'bbox' looks like xyxy; "
+    "COCO wants [x, y, width, height]"
+)
+
+
+def boxes_like_corners(
+    xywh: Float64[np.ndarray, "n 4"], heights: Int64[np.ndarray, " n"], widths: Int64[np.ndarray, " n"]
+) -> int:
+    """How many boxes exceed their image, where those are many and every one fits as corners; else 0."""
+    x, y, right, bottom = xywh.T
+    exceeds = (x + right > widths + 1) | (y + bottom > heights + 1)
+    fits = (right > x) & (bottom > y) & (right <= widths) & (bottom <= heights)
+    count = int(exceeds.sum())
+    return count if count >= FEWEST and count > SHARE * len(xywh) and fits[exceeds].all() else 0

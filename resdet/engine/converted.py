@@ -1,0 +1,82 @@
+"""A published file converted to a file of resdet: of a detector a whole one, that every command takes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from resdet.config import Config, load_config
+from resdet.engine.checkpoint import model_metadata
+from resdet.errors import UserError
+from resdet.models.build.conventions import completed
+from resdet.models.build.derive import check_tensors, derived_config, for_model
+from resdet.weights.convert import Converted
+from resdet.weights.convert.names import class_rows
+from resdet.weights.convert_file import ChannelOrder, convert_file
+from resdet.weights.sources import coco_names
+from resdet.weights.write import save_weights
+
+
+def convert_to_file(
+    spec: str,
+    kind: str,
+    output: Path,
+    *,
+    config: Path | None = None,
+    architecture: str | None = None,
+    channel_order: ChannelOrder | None = None,
+    class_names: str | None = None,
+) -> list[str]:
+    """Converts (see `convert_file`), writes `output`, and says what was done.
+
+    The header of a detector's file gets what evaluation and prediction need: `config`, else a config derived from the
+    tensors, class names and category ids (COCO's where the names are COCO's). A backbone or a classifier has none.
+    Raises UserError for a file that cannot be converted and for a `config` that its tensors do not fit.
+    """
+    converted = convert_file(
+        spec, kind, architecture=architecture, channel_order=channel_order, class_names=class_names
+    )
+    state, notes = converted.state, list(converted.notes)
+    header: dict[str, str] = {}
+    if class_rows(state) is None:
+        if config is not None:
+            raise UserError(f"--config {config}: is for a detector, and {spec} is none")
+    else:
+        try:
+            whole, header = _detector_header(converted, config)
+            names = converted.contract.class_names or ()
+            state = for_model(state, whole.model, len(names))
+            notes.append(
+                f"a detector: {whole.model.backbone.name}, {whole.model.neck.name}, {len(names)} classes; evaluate, "
+                "predict and model.weights take it"
+            )
+        except UserError as error:
+            if config is not None:
+                raise
+            notes.append(
+                f"model.weights alone takes it, for no config follows from its tensors ({error}); give --config"
+            )
+    save_weights(output, state, converted.contract, header)
+    return [*notes, converted.contract.line()]
+
+
+def _detector_header(converted: Converted, given: Path | None) -> tuple[Config, dict[str, str]]:
+    contract = converted.contract
+    names = contract.class_names
+    assert names is not None, "a converted detector names its classes"
+    config = Config() if given is None else load_config(given)
+    if given is None:
+        config.model = derived_config(converted.state, contract)
+    else:
+        config.model, _ = completed(config.model, contract, contract.source)
+        check_tensors(config.model, converted.state, len(names), str(given))
+    config.model.num_classes = len(names)
+    return config, model_metadata(config, names, category_ids_of(names)) | {"step": "0"}
+
+
+def category_ids_of(class_names: Sequence[str]) -> tuple[int, ...]:
+    """COCO's ids, 1 to 90, for names that are all COCO's; else 1, 2, 3, ..."""
+    ids = {name: number for number, name in enumerate(coco_names(), start=1)}
+    if set(class_names) <= ids.keys():
+        return tuple(ids[name] for name in class_names)
+    return tuple(range(1, len(class_names) + 1))
