@@ -18,7 +18,7 @@ CLASSES = 5
 
 
 def small_config(
-    backbone: str = "nano", norm: Literal["frozen_bn", "bn", "gn"] = "gn", layout: str = "fpn"
+    backbone: str = "nano", norm: Literal["frozen_bn", "bn", "sync_bn", "gn"] = "gn", layout: str = "fpn"
 ) -> ModelConfig:
     config = load_config().model
     assert config.box_head is not None
@@ -32,7 +32,9 @@ def small_config(
     return config
 
 
-def small_model(backbone: str = "nano", norm: str = "gn", layout: str = "fpn") -> RCNN:
+def small_model(
+    backbone: str = "nano", norm: Literal["frozen_bn", "bn", "sync_bn", "gn"] = "gn", layout: str = "fpn"
+) -> RCNN:
     _ = torch.manual_seed(0)
     model = build_model(small_config(backbone, norm, layout), CLASSES)
     with torch.no_grad():  # scores and boxes that differ, so that orders are stable and detections plenty

@@ -13,6 +13,10 @@ def boxes(*rows: tuple[int, ...]) -> np.ndarray:
     return np.array(rows, np.float64).reshape(-1, 4)
 
 
+def corners(rows: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.concatenate([rows[:, :2], rows[:, :2] + rows[:, 2:]], axis=1))
+
+
 def test_half_of_each_of_two_boxes():
     assert paired_iou(boxes((0, 0, 2, 1)), boxes((1, 0, 2, 1))).tolist() == [1 / 3]
 
@@ -29,5 +33,6 @@ def test_boxes_without_an_area_overlap_nothing():
 @given(st.lists(st.tuples(BOX, BOX).filter(lambda pair: all(box[2] * box[3] for box in pair)), max_size=8))
 def test_overlaps_are_torchvisions(pairs: list[tuple[tuple[int, ...], tuple[int, ...]]]):
     first, second = (boxes(*column) for column in (zip(*pairs, strict=True) if pairs else ((), ())))
-    ours, theirs = (torch.from_numpy(np.concatenate([b[:, :2], b[:, :2] + b[:, 2:]], 1)) for b in (first, second))
-    np.testing.assert_allclose(paired_iou(first, second), box_iou(ours, theirs).diagonal().numpy(), rtol=1e-12)
+    ours = paired_iou(first, second)
+    theirs = box_iou(corners(first), corners(second)).diagonal().numpy()
+    np.testing.assert_allclose(ours, theirs, rtol=1e-12)

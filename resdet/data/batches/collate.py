@@ -16,6 +16,7 @@ from resdet.structures import Batch, Targets
 SMALLEST_SIDE = 16  # pixels: one cell of a map of stride 16, also where a net rounds down
 # Pixels that the sides of a batch are multiples of, by model.neck.name. A pyramid adds maps of several strides, none of
 # which may round; a single map takes images as they are, as Detectron2's C4 and DC5 do (its `size_divisibility` of 0).
+# A neck of a user's own counts as a pyramid unless it adds its row.
 SIZE_DIVISORS = {"fpn": 32, "pafpn": 32, "c4": 1, "dc5": 1}
 SLOT_MULTIPLE = 8  # ground-truth slots: few different shapes mean few recompilations
 
@@ -71,7 +72,7 @@ def round_up(value: int, multiple: int) -> int:
 
 def size_divisor(model: ModelConfig) -> int:
     """What the sides of this detector's batches are multiples of, in training, evaluation and prediction alike."""
-    return SIZE_DIVISORS[model.neck.name]
+    return SIZE_DIVISORS.get(model.neck.name, max(SIZE_DIVISORS.values()))
 
 
 def padded_shape(sizes: Sequence[tuple[int, int]], divisor: int) -> tuple[int, int]:
