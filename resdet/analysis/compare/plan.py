@@ -13,6 +13,7 @@ from resdet.config.diff import check_same_run, check_scored_alike
 from resdet.engine.run_folder import RunFiles
 from resdet.engine.task.table import task_of
 from resdet.errors import UserError
+from resdet.models.build.conventions import as_in
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,8 @@ def check_unchanged(run: PlannedRun) -> None:
     """Raises UserError, naming the keys, when the run's folder holds a run with another config."""
     path = RunFiles(run.folder).config
     if path.exists():
-        check_same_run(load_config(path), run.config, run.folder)
+        written = load_config(path)  # with the conventions that the planned config may leave to the weights
+        check_same_run(written, replace(run.config, model=as_in(run.config.model, written.model)), run.folder)
 
 
 def is_finished(run: PlannedRun) -> bool:

@@ -24,7 +24,7 @@ from resdet.config import to_yaml
 from resdet.engine.run_folder import read_run
 from resdet.engine.signals import EXIT_CODE, Stopped, StopRequest
 from resdet.errors import UserError
-from resdet.files import replace_file
+from resdet.files import replace_file, writing
 from resdet.plugins import loaded_plugins
 
 POLL_SECONDS = 0.2
@@ -72,12 +72,10 @@ def _usable_cores() -> int:
 @contextmanager
 def alone_in(output: Path) -> Iterator[None]:
     """Makes the folder of a comparison and keeps other comparisons out of it. Raises UserError when one is there."""
-    try:
+    with writing(output):
         for folder in ("configs", "logs", "runs"):
             (output / folder).mkdir(parents=True, exist_ok=True)
         lock = (output / ".lock").open("w")
-    except OSError as error:
-        raise UserError(f"{output}: cannot be written ({error.strerror}); choose another --output") from None
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from io import BytesIO
 from pathlib import Path
 
 from markupsafe import Markup
@@ -13,7 +14,7 @@ from markupsafe import Markup
 from resdet.analysis.pages.page import Page, Section, columns, details, render_page, table
 from resdet.analysis.pages.plots import Line, line_plot
 from resdet.analysis.probe.layers import LayerSignal, Snapshot
-from resdet.errors import UserError
+from resdet.files import write_output
 from resdet.version import __version__
 
 Seen = Mapping[str, Sequence[Snapshot]]  # by the name of a net
@@ -170,7 +171,6 @@ def draw_figure(seen: Seen, path: Path) -> None:
         axes.set(title=quantity.title, xlabel="layer", yscale="log" if quantity.log_y else "linear")
         axes.grid(alpha=0.3)
     figure.axes[0].legend(fontsize=8)
-    try:
-        figure.savefig(path, dpi=90)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: the figure cannot be written ({error}); give a name that ends in .png") from None
+    image = BytesIO()
+    figure.savefig(image, dpi=90, format="png")
+    write_output(path, image.getvalue(), "give another file for --figure")
