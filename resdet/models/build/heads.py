@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -132,7 +131,7 @@ def _check_cascade(config: ModelConfig) -> None:
 
 
 def _check_stages(cascade: CascadeConfig) -> None:
-    if not cascade.ious or len(cascade.ious) != len(cascade.delta_weights):
+    if len(cascade.ious) != len(cascade.delta_weights):
         raise UserError(
             f"model.cascade.ious has {len(cascade.ious)} stages and model.cascade.delta_weights "
             f"{len(cascade.delta_weights)}; give both for each stage"
@@ -142,9 +141,6 @@ def _check_stages(cascade: CascadeConfig) -> None:
             f"model.cascade.ious={cascade.ious}: a stage asks for no less overlap than the one before; write "
             f"{sorted(cascade.ious)}"
         )
-    for weights in cascade.delta_weights:
-        if len(weights) != 4 or not all(0 < weight < math.inf for weight in weights):
-            raise UserError(f"model.cascade.delta_weights: {weights} must be four numbers above 0, for dx, dy, dw, dh")
 
 
 def build_box_loss(config: RPNConfig | BoxHeadConfig) -> BoxLoss:
