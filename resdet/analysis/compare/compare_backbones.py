@@ -1,4 +1,5 @@
-"""A comparison of backbones from beginning to end: it plans the runs, trains them, reads them and writes the results."""
+"""A comparison of backbones from beginning to end: it plans the runs, trains them, reads them and writes
+the results."""
 
 from __future__ import annotations
 

@@ -86,7 +86,8 @@ def parameters(model: RCNN) -> Parts:
 
 
 def multiply_adds(model: RCNN, batch: Batch) -> Parts:
-    """The multiply-adds of `model.predict(batch)` for each part; a model and a batch on the meta device are sufficient."""
+    """The multiply-adds of `model.predict(batch)` for each part; a model and a batch on the meta device
+    are sufficient."""
     features, trunk = _counted(lambda: model.backbone(model.normalized(batch)))
     features, neck = _counted(lambda: model.neck(features))
     proposals, rpn = _counted(lambda: model.rpn.proposals(model.rpn(features), batch.sizes, model.test_limits))

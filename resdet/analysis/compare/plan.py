@@ -92,7 +92,8 @@ def folder_name(name: str) -> str:
 
 
 def planned_runs(contestants: Sequence[Contestant], seeds: int, output: Path) -> list[PlannedRun]:
-    """All contestants with seed 0, then all with seed 1, and so on: so an early report compares equal numbers of seeds."""
+    """All contestants with seed 0, then all with seed 1, and so on: so an early report compares equal numbers
+    of seeds."""
     return [
         PlannedRun(
             name := f"{folder_name(contestant.name)}-seed{seed}",

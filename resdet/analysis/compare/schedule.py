@@ -105,7 +105,8 @@ class _Child:
             self.process.send_signal(signal.SIGTERM)
 
     def end(self) -> None:
-        """Waits for the process; its standard input stays open until then, because closing it would stop the process."""
+        """Waits for the process; its standard input stays open until then, because closing it would stop
+        the process."""
         _ = self.process.wait()
         assert self.process.stdin is not None
         self.process.stdin.close()

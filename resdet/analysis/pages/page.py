@@ -53,7 +53,8 @@ class Headline:
 
 @dataclass(frozen=True)
 class Page:
-    """The content of a page: title, a line of facts, large figures, sentences, sections and the file names of scripts."""
+    """The content of a page: title, a line of facts, large figures, sentences, sections and the file names
+    of scripts."""
 
     title: str
     sections: Sequence[Section]

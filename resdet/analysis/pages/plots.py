@@ -103,7 +103,8 @@ def matrix_plot(
     column_label: str = "",
     digits: int = 0,
 ) -> Markup:
-    """A matrix as shades (each row relative to its own sum) with the values in the cells; at most MOST_CELLS per side."""
+    """A matrix as shades (each row relative to its own sum) with the values in the cells; at most MOST_CELLS
+    per side."""
     values = [row[:MOST_CELLS] for row in values[:MOST_CELLS]]
     row_names, column_names = row_names[:MOST_CELLS], column_names[:MOST_CELLS]
     cell, left, top = 34, 118, 100
