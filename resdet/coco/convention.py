@@ -1,11 +1,11 @@
-"""Boxes that are written as (x1, y1, x2, y2) where COCO wants (x, y, width, height) give themselves away."""
+"""Detects boxes that are written as (x1, y1, x2, y2) although COCO requires (x, y, width, height)."""
 
 from __future__ import annotations
 
 import numpy as np
 from jaxtyping import Float64, Int64
 
-FEWEST = 3  # boxes: one alone proves nothing
+FEWEST = 3  # boxes: a single box proves nothing
 SHARE = 0.2  # of all boxes
 
 LOOKS_LIKE_CORNERS = (
@@ -17,7 +17,7 @@ LOOKS_LIKE_CORNERS = (
 def boxes_like_corners(
     xywh: Float64[np.ndarray, "n 4"], heights: Int64[np.ndarray, " n"], widths: Int64[np.ndarray, " n"]
 ) -> int:
-    """How many boxes exceed their image, where those are many and every one fits as corners; else 0."""
+    """The number of boxes that exceed their image, if they are many and every box would fit as corners; otherwise 0."""
     x, y, right, bottom = xywh.T
     exceeds = (x + right > widths + 1) | (y + bottom > heights + 1)
     fits = (right > x) & (bottom > y) & (right <= widths) & (bottom <= heights)

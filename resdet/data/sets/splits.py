@@ -1,4 +1,4 @@
-"""Which files the train and val split of a config mean."""
+"""Finds the files of the train and val split of a config."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ KNOWN_SETS = {  # name -> split -> (annotation file, images folder), below data.
 def split_files(data: DataConfig, split: str) -> tuple[Path, Path]:
     """The annotation file of `split`, "train" or "val", and the folder that its file names are relative to.
 
-    A generated set is made, and a known VOC set converted, at first use. Raises UserError for what is not there.
+    A generated set is created, and a known VOC set converted, at first use. Raises UserError for a file that does not
+    exist.
     """
     chosen = {"train": data.train, "val": data.val}[split]
     if chosen.annotations and chosen.images:
