@@ -60,7 +60,7 @@ class GroundTruth:
         return [
             *self.remarks,
             f"{self.source}: {without} of {len(self.label)} annotations have no usable mask; "
-            f"the {unmasked} images with them are left out of segm/...",
+            f"images with such a one ({unmasked}) are left out of segm/...",
         ]
 
     def masked_images(self, image_ids: Sequence[int]) -> list[int]:
