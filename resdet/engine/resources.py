@@ -24,10 +24,9 @@ class Usage:
     before: Mapping[str, Any]
 
     def so_far(self) -> dict[str, Any]:
-        """device, threads, torch; peak_memory_bytes (a GPU's tensors, or the process) the largest of any process;
-        seconds, the sum of all.
+        """The keys device, threads, torch; peak_memory_bytes, the largest of all processes; seconds, their sum.
 
-        On a GPU, also peak_host_memory_bytes of the process.
+        The memory is that of a GPU's tensors or of the process; on a GPU, peak_host_memory_bytes is the process's.
         """
         on_gpu = self.device.type == "cuda"
         content: dict[str, Any] = {
