@@ -1,4 +1,6 @@
-"""The figures that evaluations give: what each means, and which way is better. One literal table, one row a metric."""
+"""The figures of all evaluations: the meaning of each, and whether higher is better. One literal table, one row per
+metric.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,7 @@ from typing import NamedTuple
 
 
 class Metric(NamedTuple):
-    """`name` is a regular expression of a whole name; `meaning` may take its groups."""
+    """`name` is a regular expression for the whole name; `meaning` may contain its groups."""
 
     name: str
     meaning: str
@@ -33,7 +35,7 @@ METRICS = (
 
 
 def metric(name: str) -> Metric | None:
-    """The row of a figure over all classes, with its meaning filled in; None for one that is not in the table."""
+    """The row of a figure over all classes, with its meaning filled in; None if the table has no such row."""
     for row in METRICS:
         if match := re.fullmatch(row.name, name):
             return Metric(name, row.meaning.format(*match.groups()), row.higher_is_better)
@@ -41,7 +43,7 @@ def metric(name: str) -> Metric | None:
 
 
 def meaning(name: str) -> str:
-    """What a figure is, in words; empty for one that is not known."""
+    """The meaning of a figure, in words; empty for an unknown figure."""
     row = metric(name)
     return row.meaning if row else ""
 
@@ -52,7 +54,7 @@ def overall(figures: Mapping[str, float | None]) -> dict[str, float | None]:
 
 
 def by_class(figures: Mapping[str, float | None]) -> dict[str, dict[str, float | None]]:
-    """{"person": {"bbox/AP": .27, "bbox/AR": .41}, ...}; a class name may hold slashes itself."""
+    """{"person": {"bbox/AP": .27, "bbox/AR": .41}, ...}; a class name may contain slashes."""
     rows: dict[str, dict[str, float | None]] = {}
     for name, value in figures.items():
         if name.count("/") > 1:

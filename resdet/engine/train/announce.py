@@ -1,4 +1,4 @@
-"""What a run says before its first step."""
+"""The lines that a run prints before its first step."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from resdet.version import __version__
 
 
 def announce(state: TrainState, run: Run, source: Path | None, *, loaded: list[str], warnings: list[str]) -> None:
-    """Says what is about to be trained, on what, and how."""
+    """Prints a summary of the model, the data and the settings of the training."""
     config, log, world = run.config, run.log, run.world
     threads = f"{torch.get_num_threads()} threads" if run.device.type == "cpu" else torch.cuda.get_device_name()
     processes = f", {world.size} processes" if world.size > 1 else ""
@@ -46,7 +46,7 @@ def announce(state: TrainState, run: Run, source: Path | None, *, loaded: list[s
 
 
 def random_constants(config: Config, model: nn.Module) -> list[str]:
-    """Warns of layers that never learn although nothing was loaded into them."""
+    """Warns about layers that are never trained although no weights were loaded into them."""
     if config.model.weights or config.model.backbone.weights:
         return []
     frozen = sum(not parameter.requires_grad for parameter in model.parameters())
