@@ -23,7 +23,7 @@ from resdet.coco import segmentation
 from resdet.coco.annotation_file import AnnotationFile, AnnotationRecord, parse_annotations, read_annotation_file
 from resdet.coco.checks import LARGEST, find_ids
 from resdet.coco.class_names import class_names
-from resdet.coco.convention import FEWEST, LOOKS_LIKE_CORNERS, boxes_like_corners
+from resdet.coco.convention import check_convention
 from resdet.coco.mask_verdicts import disagreeing
 from resdet.coco.packed_strings import PackedStrings
 from resdet.coco.report import Note
@@ -110,7 +110,7 @@ def checked(file: AnnotationFile) -> Annotations:
     image, has_image = find_ids(rows.image_ids, image_ids)
     given = rows.boxes()
     sized = has_image & (heights[image] > 0)
-    _check_convention(source, given[sized], heights[image[sized]], widths[image[sized]])
+    check_convention(source, given[sized], heights[image[sized]], widths[image[sized]])
     boxes, clipped, inside = _clip(given, np.where(sized, heights[image], 0), np.where(sized, widths[image], 0))
     positive = np.all(given[:, 2:] >= SMALLEST, axis=1)
     keep, skipped = _skip(rows.ids, {NO_IMAGE: ~has_image, NO_AREA: ~positive, OUTSIDE: ~inside})
@@ -233,24 +233,6 @@ def refusal(source: str, record: AnnotationRecord, problem: str, culprit: str) -
     return UserError(
         f"{source}: annotation id {record.id} (image id {record.image_id}): {problem}; correct or remove that {culprit}"
     )
-
-
-def _check_convention(
-    source: str,
-    xywh: Float64[np.ndarray, "M 4"],
-    heights: Int64[np.ndarray, " M"],
-    widths: Int64[np.ndarray, " M"],
-) -> None:
-    """Raises UserError if many boxes look like x1, y1, x2, y2, or like fractions of the image."""
-    if len(xywh) < FEWEST:
-        return
-    if count := boxes_like_corners(xywh, heights, widths):
-        raise UserError(f"{source}: {count} of {len(xywh)} {LOOKS_LIKE_CORNERS}")
-    if (xywh <= 1).all() and (xywh[:, 2:] > 0).any():
-        raise UserError(
-            f"{source}: all boxes lie within one pixel: field 'bbox' looks like fractions of the image; "
-            "multiply by width and height, COCO wants pixels"
-        )
 
 
 def _clip(
