@@ -14,10 +14,10 @@ from resdet.structures import Batch
 
 
 class Classifier(nn.Module):
-    """`model(batch)` gives the loss by name, `model.predict(batch)` the probability of each class.
+    """`model(batch)` returns the loss by name, `model.predict(batch)` returns the probability of each class.
 
-    The class of an image is the label of its one target, and an image fills its place in the batch: nothing is padded.
-    `normalisation` is the mean and deviation of images, R, G, B in 0..255.
+    The class of an image is the label of its one target, and images are not padded. `normalisation` is the mean and
+    deviation of images, R, G, B in 0..255.
     """
 
     pixel_mean: Tensor
@@ -34,7 +34,7 @@ class Classifier(nn.Module):
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(3, 1, 1), persistent=False)
 
     def forward(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
-        """The cross entropy. The batch must have targets, one an image."""
+        """The cross entropy. The batch must have targets, one per image."""
         assert batch.targets is not None, "losses need targets: a batch without them can only be predicted"
         labels = batch.targets.labels.squeeze(1)
         return {"loss_classifier": F.cross_entropy(self.logits(batch).float(), labels)}

@@ -17,11 +17,10 @@ from resdet.structures import Batch, Detections, Proposals
 
 
 class RCNN(nn.Module):
-    """`model(batch)` gives the training losses by name, `model.predict(batch)` gives detections.
+    """`model(batch)` returns the training losses by name, `model.predict(batch)` returns detections.
 
-    Both run the same dense graph for any number of images; which one is called does not depend on
-    `model.training`, which only decides how normalisation layers and dropout behave. `notes` are lines for a log on
-    how the model was made.
+    Both run the same dense graph for any number of images. `model.training` only affects normalization layers and
+    dropout, not which of the two is used. `notes` are lines for a log about the construction of the model.
     """
 
     pixel_mean: Tensor
@@ -52,8 +51,9 @@ class RCNN(nn.Module):
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(3, 1, 1), persistent=False)
 
     def forward(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
-        """The training losses, by name. The batch must have targets; if it has proposals, the second stage alone learns
-        from them."""
+        """The training losses, by name. The batch must have targets; if it has proposals, only the second stage is
+        trained, on them.
+        """
         assert batch.targets is not None, "losses need targets: a batch without them can only be predicted"
         features = self.neck(self.backbone(self.normalized(batch)))
         if batch.proposals is not None and self.roi_heads is not None:
@@ -67,7 +67,7 @@ class RCNN(nn.Module):
 
     @torch.no_grad()
     def propose(self, batch: Batch) -> Proposals:
-        """The first stage's proposals as they are trained on."""
+        """The first stage's proposals with the limits of training."""
         features = self.neck(self.backbone(self.normalized(batch)))
         return self.rpn.proposals(self.rpn(features), batch.sizes, self.train_limits)
 
@@ -82,23 +82,27 @@ class RCNN(nn.Module):
 
     @property
     def normalisation(self) -> tuple[list[float], list[float]]:
-        """Mean and deviation that images are normalised by: R, G, B in 0..255, as short as float32 can be written."""
+        """Mean and standard deviation for the normalization of images: R, G, B in 0..255, with the fewest digits that
+        identify the float32.
+        """
         mean, std = (values.flatten().cpu().numpy().astype(str) for values in (self.pixel_mean, self.pixel_std))
         return mean.astype(float).tolist(), std.astype(float).tolist()
 
     def normalise_by(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        """As weights that were loaded later ask for."""
+        """Sets the mean and standard deviation that weights loaded later require."""
         for buffer, values in ((self.pixel_mean, mean), (self.pixel_std, std)):
             _ = buffer.copy_(torch.tensor(values).view(3, 1, 1))
 
     def normalized(self, batch: Batch) -> Float[Tensor, "N 3 H W"]:
-        """Zero mean and unit deviation inside each image, and exactly zero in the padding."""
+        """Images with zero mean and unit standard deviation (by the weights' statistics), and exactly zero in the
+        padding.
+        """
         images = (batch.images.float() - self.pixel_mean) / self.pixel_std
         return torch.where(inside(batch.sizes, *images.shape[2:]), images, 0)
 
 
 def as_detections(proposals: Proposals) -> Detections:
-    """Proposals as what a detector of one class, the object, finds."""
+    """Proposals as the detections of a detector with the single class `object`."""
     return Detections(
         boxes=proposals.boxes,
         scores=zero_padding(proposals.scores.sigmoid(), proposals.valid),

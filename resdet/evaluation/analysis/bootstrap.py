@@ -176,7 +176,7 @@ def weighted_figures(
 class _Tally:
     """Ranked detections with their weights `shares`, and the cumulative weights of the `usual` ones.
 
-    Which detections count differs little from one IoU threshold to another, and the sum is taken once.
+    The set of counted detections changes little between IoU thresholds, so this sum is computed once.
     """
 
     shares: Float32[np.ndarray, "R n"]

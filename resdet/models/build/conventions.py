@@ -1,6 +1,6 @@
-"""Conventions of a detector that weights settle: taken over from them, and stated for whoever starts from ours.
+"""Conventions of a detector that depend on its weights: they are read from pretrained weights and stored with our own.
 
-A config leaves them open (null), and they follow from `model.weights`; without weights CONVENTIONS says what they are.
+If a config does not give them (null), they come from `model.weights`; without weights they come from CONVENTIONS.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from resdet.models.backbones import BACKBONES, build_backbone
 from resdet.weights.contract import WeightContract, conflicts
 from resdet.weights.layers import LayerConventions, layer_conventions
 
-# The fields of a contract, the keys under `model` that they settle, and what these are without weights.
+# The fields of a contract, the keys under `model` that they determine, and the values without weights.
 CONVENTIONS: dict[str, tuple[tuple[str, ...], Any]] = {
     "anchors_rounded": (("anchors.rounded",), False),
     "roi_align_aligned": (("box_head.aligned",), True),
@@ -29,9 +29,10 @@ CONVENTIONS: dict[str, tuple[tuple[str, ...], Any]] = {
 
 
 def completed(config: ModelConfig, contract: WeightContract | None, source: str) -> tuple[ModelConfig, tuple[str, ...]]:
-    """The config with the conventions that it leaves open: those of the weights, else the usual; a line on the first.
+    """The config with its null conventions filled in from the weights or, without weights, from the table; and a line
+    about the weights.
 
-    Raises UserError where the config gives others than the weights were trained under.
+    Raises UserError if the config contradicts the conventions of the weights.
     """
     taken: list[str] = []
     for field, (keys, default) in CONVENTIONS.items():
@@ -50,7 +51,7 @@ def completed(config: ModelConfig, contract: WeightContract | None, source: str)
 
 
 def as_in(config: ModelConfig, other: ModelConfig) -> ModelConfig:
-    """The config with the conventions that it leaves open as in another one, of a run that goes on."""
+    """The config with its null conventions filled in from another config, that of the run that is continued."""
     for keys, _ in CONVENTIONS.values():
         for key in keys:
             if _has(config, key) and _has(other, key) and _at(config, key) is None:
@@ -59,7 +60,9 @@ def as_in(config: ModelConfig, other: ModelConfig) -> ModelConfig:
 
 
 def contract_of(config: Config, class_names: Sequence[str], source: str) -> WeightContract | None:
-    """What weights of this model mean, for whoever starts from them; None where the config leaves the mean open."""
+    """The contract of this model's weights, for another model that starts from them; None if the config does not give
+    the mean.
+    """
     model, _ = completed(config.model, None, source)
     if model.pixel_mean is None or model.pixel_std is None:
         return None
@@ -86,13 +89,15 @@ def backbone_conventions(name: str, norm: str) -> LayerConventions:
 
 @lru_cache(maxsize=64)
 def _conventions(name: str, norm: str, _: object) -> LayerConventions:
-    """Of a design, which is built once without memory; the last argument tells two designs of one name apart."""
+    """The conventions of a design, which is built once without memory; the last argument separates designs of the same
+    name.
+    """
     with torch.device("meta"):
         return layer_conventions(build_backbone(name, norm=norm))
 
 
 def _has(config: ModelConfig, key: str) -> bool:
-    """Whether the part that a key belongs to is there."""
+    """Whether the part to which a key belongs exists."""
     part, dot, _ = key.partition(".")
     return not dot or getattr(config, part) is not None
 

@@ -1,4 +1,4 @@
-"""From a config to a detector, as one nested expression: this file and build_heads.py alone read a config here."""
+"""Builds a detector from a config, as one nested expression."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ from resdet.weights import load_backbone_weights
 from resdet.weights.detector import load_model_weights
 from resdet.weights.published import open_weights
 
-STRIDES = (4, 8, 16, 32)  # of C2..C5, which the layouts are made for
+STRIDES = (4, 8, 16, 32)  # of C2..C5, which all layouts require
 C4 = STRIDES.index(16)
 VGG_DROPOUT = 0.5  # of fc6 and fc7 (Simonyan & Zisserman 2014, section 3.1)
 
 
 def build_model(config: ModelConfig, num_classes: int) -> RCNN:
-    """The detector that a config describes, for `num_classes` kinds of object, with its backbone's weights loaded.
+    """The detector that a config describes, for `num_classes` object classes, with its backbone's weights loaded.
 
-    Raises UserError for parts that do not fit together and for weights that do not fit the model.
+    Raises UserError for parts that cannot be combined and for weights that do not fit the model.
     """
     config, _ = completed(checked(config), None, "the config")
     rpn = config.rpn
@@ -94,10 +94,10 @@ def build_classifier(config: ModelConfig, num_classes: int) -> Classifier:
 def pretrained_detector(
     config: ModelConfig, file: Path, class_names: Sequence[str]
 ) -> tuple[RCNN, ModelConfig, tuple[str, ...]]:
-    """A detector that starts from the weights of a whole one, whose conventions it takes over.
+    """A detector that starts from the weights of a whole detector and uses its conventions.
 
-    Returns it, the config with these conventions written out, and lines on what was loaded. Raises UserError for
-    weights that do not fit, or that were trained under conventions which the config contradicts.
+    Returns the detector, the config with these conventions written out, and lines about the loaded weights. Raises
+    UserError for weights that do not fit, or whose conventions contradict the config.
     """
     weights = open_weights(file)
     config, taken = completed(config, weights.contract, str(file))
@@ -109,7 +109,7 @@ def pretrained_detector(
 def pretrained_classifier(
     config: ModelConfig, file: Path, class_names: Sequence[str]
 ) -> tuple[Classifier, ModelConfig, tuple[str, ...]]:
-    """The same for an image classifier, whose last layer starts anew for other classes."""
+    """The same for an image classifier; its last layer is initialized anew for other classes."""
     weights = open_weights(file)
     contract = None if weights.contract is None else weights.contract.of_backbone()
     config, taken = completed(config, contract, str(file))
@@ -124,14 +124,16 @@ def _without_weights(config: ModelConfig) -> ModelConfig:
 
 @dataclass(frozen=True)
 class Layout:
-    """What the feature layouts differ in: the maps that all regions share, and what runs on each region."""
+    """The differences between the feature layouts: the maps that all regions share, and the layers that run on each
+    region.
+    """
 
     backbone: Backbone
     neck: FeaturePyramidNetwork | SingleLevel
-    pooled_strides: tuple[int, ...]  # of the maps that regions are pooled from: the first ones of the neck
+    pooled_strides: tuple[int, ...]  # of the maps from which regions are pooled: the first maps of the neck
     anchor_sizes: list[list[float]]  # of each map of the neck
-    box_heads: tuple[BoxHead, ...]  # what runs on each region, in each stage of a cascade; none: the RPN alone
-    pretrained: tuple[nn.Module, ...]  # what `model.backbone.weights` fills
+    box_heads: tuple[BoxHead, ...]  # the layers that run on each region, per stage of a cascade; none: the RPN alone
+    pretrained: tuple[nn.Module, ...]  # the modules that `model.backbone.weights` fills
 
 
 def pyramid(config: ModelConfig, network: type[FeaturePyramidNetwork]) -> Layout:
@@ -204,7 +206,9 @@ def _backbone(config: ModelConfig, *, dilated_c5: bool = False) -> Backbone:
 
 @dataclass(frozen=True)
 class LoadedWeights:
-    """How images have to be normalised for the backbone, and what was loaded into it (lines for a log)."""
+    """The mean and standard deviation that the backbone's weights require, and lines about the loaded weights for a
+    log.
+    """
 
     pixel_mean: tuple[float, ...]
     pixel_std: tuple[float, ...]
