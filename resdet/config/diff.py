@@ -14,7 +14,6 @@ from resdet.config.tree import Config
 from resdet.errors import UserError
 
 OF_PARTS = Rules("a part of the model or of the test that comes or goes")
-FOLLOWING = ("model.pixel_mean", "model.pixel_std")  # which a run writes out when they are not given
 
 
 def flat(config: Config) -> dict[str, Any]:
@@ -55,7 +54,7 @@ def check_same_run(old: Config, new: Config, folder: Path) -> None:
     changed = [
         _change(key, *values)
         for key, values in differences(old, new).items()
-        if rules_of(key).resume != "free" and not rules_of(key).place and not (key in FOLLOWING and values[1] is None)
+        if rules_of(key).resume != "free" and not rules_of(key).place
     ]
     if changed:
         raise UserError(

@@ -15,6 +15,7 @@ import torch
 from resdet.config import Config, ModelConfig
 from resdet.errors import UserError
 from resdet.models.backbones import BACKBONES, build_backbone
+from resdet.models.normalised import Normalisation, Normalised
 from resdet.weights.contract import WeightContract, conflicts
 from resdet.weights.layers import LayerConventions, layer_conventions
 
@@ -26,11 +27,13 @@ CONVENTIONS: dict[str, tuple[tuple[str, ...], Any]] = {
     "pixel_mean": (("pixel_mean",), None),
     "pixel_std": (("pixel_std",), None),
 }
+OF_THE_MODEL = ("pixel_mean", "pixel_std")  # which a model has and its file's contract states: never written out
 
 
 def completed(config: ModelConfig, contract: WeightContract | None, source: str) -> tuple[ModelConfig, tuple[str, ...]]:
     """The config with the conventions that it leaves open: those of the weights, else the usual; a line on the first.
 
+    The mean and deviation of images stay open: `normalise_as` gives them to the model.
     Raises UserError where the config gives others than the weights were trained under.
     """
     taken: list[str] = []
@@ -44,13 +47,16 @@ def completed(config: ModelConfig, contract: WeightContract | None, source: str)
                 raise UserError(f"{source}: {found[0]}; leave model.{key} out, for it follows from the weights")
             value = list(theirs) if isinstance(theirs, tuple) else theirs
             if given is None and (value := default if value is None else value) is not None:
-                config = _with(config, key, value)
+                config = config if field in OF_THE_MODEL else _with(config, key, value)
                 taken += [f"model.{key}={_text(value)}"] if theirs is not None else []
     return config, ((f"taken over from {source}: {', '.join(taken)}",) if taken else ())
 
 
 def as_in(config: ModelConfig, other: ModelConfig) -> ModelConfig:
-    """The config with the conventions that it leaves open as in another one, of a run that goes on."""
+    """The config with the conventions that it leaves open as in another one, of a run that goes on.
+
+    Runs of earlier versions have the mean and deviation written out, and keep them so.
+    """
     for keys, _ in CONVENTIONS.values():
         for key in keys:
             if _has(config, key) and _has(other, key) and _at(config, key) is None:
@@ -58,12 +64,18 @@ def as_in(config: ModelConfig, other: ModelConfig) -> ModelConfig:
     return config
 
 
-def contract_of(config: Config, class_names: Sequence[str], source: str) -> WeightContract | None:
-    """What weights of this model mean, for whoever starts from them; None where the config leaves the mean open."""
+def normalise_as(model: Normalised, config: ModelConfig, contract: WeightContract | None) -> None:
+    """Has a model normalise images as its weights were trained, where its config does not say how itself."""
+    if contract is not None:
+        model.normalise_by(config.pixel_mean or contract.pixel_mean, config.pixel_std or contract.pixel_std)
+
+
+def contract_of(
+    config: Config, class_names: Sequence[str], source: str, normalisation: Normalisation
+) -> WeightContract:
+    """What weights of a model mean that normalises images so, for whoever starts from them."""
     model, _ = completed(config.model, None, source)
-    if model.pixel_mean is None or model.pixel_std is None:
-        return None
-    (r, g, b), (std_r, std_g, std_b) = model.pixel_mean, model.pixel_std
+    (r, g, b), (std_r, std_g, std_b) = normalisation
     layers = backbone_conventions(model.backbone.name, model.backbone.norm)
     box = model.box_head if config.task == "detection" and _aligns(model) else None
     return WeightContract(
