@@ -28,9 +28,11 @@ from resdet.engine.run_folder import BEST, CHECKPOINTS, LAST, MANIFEST, MODEL, S
 from resdet.errors import UserError
 from resdet.files import sync_folder, write_synced
 from resdet.models.build.conventions import contract_of
+from resdet.models.normalised import Normalisation
 from resdet.text import first_few
 from resdet.version import __version__
 from resdet.weights import read_safetensors
+from resdet.weights.contract import WeightContract
 
 LARGEST_MANIFEST = 100_000  # bytes
 
@@ -44,21 +46,20 @@ class ModelFile:
     class_names: tuple[str, ...]
     category_ids: tuple[int, ...]  # of the data set, by label
     step: int
+    contract: WeightContract | None  # the mean and deviation of its images among the rest; None: the config's
 
 
-def model_metadata(config: Config, class_names: tuple[str, ...], category_ids: tuple[int, ...]) -> dict[str, str]:
-    """The header of a model file; the step is added when it is saved."""
-    contract = contract_of(config, class_names, f"resdet {__version__}")
+def model_metadata(
+    config: Config, class_names: tuple[str, ...], category_ids: tuple[int, ...], normalisation: Normalisation
+) -> dict[str, str]:
+    """The header of a model file, whose contract states the model's `normalisation`; the step is added on saving."""
     return {
-        **(contract.to_metadata() if contract else {}),
+        **contract_of(config, class_names, f"resdet {__version__}", normalisation).to_metadata(),
         "format": "resdet 1",
         "resdet_version": __version__,
         "config": to_yaml(config),
         "class_names": json.dumps(class_names),
         "category_ids": json.dumps(category_ids),
-        "pixel_mean": json.dumps(config.model.pixel_mean),
-        "pixel_std": json.dumps(config.model.pixel_std),
-        "channel_order": "RGB",
     }
 
 
@@ -238,7 +239,8 @@ def read_model_file(path: Path) -> ModelFile:
     if not _are(class_names, str) or not _are(category_ids, int) or not 0 < len(class_names) == len(category_ids):
         raise UserError(f"{path}: its header must list as many category_ids as class_names")
     config = config_from_yaml(config_text, f"{path} (header)")
-    return ModelFile(weights, config, tuple(class_names), tuple(category_ids), step)
+    contract = WeightContract.from_metadata(header, str(path))
+    return ModelFile(weights, config, tuple(class_names), tuple(category_ids), step, contract)
 
 
 def without_weights(config: Config) -> Config:

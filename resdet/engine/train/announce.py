@@ -22,6 +22,8 @@ def announce(state: TrainState, run: Run, source: Path | None, *, loaded: list[s
     sizes = [parameter.numel() for parameter in state.model.parameters()]
     trained = sum(parameter.numel() for parameter in state.model.parameters() if parameter.requires_grad)
     log.say(f"model: {config.model.backbone.name}, {sum(sizes) / 1e6:.2f} M parameters, {trained / 1e6:.2f} M trained")
+    mean, std = state.model.normalisation
+    log.say(f"images are normalised by the mean {mean} and the deviation {std} (R, G, B of 0..255)")
     for name, dataset in (("train", run.train_set), ("val", run.val_set)):
         log.say(f"{name}: {dataset.report.summary()}")
     if run.train_set is run.val_set:

@@ -61,7 +61,6 @@ def build_state(
         loaded = model.notes if isinstance(model, RCNN) else ()
     choose_parts(model, config)
     check_batch_norm(model, config, world)
-    config = with_normalisation(config, *model.normalisation)
     layout = torch.channels_last if config.train.channels_last else torch.contiguous_format
     model = model.to(device, memory_format=layout)  # pyright: ignore[reportCallIssue]
     _ = torch.manual_seed(config.train.seed + world.rank)  # dropout must differ between processes
@@ -76,16 +75,6 @@ def with_backbone_file(config: Config) -> Config:
     file, _ = checkpoint.find_model_file(Path(weights))
     backbone = replace(config.model.backbone, weights=str(file))
     return replace(config, model=replace(config.model, backbone=backbone))
-
-
-def with_normalisation(config: Config, mean: list[float] | None, std: list[float] | None) -> Config:
-    """The config with the mean and standard deviation of the weights written out, because the weights may not be
-    available later.
-
-    Values that the config gives itself do not change.
-    """
-    model = replace(config.model, pixel_mean=config.model.pixel_mean or mean, pixel_std=config.model.pixel_std or std)
-    return replace(config, model=model)
 
 
 def check_batch_norm(model: nn.Module, config: Config, world: World) -> None:

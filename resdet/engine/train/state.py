@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from resdet.config import Config
 from resdet.config.diff import resume_warnings
@@ -17,15 +16,16 @@ from resdet.engine.log import RunLog
 from resdet.engine.resources import Usage
 from resdet.engine.run_folder import MODEL, Figures, RunFiles
 from resdet.engine.signals import StopRequest
-from resdet.engine.task.interface import ImageSet, Task
+from resdet.engine.task.interface import ImageSet, Model, Task
 from resdet.errors import UserError
+from resdet.models.build.conventions import normalise_as
 
 
 @dataclass
 class TrainState:
     """Everything that training changes; a checkpoint contains all of it."""
 
-    model: nn.Module
+    model: Model
     optimizer: torch.optim.Optimizer
     step: int = 0  # the number of updates so far
     best: float | None = None  # the highest value so far of the task's main figure
@@ -62,6 +62,7 @@ class TrainState:
                 " train it in a new --output with model.weights set to its model.safetensors"
             )
         load_weights(self.model, file.weights, str(checkpoint))
+        normalise_as(self.model, config.model, file.contract)
         self.optimizer.load_state_dict(saved["optimizer"])
         self.step, self.best, self.best_step = saved["step"], saved["best"], saved["best_step"]
         self.evaluated, self.skipped = saved["evaluated"], saved["skipped"]

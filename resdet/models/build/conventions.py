@@ -15,6 +15,7 @@ import torch
 from resdet.config import Config, ModelConfig
 from resdet.errors import UserError
 from resdet.models.backbones import BACKBONES, build_backbone
+from resdet.models.normalised import Normalisation, Normalised
 from resdet.weights.contract import WeightContract, conflicts
 from resdet.weights.layers import LayerConventions, layer_conventions
 
@@ -26,12 +27,14 @@ CONVENTIONS: dict[str, tuple[tuple[str, ...], Any]] = {
     "pixel_mean": (("pixel_mean",), None),
     "pixel_std": (("pixel_std",), None),
 }
+OF_THE_MODEL = ("pixel_mean", "pixel_std")  # which a model has and its file's contract states: never written out
 
 
 def completed(config: ModelConfig, contract: WeightContract | None, source: str) -> tuple[ModelConfig, tuple[str, ...]]:
     """The config with its null conventions filled in from the weights or, without weights, from the table; and a line
     about the weights.
 
+    The mean and deviation of images stay open: `normalise_as` gives them to the model.
     Raises UserError if the config contradicts the conventions of the weights.
     """
     taken: list[str] = []
@@ -45,13 +48,16 @@ def completed(config: ModelConfig, contract: WeightContract | None, source: str)
                 raise UserError(f"{source}: {found[0]}; leave model.{key} out, for it follows from the weights")
             value = list(theirs) if isinstance(theirs, tuple) else theirs
             if given is None and (value := default if value is None else value) is not None:
-                config = _with(config, key, value)
+                config = config if field in OF_THE_MODEL else _with(config, key, value)
                 taken += [f"model.{key}={_text(value)}"] if theirs is not None else []
     return config, ((f"taken over from {source}: {', '.join(taken)}",) if taken else ())
 
 
 def as_in(config: ModelConfig, other: ModelConfig) -> ModelConfig:
-    """The config with its null conventions filled in from another config, that of the run that is continued."""
+    """The config with its null conventions filled in from another config, that of the run that is continued.
+
+    Runs of earlier versions have the mean and deviation written out, and keep them.
+    """
     for keys, _ in CONVENTIONS.values():
         for key in keys:
             if _has(config, key) and _has(other, key) and _at(config, key) is None:
@@ -59,14 +65,18 @@ def as_in(config: ModelConfig, other: ModelConfig) -> ModelConfig:
     return config
 
 
-def contract_of(config: Config, class_names: Sequence[str], source: str) -> WeightContract | None:
-    """The contract of this model's weights, for another model that starts from them; None if the config does not give
-    the mean.
-    """
+def normalise_as(model: Normalised, config: ModelConfig, contract: WeightContract | None) -> None:
+    """Sets the model to normalise images as its weights were trained, unless its config gives the mean and deviation."""
+    if contract is not None:
+        model.normalise_by(config.pixel_mean or contract.pixel_mean, config.pixel_std or contract.pixel_std)
+
+
+def contract_of(
+    config: Config, class_names: Sequence[str], source: str, normalisation: Normalisation
+) -> WeightContract:
+    """The contract of this model's weights, for another model that starts from them; `normalisation` is the model's."""
     model, _ = completed(config.model, None, source)
-    if model.pixel_mean is None or model.pixel_std is None:
-        return None
-    (r, g, b), (std_r, std_g, std_b) = model.pixel_mean, model.pixel_std
+    (r, g, b), (std_r, std_g, std_b) = normalisation
     layers = backbone_conventions(model.backbone.name, model.backbone.norm)
     box = model.box_head if config.task == "detection" and _aligns(model) else None
     return WeightContract(

@@ -15,7 +15,7 @@ from resdet.errors import UserError, row_of
 from resdet.models.backbones import BACKBONES, Backbone, build_backbone
 from resdet.models.backbones.resnet import ResNet
 from resdet.models.backbones.vgg import VGG
-from resdet.models.build.conventions import completed
+from resdet.models.build.conventions import completed, normalise_as
 from resdet.models.build.heads import build_box_heads, build_box_loss, build_roi_heads, norm_of
 from resdet.models.classifier import Classifier
 from resdet.models.necks import ConvLevels, FeaturePyramidNetwork, PathAggregationNetwork, SingleLevel, SubsampledLevel
@@ -25,6 +25,7 @@ from resdet.models.second_stage.box_head import BoxHead, C5BoxHead, TwoLayerBoxH
 from resdet.ops.matching import Matcher
 from resdet.ops.sampling import BalancedSampler
 from resdet.weights import load_backbone_weights
+from resdet.weights.contract import WeightContract
 from resdet.weights.detector import load_model_weights
 from resdet.weights.published import open_weights
 
@@ -46,8 +47,8 @@ def build_model(config: ModelConfig, num_classes: int) -> RCNN:
             f"{rpn.foreground_iou:g}: an anchor between them would be both"
         )
     layout = row_of(LAYOUTS, config.neck.name, "model.neck.name")(config)
-    weights = _load_weights(layout, config)
-    return RCNN(
+    contract, notes = _load_weights(layout, config)
+    model = RCNN(
         layout.backbone,
         layout.neck,
         RPN(
@@ -63,12 +64,14 @@ def build_model(config: ModelConfig, num_classes: int) -> RCNN:
             cross_boundary=rpn.cross_boundary,
         ),
         build_roi_heads(config, layout.box_heads, layout.neck.channels, layout.pooled_strides, num_classes),
-        pixel_mean=weights.pixel_mean,
-        pixel_std=weights.pixel_std,
+        pixel_mean=config.pixel_mean or layout.backbone.pixel_mean,
+        pixel_std=config.pixel_std or layout.backbone.pixel_std,
         train_limits=ProposalLimits(rpn.pre_nms_train, rpn.proposals_train),
         test_limits=ProposalLimits(rpn.pre_nms_test, rpn.proposals_test),
-        notes=weights.notes,
+        notes=notes,
     )
+    normalise_as(model, config, contract)
+    return model
 
 
 def build_classifier(config: ModelConfig, num_classes: int) -> Classifier:
@@ -103,6 +106,7 @@ def pretrained_detector(
     config, taken = completed(config, weights.contract, str(file))
     model = build_model(_without_weights(config), len(class_names))
     report = load_model_weights(model, weights, class_names=class_names)
+    normalise_as(model, config, weights.contract)
     return model, config, (*report.details().splitlines(), *taken)
 
 
@@ -115,6 +119,7 @@ def pretrained_classifier(
     config, taken = completed(config, contract, str(file))
     model = build_classifier(_without_weights(config), len(class_names))
     report = load_model_weights(model, weights, class_heads=("fc.",), class_names=class_names)
+    normalise_as(model, config, contract)
     return model, config, (*report.details().splitlines(), *taken)
 
 
@@ -204,24 +209,15 @@ def _backbone(config: ModelConfig, *, dilated_c5: bool = False) -> Backbone:
     )
 
 
-@dataclass(frozen=True)
-class LoadedWeights:
-    """The mean and standard deviation that the backbone's weights require, and lines about the loaded weights for a
-    log.
+def _load_weights(layout: Layout, config: ModelConfig) -> tuple[WeightContract | None, tuple[str, ...]]:
+    """Fills the layout's backbone; the contract of what was loaded into it, and lines for a log.
+
+    The mean and deviation of the config must be those that the weights declare.
     """
-
-    pixel_mean: tuple[float, ...]
-    pixel_std: tuple[float, ...]
-    notes: tuple[str, ...]
-
-
-def _load_weights(layout: Layout, config: ModelConfig) -> LoadedWeights:
-    """Fills the layout's backbone. The mean and deviation of the config must be those that the weights declare."""
-    notes: tuple[str, ...] = ()
-    if spec := config.backbone.weights:
-        trunk, *heads = layout.pretrained
-        report, contract = load_backbone_weights(trunk, spec, config.backbone.name, also=heads)
-        config, _ = completed(config, contract.of_backbone(), f"model.backbone.weights={spec}")
-        notes = tuple(report.details().splitlines())
-    mean, std = config.pixel_mean or layout.backbone.pixel_mean, config.pixel_std or layout.backbone.pixel_std
-    return LoadedWeights(tuple(mean), tuple(std), notes)
+    spec = config.backbone.weights
+    if not spec:
+        return None, ()
+    trunk, *heads = layout.pretrained
+    report, contract = load_backbone_weights(trunk, spec, config.backbone.name, also=heads)
+    _ = completed(config, contract.of_backbone(), f"model.backbone.weights={spec}")
+    return contract, tuple(report.details().splitlines())
