@@ -66,7 +66,7 @@ def as_in(config: ModelConfig, other: ModelConfig) -> ModelConfig:
 
 
 def normalise_as(model: Normalised, config: ModelConfig, contract: WeightContract | None) -> None:
-    """Sets the model to normalise images as its weights were trained, unless its config gives the mean and deviation."""
+    """Sets the mean and deviation that the weights were trained with, unless the config gives its own."""
     if contract is not None:
         model.normalise_by(config.pixel_mean or contract.pixel_mean, config.pixel_std or contract.pixel_std)
 
