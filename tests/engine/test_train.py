@@ -34,6 +34,7 @@ from resdet.engine.train.state import TrainState
 from resdet.engine.train.update import update
 from resdet.errors import UserError
 from resdet.evaluation.coco import evaluate_coco, read_ground_truth, read_results
+from resdet.models.build.detector import build_model
 from resdet.models.rcnn import RCNN
 from resdet.structures import Batch
 from resdet.weights import WeightContract, save_weights
@@ -197,7 +198,7 @@ def test_resume_with_nothing_to_resume_begins(tmp_path: Path, nano: Config):
 
 def test_everything_with_a_state_is_saved(nano: Config, full_run: Path):
     """Walks the state: whatever has a state_dict, or is a number, has its place in the checkpoint."""
-    model = nn.Linear(1, 1)
+    model = build_model(nano.model, 1)
     state = TrainState(model, build_optimizer(model, nano.optim))
     snapshot = state.snapshot("", World())
     for name, value in vars(state).items():
