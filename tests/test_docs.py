@@ -20,7 +20,8 @@ PLACEHOLDER = "NAME"  # resdet/cli/NAME.py
 def paths_named_in(page: str) -> set[str]:
     """The files that a page names with their folder, and the targets of its links."""
     without_addresses = re.sub(r"https?://\S+", "", page).replace("\\_", "_")
-    names = {*FILE.findall(without_addresses), *LINK.findall(without_addresses)}
+    without_code = re.sub(r"```.*?```", "", without_addresses, flags=re.DOTALL)
+    names = {*FILE.findall(without_addresses), *LINK.findall(without_code)}
     return {name for name in names if PLACEHOLDER not in name}
 
 
