@@ -50,7 +50,7 @@ class FeaturePyramidNetwork(nn.Module):
         strides: pixels a cell of C2..C5.
         channels: channels of every output level.
         extra: makes the levels behind P5.
-        norm: makes a normalisation layer for a number of channels; None: convolutions with a bias.
+        norm: makes a normalization layer for a number of channels; None: convolutions with a bias.
 
     The attribute `strides` belongs to P2, P3, ..., in the order of the output.
     """

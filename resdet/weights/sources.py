@@ -107,7 +107,7 @@ def named_weights(name: str) -> Source:
 
 
 def _published(weights: WeightsEnum, architecture: str | None) -> Source:
-    preset = weights.transforms()  # torchvision normalises images in 0 .. 1; its detectors do so inside the model
+    preset = weights.transforms()  # torchvision normalizes images in 0 .. 1; its detectors do so inside the model
     mean, std = getattr(preset, "mean", IMAGENET_MEAN), getattr(preset, "std", IMAGENET_STD)
     categories = None if hasattr(preset, "mean") else tuple(weights.meta["categories"])
     contract = WeightContract(
@@ -143,7 +143,7 @@ def _timm(architecture: str) -> Source:
 
 
 def timm_contract(architecture: str) -> WeightContract:
-    """timm's own statement of how the images of timm/<model> are normalised."""
+    """timm's own statement of how the images of timm/<model> are normalized."""
     published = _timm_configuration(architecture)
     return WeightContract(
         pixel_mean=tuple(255.0 * value for value in published.mean),  # pyright: ignore[reportArgumentType]

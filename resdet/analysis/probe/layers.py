@@ -70,7 +70,7 @@ class Net:
 def nets_of(config: Config, backbones: Sequence[str], norms: Sequence[str], inits: Sequence[str]) -> list[Net]:
     """Every combination, named by the values that differ; an empty list means the value in the config.
 
-    Raises UserError for an unknown initialisation.
+    Raises UserError for an unknown initialization.
     """
     for init in inits:
         if init not in INITS:

@@ -48,7 +48,7 @@ class FourConvBoxHead(BoxHead, nn.Sequential):
     The numbers of its layers are those of torchvision's FastRCNNConvFCHead.
 
     Args:
-        norm: makes a normalisation layer for a number of channels; None: convolutions with a bias.
+        norm: makes a normalization layer for a number of channels; None: convolutions with a bias.
     """
 
     def __init__(

@@ -23,7 +23,7 @@ class MaskHead(nn.Module):
         in_channels: of a region.
         masks: one per class, or 1 for all classes together.
         convs, channels: of the layers before the masks.
-        norm: makes a normalisation layer for a number of channels; None: convolutions with a bias.
+        norm: makes a normalization layer for a number of channels; None: convolutions with a bias.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class MaskHead(nn.Module):
 
 
 class NormedConv(nn.Conv2d):
-    """A 3x3 convolution, its normalisation and a ReLU."""
+    """A 3x3 convolution, its normalization and a ReLU."""
 
     def __init__(self, in_channels: int, channels: int, norm: Callable[[int], nn.Module] | None) -> None:
         super().__init__(in_channels, channels, 3, padding=1, bias=norm is None)
