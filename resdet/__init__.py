@@ -1,4 +1,4 @@
-"""resdet: train, evaluate and compare object detectors. The names below are the whole door.
+"""resdet trains, evaluates and compares object detectors. The names below are its public interface.
 
 They are imported at first use, so that `import resdet` and the command line's `--help` need no torch.
 """

@@ -1,4 +1,4 @@
-"""Files that are whole or absent, whatever ends the process while they are written."""
+"""Writes files atomically: after any interruption a file is either complete or absent."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ from pathlib import Path
 from resdet.errors import UserError
 
 ANOTHER_OUTPUT = "choose another --output"
-LONGEST_STEM = 50  # characters of a name that its temporary name repeats; file systems allow 255 bytes in all
+# characters of the name that are repeated in its temporary name; file systems permit 255 bytes in total
+LONGEST_STEM = 50
 
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """A temporary path to write to, which takes the place of `path` when the block ends, and is gone after an error.
+    """A temporary path for writing; it replaces `path` when the block ends, and is deleted after an error.
 
-    Readers see the old content or the new, never a part; the file is on the disk before it appears. It has the mode
-    that the user's umask gives to new files. Devices and pipes, which have no content to replace, are yielded
-    themselves. Several processes may write the same path: the last one to end wins. Raises OSError.
+    Readers see the old content or the new, never a part; the file is on the disk before it appears. Its mode is the one
+    that the user's umask gives to new files. For a device or a pipe, which has no content to replace, the path itself
+    is yielded. If several processes write the same path, the last one to finish determines the content. Raises OSError.
     """
     if path.parent == Path("/dev") or (path.exists() and not path.is_file() and not path.is_dir()):
         yield path
@@ -35,7 +36,7 @@ def whole_file(path: Path) -> Iterator[Path]:
         finally:
             os.close(descriptor)
         yield temporary
-        temporary.chmod(mode)  # some libraries write a file of their own under this name, for its owner alone
+        temporary.chmod(mode)  # some libraries create their own file under this name, readable only by its owner
         _sync(temporary)
         temporary.replace(path)
         sync_folder(path.parent)
@@ -44,7 +45,7 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 def leftovers(path: Path) -> list[Path]:
-    """The temporary files that a killed process left of `path`."""
+    """The temporary files for `path` that a killed process left behind."""
     beginning = _beginning(path)
     return [entry for entry in path.parent.iterdir() if entry.name.startswith(beginning) and entry.suffix == ".tmp"]
 
@@ -60,7 +61,7 @@ def replace_file(path: Path, data: bytes) -> None:
 
 
 def write_synced(path: Path, data: bytes) -> None:
-    """Writes a file that nobody reads yet (in a folder to be renamed) and waits until it is on the disk."""
+    """Writes a file in a folder that will be renamed, and waits until the file is on the disk."""
     path.write_bytes(data)
     _sync(path)
 
@@ -81,7 +82,7 @@ def sync_folder(folder: Path) -> None:
 
 @contextmanager
 def writing(place: Path, remedy: str = ANOTHER_OUTPUT) -> Iterator[None]:
-    """Turns what the file system refuses inside the block into a UserError that names the place and the remedy."""
+    """Converts file system errors inside the block into a UserError that names the path and the remedy."""
     try:
         yield
     except OSError as error:
@@ -89,13 +90,15 @@ def writing(place: Path, remedy: str = ANOTHER_OUTPUT) -> Iterator[None]:
 
 
 def write_output(path: Path, data: bytes, remedy: str = ANOTHER_OUTPUT) -> None:
-    """A file that a command was told to write, whole or not at all. Raises UserError, ending with `remedy`."""
+    """Writes the output file of a command completely or not at all. Raises UserError whose message ends
+    with `remedy`.
+    """
     with writing(path, remedy):
         replace_file(path, data)
 
 
 def write_outputs(folder: Path, contents: Mapping[str, bytes]) -> None:
-    """Files, by name, of the folder that a command was given; it is made. Raises UserError where that cannot be."""
+    """Writes files, by name, into the output folder of a command, which is created. Raises UserError if that fails."""
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         for name, data in contents.items():
@@ -103,6 +106,8 @@ def write_outputs(folder: Path, contents: Mapping[str, bytes]) -> None:
 
 
 def readable_json(content: object) -> bytes:
-    """For people and programs: indented, every script as it is. Raises ValueError for NaN, which JSON does not have."""
-    # Half a surrogate pair (a file name that is not UTF-8) becomes \udc80, which JSON reads back as it was.
+    """JSON for people and programs: indented, with all scripts unescaped. Raises ValueError for NaN, which JSON does
+    not have.
+    """
+    # Half of a surrogate pair (a file name that is not UTF-8) becomes \udc80, which JSON reads back unchanged.
     return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False).encode(errors="backslashreplace") + b"\n"

@@ -1,4 +1,4 @@
-"""A user's own Python files that add rows to resdet's tables: `--plugin my_backbone.py`.
+"""Imports a user's own Python files, which add rows to resdet's tables: `--plugin my_backbone.py`.
 
 This is the one place where resdet runs code that a user names, and only the command line (or the user's own Python
 code) can name it: no key of a config, no checkpoint and no data file does.
@@ -18,9 +18,9 @@ _loaded: list[Path] = []
 
 
 def load_plugins(files: Sequence[str | Path]) -> None:
-    """Imports each file once, as `import my_backbone` would with its folder at the end of the module path.
+    """Imports each file once, as `import my_backbone` would with its folder added at the end of the module path.
 
-    An exception inside a file passes as it is, with its traceback: it is the user's own code.
+    An exception inside a file is not caught, because the file is the user's own code.
 
     Raises UserError for a file that is missing, is not a .py file, or has the name of another module.
     """
@@ -32,7 +32,7 @@ def load_plugins(files: Sequence[str | Path]) -> None:
 
 
 def loaded_plugins() -> tuple[Path, ...]:
-    """The files that were imported in this process, in their order, for processes that it starts."""
+    """The files that were imported in this process, in order; the processes that it starts import them too."""
     return tuple(_loaded)
 
 
@@ -44,7 +44,7 @@ def _import(path: Path, given: str) -> None:
     if not name.isidentifier():
         raise UserError(f"--plugin {given}: {name!r} is not a name that Python can import; rename the file")
     if str(path.parent) not in sys.path:
-        sys.path.append(str(path.parent))  # last: nothing in that folder hides a module of another package
+        sys.path.append(str(path.parent))  # last, so that no file in that folder replaces a module of another package
     importlib.invalidate_caches()
     spec = importlib.util.find_spec(name)
     if spec is None or spec.origin is None or Path(spec.origin).resolve() != path:

@@ -91,7 +91,7 @@ def test_without_its_plugin_a_name_of_ones_own_is_refused(
 
 
 def test_the_page_names_the_commands_that_take_a_plugin():
-    named = PAGE[PAGE.index("It is known to") : PAGE.index("No config, checkpoint")]
+    named = PAGE[PAGE.index("The commands with this option are") : PAGE.index("No config, checkpoint")]
     assert set(re.findall(r"`([a-z-]+)`", named)) == WITH_PLUGINS & COMMANDS.keys()
 
 

@@ -1,7 +1,7 @@
 """Check an annotation file and its images before training on them.
 
-Prints what was read, what would be skipped or mended, and how objects are spread over classes and sizes.
-An error that would stop a training run stops this command too: one line, exit code 2.
+Prints the number of annotations that were read, skipped or corrected, and how objects are spread over classes and
+sizes. An error that would stop a training run stops this command too: one line, exit code 2.
 
   resdet check-data annotations.json images/
   resdet check-data my/ImageSets/Main/train.txt my/JPEGImages
@@ -130,7 +130,7 @@ def _notes(skipped: dict[str, Note], skipped_masks: dict[str, Note], fixed: dict
 
 
 def _decode_all(dataset: CocoDataset) -> None:
-    """Raises UserError with the number of broken images and the first of them."""
+    """Raises UserError with the number of unreadable images and the name of the first."""
     from concurrent.futures import ThreadPoolExecutor
 
     from resdet.data.images.decode import ImageError, read_image
@@ -143,14 +143,14 @@ def _decode_all(dataset: CocoDataset) -> None:
             return str(error)
         return None
 
-    with ThreadPoolExecutor() as pool:  # decoding leaves Python's lock
+    with ThreadPoolExecutor() as pool:  # decoding releases Python's global interpreter lock
         problems = list(filter(None, pool.map(problem, range(len(dataset)))))
     if problems:
         raise UserError(f"{len(problems)} of {len(dataset)} images cannot be used; the first: {problems[0]}")
 
 
 def _plain(text: str) -> str:
-    """Safe for the terminal: neither rich's markup nor control characters."""
+    """Text that is safe for the terminal: without rich's markup and without control characters."""
     from rich.markup import escape
 
     from resdet.text import printable

@@ -1,4 +1,4 @@
-"""A comparison on the terminal: figures, differences against the first, costs."""
+"""A comparison on the terminal: figures, differences to the first contestant, costs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ WIDTH_OF_FILES = 120
 
 
 def print_comparison(content: Comparison, console: Console | None = None) -> None:
-    """Tables of what compare.json holds."""
+    """Prints the content of compare.json as tables."""
     console = console or _console()
     contestants = content.contestants
     for kind in content.kinds:
@@ -31,13 +31,13 @@ def print_comparison(content: Comparison, console: Console | None = None) -> Non
 
 
 def _console() -> Console:
-    """A file or pipe has no width that a table would have to be cut to."""
+    """The console; a file or a pipe has no width, so tables are not cut there."""
     console = Console()
     return console if console.is_terminal else Console(width=WIDTH_OF_FILES)
 
 
 def figures_table(contestants: Sequence[ContestantRecord], kind: str) -> Table:
-    """Means over the seeds; the interval is over images, the deviation over seeds."""
+    """The means over the seeds; the interval is over images, the standard deviation over seeds."""
     table = _table(f"{kind}: mean over seeds, 95 % interval over images, deviation over seeds")
     _add_columns(table, "backbone", "seeds", "AP", "95 %", "seed std", "AP50", "AR100", "APs", "APm", "APl")
     for one in contestants:
@@ -51,7 +51,7 @@ def figures_table(contestants: Sequence[ContestantRecord], kind: str) -> Table:
 
 
 def differences_table(contestants: Sequence[ContestantRecord], kind: str, first: str) -> Table:
-    """The interval carries images and, with two seeds or more, seeds."""
+    """The differences; the interval includes the variation over images and, with two seeds or more, over seeds."""
     table = _table(f"{kind}/AP less that of {printable(first)}; detectable: what such a comparison finds 4 times of 5")
     _add_columns(table, "backbone", "difference", "95 %", "relative", "verdict", "detectable")
     for one in contestants:
@@ -102,7 +102,7 @@ def _table(title: str) -> Table:
 
 
 def _add_columns(table: Table, name: str, *columns: str) -> None:
-    """A name that breaks where there is no room, and numbers that do not."""
+    """Adds a name column, which wraps if space is short, and number columns, which do not wrap."""
     table.add_column(name, overflow="fold", min_width=8)
     for column in columns:
         table.add_column(column, justify="right", no_wrap=True)

@@ -1,4 +1,4 @@
-"""What a detector gets wrong, and how sure a difference between two is, as tables for the terminal."""
+"""Tables for the terminal: the errors of a detector, and the certainty of a difference between two detectors."""
 
 from __future__ import annotations
 
@@ -47,7 +47,9 @@ def _confusions(analysis: Analysis) -> list[tuple[str, str, int, float]]:
 
 
 def print_differences(bootstrap: Bootstrap, *, console: Console | None = None) -> None:
-    """Each detector against the first: figures, their difference with its interval, and whether it leaves out zero."""
+    """Each detector against the first: figures, their difference with its interval, and whether the interval excludes
+    zero.
+    """
     console = console or Console()
     first, *others = bootstrap.detectors
     for name in others:
@@ -69,7 +71,7 @@ def print_differences(bootstrap: Bootstrap, *, console: Console | None = None) -
 
 
 def _table(console: Console, title: str, columns: tuple[str, ...]) -> Table:
-    """An empty table below its printed title, which would else be folded to the table's width."""
+    """A table below its printed title; rich would wrap its own title to the width of the table."""
     console.print()
     bold = plain(title)
     bold.stylize("bold")

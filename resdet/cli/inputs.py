@@ -1,4 +1,4 @@
-"""What several commands' arguments have in common."""
+"""The parsing of arguments that several commands share."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ from pathlib import Path
 
 
 def split_inputs(inputs: list[str]) -> tuple[list[str], list[str]]:
-    """Files (configs, checkpoints, images) and key=value overrides; a file may have `=` in its name."""
+    """Separates files (configs, checkpoints, images) from key=value overrides; a file name may contain `=`."""
     files = [text for text in inputs if "=" not in text or Path(text).exists()]
     return files, [text for text in inputs if text not in files]

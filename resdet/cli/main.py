@@ -1,6 +1,6 @@
-"""The `resdet` command: finds the subcommand, parses its arguments, turns errors into exit codes.
+"""The `resdet` command: finds the subcommand, parses its arguments, and converts errors into exit codes.
 
-Nothing here or at the top of a command's file imports torch, so that `--help` answers at once.
+Nothing here or at the top of a command's file imports torch, so that `--help` is fast.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ DONE, FAILED, MISTAKE, STOPPED = 0, 1, 2, 143
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command line; returns its exit code.
 
-    0 done, 2 a user's mistake (one line on stderr), 143 stopped by a signal; any other exception is an error of
-    resdet itself and passes with its traceback, which Python turns into 1.
+    0 done, 2 a user's mistake (one line on stderr), 143 stopped by a signal; any other exception is an error of resdet
+    itself; it is not caught, so Python prints its traceback and exits with 1.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parser_of(name: str, command: ModuleType) -> argparse.ArgumentParser:
-    """The parser of a command; its docstring is the help."""
+    """The parser of a command; its help text is the module's docstring."""
     summary, _, details = (command.__doc__ or "").strip().partition("\n\n")
     parser = argparse.ArgumentParser(
         prog=f"resdet {name}",

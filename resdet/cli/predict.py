@@ -3,10 +3,10 @@
 CHECKPOINT is a run or RUN/last (its newest checkpoint), RUN/best, a checkpoint's folder or a model.safetensors. A
 PATH is an image, or a folder whose images are taken in the order of their names, without its subfolders.
 
-DIR gets <name>.jpg for each image, with the boxes of at least --score; predictions.json with all detections that the
-model gives (above its own score_threshold, 0.05 unless its config says otherwise); and images.json, which says which
-image_id is which file. A folder of earlier predictions is replaced; one that holds anything else is refused. An image
-that cannot be read is named and left out, and the exit code is then 2.
+DIR receives <name>.jpg for each image, with the boxes whose score is at least --score; predictions.json with all
+detections of the model (above its own score_threshold, 0.05 unless its config says otherwise); and images.json, which
+maps each image_id to its file. A folder of earlier predictions is replaced; a folder with any other content is an
+error. An image that cannot be read is reported and left out, and the exit code is then 2.
 
   resdet predict runs/quickstart photos --output predictions
   resdet predict runs/quickstart/best a.jpg b.jpg --output predictions --score 0.3
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from resdet.predict.prediction_folder import PredictionFolder
     from resdet.predict.predictor import Predictor
 
-PLAIN_EVERY = 10.0  # seconds between lines where there is no terminal
+PLAIN_EVERY = 10.0  # seconds between lines if there is no terminal
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -76,7 +76,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def load_predictor(paths: Sequence[Path], overrides: Sequence[str]) -> tuple[Predictor, list[SavedModel]]:
-    """A predictor of the model of a checkpoint, or of an ensemble of several, by its config with overrides."""
+    """A predictor with the model of a checkpoint, or with an ensemble of several, as its config with overrides
+    describes it.
+    """
     from resdet.data.batches.collate import size_divisor
     from resdet.engine.distributed import World, choose_device, uses_bf16
     from resdet.engine.saved_models import detector_of, read_models
@@ -99,7 +101,7 @@ def load_predictor(paths: Sequence[Path], overrides: Sequence[str]) -> tuple[Pre
 
 
 def predict(predictor: Predictor, paths: list[Path], folder: PredictionFolder) -> None:
-    """Predicts all images into the folder, with a live line on a terminal and plain ones elsewhere."""
+    """Predicts all images into the folder, with a live line on a terminal and plain lines otherwise."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
@@ -135,9 +137,9 @@ def predict(predictor: Predictor, paths: list[Path], folder: PredictionFolder) -
 
 
 def drawings_line(draw: Callable[[], Path]) -> str:
-    """Draws; returns the line that says where, or why there are no drawings.
+    """Draws; returns a line with the path of the drawings, or with the reason why there are none.
 
-    Training and evaluation, which end with them, have done their work.
+    An error in drawing does not make the command fail, because training or evaluation has already finished.
     """
     from resdet.errors import UserError
 

@@ -1,7 +1,7 @@
 """Write a run's report: one HTML file with its figures, what it gets wrong, pictures, curves, data and config.
 
 RUN is the folder that resdet train wrote; training writes the report itself at its end. The file needs neither a
-network nor a server. What the folder does not have is left out, and the page says what would bring it.
+network nor a server. A part whose file is missing is left out, and the page names the command that creates the file.
 
   resdet report runs/quickstart
   resdet evaluate runs/quickstart --output runs/quickstart     (brings predictions.json, of the newest checkpoint)
@@ -29,9 +29,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def report_line(run: Path) -> str:
-    """Writes the report at the end of training; returns the line that says where it is, or why there is none.
+    """Writes the report at the end of training; returns a line with its path, or with the reason why there is none.
 
-    What a report cannot be made of is no reason for a run that has done its work to fail.
+    An error in the report does not make a finished run fail.
     """
     from resdet.analysis.report import write_report
     from resdet.errors import UserError

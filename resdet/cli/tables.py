@@ -11,7 +11,7 @@ from rich.text import Text
 from resdet.evaluation.metrics import by_class, meaning, overall
 from resdet.text import printable
 
-COLUMN_ROWS = 20  # of classes, before they take a second block of columns
+COLUMN_ROWS = 20  # classes; more of them are shown in two blocks of columns
 LONGEST_NAME = 24
 
 
@@ -22,7 +22,7 @@ def print_figures(
     notes: Sequence[str] = (),
     console: Console | None = None,
 ) -> None:
-    """Two tables: the figures over all classes with what they mean, and AP and AR by class."""
+    """Two tables: the figures over all classes with their meaning, and AP and AR by class."""
     console = console or Console()
     for note in notes:
         console.print(Text(note, style="yellow"), soft_wrap=True)
@@ -66,7 +66,7 @@ def _class_table(rows: Mapping[str, Mapping[str, float | None]], width: int) -> 
 
 
 def plain(text: str) -> Text:
-    """Names come from files: neither markup nor control sequences in them reach the terminal."""
+    """Removes markup and control sequences, because names come from files and are printed on the terminal."""
     return Text(printable(text))
 
 

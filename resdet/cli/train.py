@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     if isinstance(args.resume, str) and args.resume.endswith((".yaml", ".yml")):
         raise UserError(f"--resume took {args.resume} for a checkpoint; write the config before --resume")
     files, overrides = split_inputs(args.inputs)
-    output = args.output or Path("dry-run")  # which writes nothing
+    output = args.output or Path("dry-run")  # a dry run writes nothing
     config_file = RunFiles(output).config
     if not files and args.resume and config_file.exists():
         files = [str(config_file)]
@@ -96,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def report(metrics: dict[str, float | None], output: Path) -> None:
-    """The figures as tables, and where they are."""
+    """The figures as tables, and the paths of the files that contain them."""
     from resdet.cli.tables import print_figures
     from resdet.engine.run_folder import RunFiles
     from resdet.text import printable
@@ -107,7 +107,9 @@ def report(metrics: dict[str, float | None], output: Path) -> None:
 
 
 def advise(output: Path) -> None:
-    """What to do next. A run without a best checkpoint (no object in val, or none found) has its last one."""
+    """The next commands that the user can run. Without a best checkpoint (val has no objects, or no object was found)
+    they use the last.
+    """
     from resdet.engine.run_folder import BEST, LAST, RunFiles
 
     chosen = LAST if RunFiles(output).best() is None else BEST

@@ -1,4 +1,6 @@
-"""The JSON of a COCO annotation file as typed records; a record that does not fit is named by its ids."""
+"""Parses the JSON of a COCO annotation file into typed records; an error names the record that does not fit by
+its ids.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,7 @@ EXPECTED = "a COCO file is an object with lists images, annotations, categories"
 
 
 class ImageRecord(msgspec.Struct, gc=False):
-    """Training needs all four; scoring needs the id, and the size where masks or borders matter."""
+    """Training needs all four fields; scoring needs the id, and also the size for masks and for the image border."""
 
     id: Id
     file_name: str | None = None
@@ -32,8 +34,8 @@ class AnnotationRecord(msgspec.Struct, gc=False):
     area: float | None = None
     iscrowd: int | bool | None = None
     difficult: int | bool | None = None  # Pascal VOC's
-    ignore: int | bool | None = None  # the same under another name
-    segmentation: msgspec.Raw = msgspec.Raw(b"[]")  # a view of the file, parsed later in chunks
+    ignore: int | bool | None = None  # the same meaning under another name
+    segmentation: msgspec.Raw = msgspec.Raw(b"[]")  # a view of the file, parsed later in portions
 
 
 class CategoryRecord(msgspec.Struct, gc=False):
@@ -48,7 +50,7 @@ class _Sections(msgspec.Struct):
 
 
 class AnnotationFile(msgspec.Struct):
-    """`converted` are the ids of annotations with a number that is written as text ("7") or with a point (7.0)."""
+    """`converted` are the ids of annotations in which a number is text ("7") or has a decimal point (7.0)."""
 
     source: str
     images: list[ImageRecord]
@@ -58,7 +60,7 @@ class AnnotationFile(msgspec.Struct):
 
 
 def read_annotation_file(path: Path) -> AnnotationFile:
-    """Raises UserError for a file that cannot be read, is no JSON or has a record of the wrong form."""
+    """Raises UserError for a file that cannot be read, that is not JSON, or that has a record of the wrong form."""
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -67,11 +69,11 @@ def read_annotation_file(path: Path) -> AnnotationFile:
 
 
 def parse_annotations(data: bytes, source: str) -> AnnotationFile:
-    """The same from the content of a file; `source` names it in messages."""
+    """The same for the content of a file; messages contain `source` as its name."""
     try:
         return _file(source, msgspec.json.decode(data, type=_Sections), [])
     except msgspec.ValidationError:
-        pass  # numbers written as text are worth a second look
+        pass  # numbers that are text may still be valid: parse again without strict types
     except msgspec.DecodeError as error:
         whole = _HALF_SURROGATE.sub(b"?", data)
         if whole != data:
@@ -90,7 +92,7 @@ def parse_annotations(data: bytes, source: str) -> AnnotationFile:
     return _file(source, sections, _converted(data, sections))
 
 
-# Half of a pair that spells one character, which is no text that could be printed or written.
+# Half of a surrogate pair, which cannot be printed or written as text.
 _HALF_SURROGATE = re.compile(
     rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F][0-9a-fA-F]{2}"
 )
@@ -123,7 +125,7 @@ class _RawSections(msgspec.Struct):
 
 
 def _misfit(source: str, data: bytes, reason: str) -> UserError:
-    """Decoding again, record by record, finds the one that does not fit and its ids."""
+    """Decodes the records one by one to find the one that does not fit, and its ids."""
     try:
         sections = msgspec.json.decode(data, type=_RawSections)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
@@ -150,7 +152,9 @@ def _record(section: str, index: int, raw: msgspec.Raw) -> str:
 
 
 def _field(reason: str, raw: msgspec.Raw) -> str:
-    """msgspec's `Expected int, got str - at $.bbox[0]`, with the field's name in front and its value behind."""
+    """Rewrites msgspec's `Expected int, got str - at $.bbox[0]` with the field's name in front and its value at the
+    end.
+    """
     problem, _, place = reason.partition(" - at `$.")
     name = place.rstrip("`").partition("[")[0]
     fields = _loose(raw)

@@ -1,4 +1,4 @@
-"""Checks of whole columns, which name the first entry that fails."""
+"""Checks of whole columns; an error names the first entry that fails."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float64, Int64
 
 from resdet.errors import UserError
 
-LARGEST = 1e7  # pixels: anything beyond is a broken number, and its square would lose the other boxes' digits
+LARGEST = 1e7  # pixels: a larger number is an error, and its square would remove the precision of the other boxes
 
 
 def find_ids(
@@ -31,7 +31,9 @@ def int_array(values: Sequence[Any], source: str) -> Int64[np.ndarray, "..."]:
 
 
 def box_array(boxes: Sequence[Sequence[float]], where: Callable[[int], str]) -> Float64[np.ndarray, "n 4"]:
-    """(x, y, width, height) rows, finite and of no negative size; zero-sized boxes pass, as in pycocotools."""
+    """Rows (x, y, width, height), finite and with no negative size; boxes of size zero are accepted, as
+    in pycocotools.
+    """
     lengths = np.fromiter(map(len, boxes), dtype=np.int64, count=len(boxes))
     if (lengths != 4).any():
         index = int(np.argmax(lengths != 4))
@@ -53,7 +55,7 @@ def check_boxes(boxes: Float64[np.ndarray, "n 4"], where: Callable[[int], str]) 
 def refuse_first(
     bad: Bool[np.ndarray, " n"], values: np.ndarray, where: Callable[[int], str], field: str, expected: str
 ) -> None:
-    """Raises UserError for the first entry that is bad, and says how many there are."""
+    """Raises UserError for the first bad entry, with the number of bad entries."""
     if not bad.any():
         return
     index = int(np.argmax(bad))

@@ -1,4 +1,4 @@
-"""The one rule for the names of classes: in annotation files, in figures and in checkpoints."""
+"""The rule for class names that annotation files, figures and checkpoints share."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from resdet.errors import UserError
 
 
 def class_names(ids: Sequence[int], names: Sequence[str | None], source: str) -> tuple[str, ...]:
-    """A name for each category, without blanks at its ends, that no other category could be taken for.
+    """A name for each category, without blanks at its ends and different enough from all other names.
 
-    Two names collide when they differ in case, blanks or the spelling of accents alone; each then gets its category
-    id, as does a category without a name ("category (id 5)"). Raises UserError where names still collide.
+    Two names collide if they differ only in case, blanks or the encoding of accents; the category id is then appended
+    to each; a category without a name becomes "category (id 5)". Raises UserError if names still collide.
     """
     plain = [(name or "").strip() for name in names]
     uses = Counter(map(collision_key, plain))
@@ -33,14 +33,14 @@ def class_names(ids: Sequence[int], names: Sequence[str | None], source: str) ->
 
 
 def collision_key(name: str) -> str:
-    """Equal for names that a reader could take for one another."""
+    """A key that is equal for two names which a reader could confuse."""
     return " ".join(unicodedata.normalize("NFKC", name).casefold().split())
 
 
 def match_classes(wanted: Sequence[str], known: Sequence[str]) -> list[int | None]:
-    """The position of each wanted name among the known ones, None where it is not there.
+    """The position of each wanted name among the known ones, None if it is missing.
 
-    The same name counts before one that differs in case, blanks or the spelling of accents.
+    An identical name has priority over one that differs only in case, blanks or the encoding of accents.
     """
     exact = {name: position for position, name in enumerate(known)}
     rest = [name for name in known if name not in set(wanted)]
@@ -50,6 +50,6 @@ def match_classes(wanted: Sequence[str], known: Sequence[str]) -> list[int | Non
 
 
 def _unique_keys(names: Sequence[str]) -> dict[str, str]:
-    """The names that collide with no other of them, by their keys."""
+    """The names that collide with no other name of the list, by their keys."""
     uses = Counter(map(collision_key, names))
     return {collision_key(name): name for name in names if uses[collision_key(name)] == 1}

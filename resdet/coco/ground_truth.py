@@ -1,6 +1,7 @@
-"""Ground truth for scoring: the view of an annotation file that evaluation has, in columns.
+"""Ground truth for scoring: the columns of an annotation file that evaluation uses.
 
-Nothing in it can harm an evaluator: ids are dense and checked, numbers finite, areas and crowd flags present.
+All values are valid for the evaluators: ids are dense and checked, numbers are finite, areas and crowd flags are
+present.
 """
 
 from __future__ import annotations
@@ -23,14 +24,14 @@ class GroundTruth:
     """I images, K categories, A annotations, in the order of `resdet.coco.reader.Annotations`.
 
     `image` and `label` are positions in `image_ids` and `category_ids`, which are sorted; `boxes` are (x, y, width,
-    height) in pixels of the original image; `difficult` objects (annotation field `difficult` or `ignore`) are
-    left out of VOC figures and, as in pycocotools, nowhere else. `remarks` say where this differs from the file.
+    height) in pixels of the original image; `difficult` objects (annotation field `difficult` or `ignore`) are left out
+    of VOC figures and, as in pycocotools, nowhere else. `remarks` describe the differences from the file.
     """
 
     source: str
     image_ids: Int64[np.ndarray, " I"]
-    file_names: PackedStrings  # empty where the file has none
-    sizes: Int64[np.ndarray, "I 2"]  # (height, width); zeros where the file has none
+    file_names: PackedStrings  # empty if the file has none
+    sizes: Int64[np.ndarray, "I 2"]  # (height, width); zeros if the file has none
     category_ids: Int64[np.ndarray, " K"]
     class_names: tuple[str, ...]
     annotation_ids: Int64[np.ndarray, " A"]
@@ -44,12 +45,12 @@ class GroundTruth:
     remarks: tuple[str, ...]
 
     def where(self, index: int) -> str:
-        """Names annotation `index` in a message."""
+        """The name of annotation `index` for a message."""
         image_id = self.image_ids[self.image[index]]
         return f"{self.source}: annotation {self.annotation_ids[index]} (image_id {image_id})"
 
     def notes(self, iou_type: str = "bbox") -> list[str]:
-        """One line for each way in which the figures are not those of every annotation in the file."""
+        """One line for each group of annotations that the figures do not count."""
         unmasked = int(self._unmasked().sum())
         without = int((~self.masks.present()).sum())
         if iou_type == "bbox" or not unmasked:
@@ -59,11 +60,11 @@ class GroundTruth:
         return [
             *self.remarks,
             f"{self.source}: {without} of {len(self.label)} annotations have no usable mask; "
-            f"the {unmasked} images with them are left out of segm/...",
+            f"images with such a one ({unmasked}) are left out of segm/...",
         ]
 
     def masked_images(self, image_ids: Sequence[int]) -> list[int]:
-        """Those of the images whose annotations all have a mask."""
+        """The given images without those that have an annotation without a mask."""
         unmasked = set(self.image_ids[self._unmasked()].tolist())
         return [image_id for image_id in image_ids if image_id not in unmasked]
 
@@ -75,22 +76,24 @@ class GroundTruth:
 
 
 def read_ground_truth(path: str | Path, *, count_skipped: bool = False) -> GroundTruth:
-    """The annotations of a COCO json file. Raises UserError naming the entry for anything that cannot be scored."""
+    """The annotations of a COCO json file. Raises UserError that names the entry for everything that cannot
+    be scored.
+    """
     return ground_truth(read_annotations(Path(path)), count_skipped=count_skipped)
 
 
 def ground_truth_from_dict(
     data: dict[str, Any], *, source: str = "ground truth", count_skipped: bool = False
 ) -> GroundTruth:
-    """The same from the parsed content of such a file; `data` is left as it is."""
+    """The same for the parsed content of such a file; `data` is not changed."""
     return ground_truth(annotations_from_dict(data, source=source), count_skipped=count_skipped)
 
 
 def ground_truth(annotations: Annotations, *, count_skipped: bool = False) -> GroundTruth:
-    """What is to be found: the annotations that training keeps, with the same boxes.
+    """The objects to be found: the annotations that training keeps, with the same boxes.
 
-    With `count_skipped` also the skipped ones that have an image, and boxes as the file has them: so pycocotools
-    reads it. A box of negative size has no size then.
+    With `count_skipped`, also the skipped annotations that have an image, and with the boxes of the file, as
+    pycocotools reads them. A box of negative size then has size 0.
     """
     count = len(annotations.ids) if count_skipped else annotations.kept
     chosen = slice(count)

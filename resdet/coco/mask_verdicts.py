@@ -1,4 +1,4 @@
-"""Masks that disagree with their boxes: without any pixel, or with none inside the box."""
+"""Finds masks that disagree with their boxes: without any pixel, or without a pixel inside the box."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ def disagreeing(
     """By reason, the annotations whose mask has no pixel in its box.
 
     `boxes` are (x1, y1, x2, y2) inside their images, of `heights` x `widths` pixels; a pixel is in a box that covers
-    any part of it. Polygons that are surely larger than a pixel, and in their box, are not drawn for this.
+    any part of it. Polygons that are certainly larger than a pixel and inside their box are not rasterized for this
+    check.
     """
     drawn = np.flatnonzero((np.diff(masks.polygon_rows) > 0) & ~_surely_inside(masks, boxes))
     polygons = [masks.encoded(row, int(heights[row]), int(widths[row])) for row in drawn.tolist()]
@@ -42,10 +43,11 @@ def disagreeing(
 
 
 def _surely_inside(masks: Segmentations, boxes: Float64[np.ndarray, "M 4"]) -> Bool[np.ndarray, " M"]:
-    """Annotations all of whose polygons lie in the box, one of them with a larger area than perimeter (in pixels).
+    """Annotations whose polygons all lie in the box, and of which one has an area larger than its perimeter (in
+    pixels).
 
-    A simple polygon of that kind has a point that is a pixel away from its outline. That is half a pixel's diagonal
-    and the tolerance, so the polygon has a pixel there, and the box has it too.
+    A simple polygon of this kind contains a point at a distance of at least one pixel from its outline. This distance
+    is more than half a pixel's diagonal plus the tolerance, so both the polygon and the box contain a pixel there.
     """
     counts = np.diff(masks.vertex_rows)
     sure = np.zeros(len(masks), bool)
@@ -68,7 +70,7 @@ def _surely_inside(masks: Segmentations, boxes: Float64[np.ndarray, "M 4"]) -> B
 
 
 def _meets(runs: Runs, boxes: Float64[np.ndarray, "n 4"], heights: Int64[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
-    """Whether a mask has a pixel in its box: in the first column of one of its runs, the last, or one between."""
+    """Whether a mask has a pixel in its box: in the first or last column of one of its runs, or in a column between."""
     meets = np.zeros(len(runs), bool)
     ends = np.cumsum(runs.numbers)
     owners, places = runs.owners(), runs.places()

@@ -1,4 +1,6 @@
-"""Many strings in two buffers: worker processes share them, for there is no object whose count could change."""
+"""Many strings in two buffers, which worker processes share: there are no Python objects whose reference counts would
+change.
+"""
 
 from __future__ import annotations
 
@@ -33,6 +35,6 @@ class PackedStrings:
         return (self[index] for index in range(len(self)))
 
     def take(self, indices: Int64[np.ndarray, " m"]) -> PackedStrings:
-        """The chosen strings, in that order."""
+        """The chosen strings, in the given order."""
         offsets, characters = take_groups(self.offsets, indices)
         return PackedStrings(np.frombuffer(self.blob, np.uint8)[characters].tobytes(), offsets)

@@ -1,7 +1,7 @@
-"""Which image of the ground truth a result belongs to, by file name where both sides have one.
+"""Finds the ground-truth image of each result, by file name if both sides have one.
 
-Image ids alone cannot be trusted there: a detector that is run over a folder counts its files, and the annotation
-file may count them in another order.
+Image ids alone are then not reliable: a detector that predicts a folder numbers its files, and the annotation file may
+number them in another order.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ BY_ID = "or take out the field 'file_name' to go by image_id"
 
 @dataclass(frozen=True)
 class NamedImages:
-    """The images of a ground truth: an id and a file name each."""
+    """The images of a ground truth, each with an id and a file name."""
 
     source: str
     ids: Int64[np.ndarray, " I"]
@@ -38,10 +38,11 @@ class NamedImages:
         return found
 
     def candidates(self, name: str) -> list[int]:
-        """Positions of the images that a file name can mean.
+        """The positions of the images that a file name can refer to.
 
-        Those of exactly that name; else those whose path ends in it or that end its path, the longest; else those in
-        any folder whose own name is the same. Accents may be encoded in either way, and folders parted by \\ or /.
+        These are the images with exactly that name; otherwise those with the longest common end, if one path is the end
+        of the other; otherwise those with the same name in any folder. Accents may be encoded in either way, and
+        folders may be separated by \\ or /.
         """
         parts = _parts(name)
         same_base = self._by_base.get(parts[-1], []) if parts else []
@@ -57,8 +58,9 @@ def paired_ids(
 ) -> Int64[np.ndarray, " n"]:
     """The ground truth's image id of each of n results, by their file names.
 
-    `where(index)` names a result in a message. Raises UserError for a name that is none of the ground truth's, one
-    that may be several of them, an image id with two names, and two images that are taken for one.
+    `where(index)` is the name of a result for a message. Raises UserError for a name that the ground truth does not
+    have, a name that fits several of its images, an image id with two names, and two images that are paired with the
+    same one.
     """
     first: dict[tuple[int, str], int] = {}
     rows = [first.setdefault(key, row) for row, key in enumerate(zip(image_ids.tolist(), file_names, strict=True))]
@@ -94,7 +96,7 @@ def _position(image_id: int, name: str, images: NamedImages, where: str) -> int:
         )
     names = {images.names[position] for position in found}
     own = [position for position in found if images.ids[position] == image_id]
-    if len(names) == 1 and own:  # one file, listed several times
+    if len(names) == 1 and own:  # one file that is listed several times
         return own[0]
     one, other = (images.names[position][:200] for position in found[:2])
     raise UserError(
@@ -108,6 +110,6 @@ def _parts(name: str) -> list[str]:
 
 
 def _common_end(one: Sequence[str], other: Sequence[str]) -> int:
-    """The length of the shorter path, if the longer one ends in it; else 0."""
+    """The length of the shorter path if the longer path ends with it; otherwise 0."""
     length = min(len(one), len(other))
     return length if one[-length:] == other[-length:] else 0

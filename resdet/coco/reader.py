@@ -1,11 +1,11 @@
-"""The one reader of annotation files: every annotation gets a verdict before anything is trained on it or scored.
+"""The only reader of annotation files: every annotation receives a verdict before it is used for training or scoring.
 
-    ok        kept as it is
-    mended    kept with one value put right, and counted
-    skipped   holds no object: neither trained on nor to be found, and counted
-    refused   cannot be meant: UserError, before the first step
+    ok        kept unchanged
+    mended    kept with one value corrected, and counted
+    skipped   contains no object: not used for training, not to be found, and counted
+    refused   certainly wrong: UserError before the first step
 
-A mask can be left out while its annotation is kept by its box; that is counted too. docs/data.md has the table.
+A mask can be removed while its annotation is kept with its box; this is counted too. docs/data.md contains the table.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from resdet.coco import segmentation
 from resdet.coco.annotation_file import AnnotationFile, AnnotationRecord, parse_annotations, read_annotation_file
 from resdet.coco.checks import LARGEST, find_ids
 from resdet.coco.class_names import class_names
-from resdet.coco.convention import FEWEST, LOOKS_LIKE_CORNERS, boxes_like_corners
+from resdet.coco.convention import check_convention
 from resdet.coco.mask_verdicts import disagreeing
 from resdet.coco.packed_strings import PackedStrings
 from resdet.coco.report import Note
@@ -31,7 +31,7 @@ from resdet.coco.segmentation import PackedMasks, Segmentations
 from resdet.errors import UserError
 from resdet.text import first_few
 
-SMALLEST = 0.01  # pixels: a box with a shorter side holds nothing
+SMALLEST = 0.01  # pixels: a box with a shorter side contains no object
 MOST_PIXELS = 2**30  # run lengths are 32-bit numbers in the evaluators
 
 NO_IMAGE = "image_id of no image"
@@ -45,11 +45,11 @@ RENAMED = "class name without blanks at its ends, or told apart by its category 
 
 @dataclass(frozen=True)
 class Annotations:
-    """What one file says: I images in its order, K classes by ascending category id, P annotations.
+    """The content of one file: I images in its order, K classes by ascending category id, P annotations.
 
-    The first `kept` annotations are grouped by image, and within an image in the file's order. Behind them stand the
-    skipped ones that have an image. `boxes` lie in their image and have an area where they are kept; `given` are
-    those of the file. A height or width of 0 and an empty file name are ones that the file does not give.
+    The first `kept` annotations are grouped by image, and within an image in the file's order. The skipped annotations
+    that have an image follow. The `boxes` of kept annotations lie in their image and have an area; `given` are the
+    boxes in the file. A height or width of 0, or an empty file name, means that the file does not give it.
     """
 
     source: str
@@ -73,31 +73,33 @@ class Annotations:
     masks: Segmentations
 
     read: int  # annotations in the file
-    without_crowd_flag: int  # of these, taken as 0
+    without_crowd_flag: int  # of these, the number that was read as 0
     skipped: dict[str, Note]
     skipped_masks: dict[str, Note]
     mended: dict[str, Note]
 
 
 def read_annotations(path: Path) -> Annotations:
-    """Raises UserError naming the file, the entry, its value and a remedy for what cannot be meant."""
+    """Raises UserError that names the file, the entry, its value and a remedy for an annotation that is certainly
+    wrong.
+    """
     return checked(read_annotation_file(path))
 
 
 def annotations_from_dict(data: dict[str, Any], *, source: str = "ground truth") -> Annotations:
-    """The same from the parsed content of such a file; `data` is left as it is."""
+    """The same for the parsed content of such a file; `data` is not changed."""
     return checked(parse_annotations(json.dumps(data, default=_text).encode(), source))
 
 
 def _text(value: Any) -> str:
-    """pycocotools has the string form of run lengths as bytes."""
+    """pycocotools stores the string form of run lengths as bytes."""
     if isinstance(value, bytes):
         return value.decode("ascii")
     raise UserError(f"annotations: a value of type {type(value).__name__} is not JSON; give plain numbers and lists")
 
 
 def checked(file: AnnotationFile) -> Annotations:
-    """Every annotation of a parsed file with its verdict."""
+    """All annotations of a parsed file with their verdicts."""
     source, records = file.source, file.annotations
     image_ids, heights, widths = _images(file)
     category_ids, names, renamed = _categories(file)
@@ -108,13 +110,13 @@ def checked(file: AnnotationFile) -> Annotations:
     image, has_image = find_ids(rows.image_ids, image_ids)
     given = rows.boxes()
     sized = has_image & (heights[image] > 0)
-    _check_convention(source, given[sized], heights[image[sized]], widths[image[sized]])
+    check_convention(source, given[sized], heights[image[sized]], widths[image[sized]])
     boxes, clipped, inside = _clip(given, np.where(sized, heights[image], 0), np.where(sized, widths[image], 0))
     positive = np.all(given[:, 2:] >= SMALLEST, axis=1)
     keep, skipped = _skip(rows.ids, {NO_IMAGE: ~has_image, NO_AREA: ~positive, OUTSIDE: ~inside})
 
     kept = np.flatnonzero(keep)
-    kept = kept[np.argsort(image[kept], kind="stable")]  # within an image, the file's order
+    kept = kept[np.argsort(image[kept], kind="stable")]  # within an image, in the file's order
     order = np.concatenate((kept, np.flatnonzero(~keep & has_image)))
     ids, image, boxes, given = rows.ids[order], image[order], boxes[order], given[order]
     packed = _masks([records[row] for row in order.tolist()], boxes, heights[image], widths[image], len(kept), source)
@@ -154,7 +156,7 @@ def checked(file: AnnotationFile) -> Annotations:
 
 
 def _images(file: AnnotationFile) -> tuple[Int64[np.ndarray, " I"], Int64[np.ndarray, " I"], Int64[np.ndarray, " I"]]:
-    """Ids, heights and widths in the file's order; sizes are 0 where they are not given."""
+    """Ids, heights and widths in the file's order; a size that is not given is 0."""
     if not file.images:
         raise UserError(f"{file.source}: the list 'images' is empty; there is nothing to read")
     ids = np.fromiter((image.id for image in file.images), np.int64, len(file.images))
@@ -177,7 +179,7 @@ def _images(file: AnnotationFile) -> tuple[Int64[np.ndarray, " I"], Int64[np.nda
 
 
 def _categories(file: AnnotationFile) -> tuple[Int64[np.ndarray, " K"], tuple[str, ...], Int64[np.ndarray, " _"]]:
-    """Ids in ascending order, their names, and the ids of those whose name is not the file's."""
+    """Ids in ascending order, their names, and the ids of the categories whose name differs from the file's."""
     if not file.categories:
         raise UserError(f"{file.source}: the list 'categories' is empty; list every class with an id and a name")
     ids = np.array([category.id for category in file.categories], np.int64)
@@ -190,7 +192,7 @@ def _categories(file: AnnotationFile) -> tuple[Int64[np.ndarray, " K"], tuple[st
 
 
 class _Rows:
-    """The annotations' columns, each checked as it is taken."""
+    """The columns of the annotations; each column is checked when it is read."""
 
     def __init__(self, file: AnnotationFile) -> None:
         self.file, self.records = file, file.annotations
@@ -203,13 +205,13 @@ class _Rows:
         return np.fromiter((getattr(record, name) for record in self.records), np.int64, len(self.records))
 
     def boxes(self) -> Float64[np.ndarray, "A 4"]:
-        """As given: x, y, width, height."""
+        """The boxes in the file: x, y, width, height."""
         boxes = np.array([record.bbox for record in self.records], np.float64).reshape(-1, 4)
         self.require(np.all(np.abs(boxes) <= LARGEST, axis=1), "bbox", "no pixel coordinates")
         return boxes
 
     def areas(self) -> Float64[np.ndarray, " A"]:
-        """NaN where none is given, or a negative one."""
+        """NaN for a missing, null or negative area."""
         given = np.array([0.0 if record.area is None else record.area for record in self.records], np.float64)
         self.require(np.abs(given) <= LARGEST**2, "area", "no area in pixels")
         missing = np.fromiter((record.area is None for record in self.records), bool, len(self.records))
@@ -221,7 +223,7 @@ class _Rows:
         return flags == 1
 
     def require(self, holds: Bool[np.ndarray, " A"], name: str, reason: str) -> None:
-        """Raises UserError for the first annotation of which it does not hold."""
+        """Raises UserError for the first annotation that does not fulfil the condition."""
         if not holds.all():
             record = self.records[int(holds.argmin())]
             raise refusal(self.file.source, record, f"field {name!r} {getattr(record, name)}: {reason}", "annotation")
@@ -233,30 +235,13 @@ def refusal(source: str, record: AnnotationRecord, problem: str, culprit: str) -
     )
 
 
-def _check_convention(
-    source: str,
-    xywh: Float64[np.ndarray, "M 4"],
-    heights: Int64[np.ndarray, " M"],
-    widths: Int64[np.ndarray, " M"],
-) -> None:
-    """Boxes written as x1, y1, x2, y2 or in fractions give themselves away when they are many."""
-    if len(xywh) < FEWEST:
-        return
-    if count := boxes_like_corners(xywh, heights, widths):
-        raise UserError(f"{source}: {count} of {len(xywh)} {LOOKS_LIKE_CORNERS}")
-    if (xywh <= 1).all() and (xywh[:, 2:] > 0).any():
-        raise UserError(
-            f"{source}: all boxes lie within one pixel: field 'bbox' looks like fractions of the image; "
-            "multiply by width and height, COCO wants pixels"
-        )
-
-
 def _clip(
     xywh: Float64[np.ndarray, "M 4"], heights: Int64[np.ndarray, " M"], widths: Int64[np.ndarray, " M"]
 ) -> tuple[Float64[np.ndarray, "M 4"], Bool[np.ndarray, " M"], Bool[np.ndarray, " M"]]:
-    """xyxy boxes inside their image; which ones hung over by more than rounding; which ones lie in it at all.
+    """The xyxy boxes clipped to their images, and two masks: boxes that exceeded the image by more than rounding, and
+    boxes that lie at least partly in it.
 
-    Where the image's size is not known (0) a box stays as it is.
+    A box is not clipped if the size of its image is unknown (0).
     """
     corners = np.concatenate((xywh[:, :2], xywh[:, :2] + xywh[:, 2:]), axis=1)
     limits = np.stack((widths, heights, widths, heights), axis=1).astype(np.float64)
@@ -269,7 +254,7 @@ def _clip(
 def _skip(
     ids: Int64[np.ndarray, " M"], reasons: dict[str, Bool[np.ndarray, " M"]]
 ) -> tuple[Bool[np.ndarray, " M"], dict[str, Note]]:
-    """Each annotation counts under the first reason that holds."""
+    """Each annotation is counted under the first reason that applies."""
     keep = np.ones(len(ids), bool)
     skipped: dict[str, Int64[np.ndarray, " _"]] = {}
     for reason, holds in reasons.items():
@@ -286,7 +271,7 @@ def _masks(
     kept: int,
     source: str,
 ) -> PackedMasks:
-    """The usable masks; one that cannot be meant is refused with its annotation, unless that is skipped anyway."""
+    """The usable masks; an annotation with an invalid mask is an error, unless the annotation is skipped anyway."""
 
     def refuse(index: int, reason: str) -> None:
         if index < kept:
@@ -309,7 +294,9 @@ def _areas(
     heights: Int64[np.ndarray, " P"],
     widths: Int64[np.ndarray, " P"],
 ) -> tuple[Float64[np.ndarray, " P"], Bool[np.ndarray, " P"]]:
-    """COCO's area is the mask's; without a mask the box has to do. Also which ones the file does not give."""
+    """The area is COCO's if given, otherwise the mask's, otherwise the box's. Also returns which areas the file does
+    not give.
+    """
     missing = np.isnan(areas)
     from_boxes = np.maximum(boxes[:, 2:] - boxes[:, :2], 0).prod(axis=1)
     areas = np.where(missing, from_boxes, areas)

@@ -1,4 +1,4 @@
-"""What reading an annotation file found: counts that add up, for the user and for data_report.json."""
+"""The report of reading an annotation file: consistent counts, for the user and for data_report.json."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64
 
-EXAMPLES = 5  # ids that a report or message lists
+EXAMPLES = 5  # ids that are listed in a report or message
 
 
 @dataclass(frozen=True)
 class Note:
-    """How often something happened, and to which annotations first."""
+    """The number of annotations with one remark, and the ids of the first."""
 
     count: int
     examples: list[int]
@@ -25,7 +25,9 @@ class Note:
 
 @dataclass(frozen=True)
 class DataReport:
-    """What was read, kept, skipped and mended: `annotations_read == annotations_kept + sum of skipped`."""
+    """The numbers of annotations read, kept, skipped and corrected: `annotations_read == annotations_kept + sum of
+    skipped`.
+    """
 
     annotations: str
     images_folder: str
@@ -39,11 +41,11 @@ class DataReport:
     crowd: int
     difficult: int  # not trained on
     masks: int
-    class_counts: dict[str, int]  # objects a class
+    class_counts: dict[str, int]  # objects per class
     skipped: dict[str, Note]
-    skipped_masks: dict[str, Note]  # the annotation itself is kept, by its box
+    skipped_masks: dict[str, Note]  # the annotation itself is kept, with its box
     fixed: dict[str, Note]
-    not_trained_on: dict[str, Note] = field(default_factory=dict)  # objects that the resize makes too small
+    not_trained_on: dict[str, Note] = field(default_factory=dict)  # objects that are too small after the resize
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -1,4 +1,4 @@
-"""Detections to be scored: columns collected image by image or read from a COCO results file."""
+"""Detections to be scored, as columns: collected image by image, or read from a COCO results file."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class CocoResults:
 
     def __init__(self, source: str = "predictions") -> None:
         self.source = source
-        self.remarks: tuple[str, ...] = ()  # one line each on how a file was read
+        self.remarks: tuple[str, ...] = ()  # one line for each remark about reading a file
         self._image_ids: list[np.ndarray] = []
         self._category_ids: list[np.ndarray] = []
         self._scores: list[np.ndarray] = []
@@ -88,7 +88,7 @@ class CocoResults:
             self.add_columns(other.image_ids, other.category_ids, other.scores, other.boxes, other.segmentations)
 
     def of_classes(self, category_ids: Int64[np.ndarray, " K"]) -> CocoResults:
-        """The detections of these categories alone, in their order."""
+        """Only the detections of these categories, in their order."""
         rows = np.flatnonzero(np.isin(self.category_ids, category_ids))
         if len(rows) == len(self):
             return self
@@ -126,7 +126,7 @@ class CocoResults:
         return self._segmentations
 
     def where(self, index: int) -> str:
-        """Names entry `index` in a message."""
+        """The name of entry `index` for a message."""
         return f"{self.source}: result {index} (image_id {self.image_ids[index]})"
 
     def to_json(self) -> list[dict[str, Any]]:
@@ -150,17 +150,18 @@ def _joined(parts: list[np.ndarray], empty: np.ndarray) -> np.ndarray:
 
 
 def _writable(segmentation: Any) -> Any:
-    """pycocotools gives the string form as bytes, which JSON has not."""
+    """pycocotools stores the string form as bytes, which JSON does not support."""
     if isinstance(segmentation, dict) and isinstance(segmentation.get("counts"), bytes):
         return {**segmentation, "counts": segmentation["counts"].decode("ascii")}
     return segmentation
 
 
 def read_results(path: str | Path, ground_truth: GroundTruth) -> CocoResults:
-    """The detections of a COCO results file, checked against the ground truth they are to be scored with.
+    """The detections of a COCO results file, checked against the ground truth.
 
-    They are paired with its images by `file_name` where the results and the ground truth have it, else by image id.
-    Raises UserError naming the entry (its index in the file, counted from 0) for anything that cannot be scored.
+    They are paired with its images by `file_name` if both the results and the ground truth have it, otherwise by image
+    id. Raises UserError that names the entry (its index in the file, counted from 0) for anything that cannot be
+    scored.
     """
     entries = read_json(path, list[_Result], expected=EXPECTED)
     results = CocoResults(str(path))
@@ -196,7 +197,7 @@ def read_results(path: str | Path, ground_truth: GroundTruth) -> CocoResults:
 
 
 def _check_convention(results: CocoResults, ground_truth: GroundTruth) -> None:
-    """Raises UserError for boxes that look like corners, by the rule for annotations."""
+    """Raises UserError for boxes that look like corners, by the same rule as for annotations."""
     if results.boxes is None:
         return
     image, _ = find_ids(results.image_ids, ground_truth.image_ids)
@@ -208,7 +209,7 @@ def _check_convention(results: CocoResults, ground_truth: GroundTruth) -> None:
 
 
 def _present(values: list[Any], field: str, where: Any) -> bool:
-    """Whether all entries have the field; some with and some without is a mistake."""
+    """Whether all entries have the field; it is an error if only some have it."""
     missing = [value is None for value in values]
     if any(missing) and not all(missing):
         raise UserError(f"{where(missing.index(True))}: no {field}, which other results of the file have")

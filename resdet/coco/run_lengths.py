@@ -1,9 +1,9 @@
-"""Run-length encoded masks: the one codec, and the proof that an encoding is sound before compiled code reads it.
+"""Run-length encoded masks: the only codec, and the check of an encoding before compiled code reads it.
 
-Run lengths go down the columns of an image of height x width pixels, background first. COCO's files hold them as a
-list of numbers or as a string: five bits a character, least significant first, where the sixth bit says that more
-follow; from the fourth number on each is the difference to the one two before (cocoapi, maskApi.c). pycocotools
-reads past its buffers, hangs or dies on strings that are not sound.
+Run lengths go down the columns of an image of height x width pixels, background first. COCO's files hold them as a list
+of numbers or as a string: five bits a character, least significant first, where the sixth bit says that more follow;
+from the fourth number on each is the difference to the one two before (cocoapi, maskApi.c). For an invalid string
+pycocotools reads beyond its buffers, never returns, or crashes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from resdet.errors import UserError
 from resdet.ops.pasting import paste_windows
 
 MASKS_AT_ONCE = 10_000  # bounds the memory of the check
-MOST_CHARACTERS = 7  # of a number: 35 bits, more than any image has pixels
+MOST_CHARACTERS = 7  # characters of a number: 35 bits, more than any image has pixels
 
 
 class RunLengths(TypedDict):
@@ -50,11 +50,11 @@ class Runs:
         return cls(numbers, _offsets(lengths))
 
     def owners(self) -> Int64[np.ndarray, " S"]:
-        """The mask that each number belongs to."""
+        """The mask to which each number belongs."""
         return np.repeat(np.arange(len(self)), np.diff(self.offsets))
 
     def places(self) -> Int64[np.ndarray, " S"]:
-        """The position of each number in its mask: runs at odd ones are of the object."""
+        """The position of each number in its mask: runs at odd positions are foreground."""
         return np.arange(len(self.numbers)) - np.repeat(self.offsets[:-1], np.diff(self.offsets))
 
     def areas(self) -> Int64[np.ndarray, " n"]:
@@ -65,7 +65,7 @@ class Runs:
         return areas
 
     def faults(self, pixels: Int64[np.ndarray, " n"]) -> dict[int, str]:
-        """Why masks are no encodings of images with so many pixels, by mask."""
+        """The reasons why masks are not encodings of images with this number of pixels, by mask."""
         owners, totals = self.owners(), np.zeros(len(self), np.int64)
         np.add.at(totals, owners, self.numbers)
         faults = dict.fromkeys(np.flatnonzero(totals != pixels).tolist(), "the runs do not add up to its pixels")
@@ -73,22 +73,23 @@ class Runs:
         return faults
 
     def with_empty_runs(self) -> Int64[np.ndarray, " m"]:
-        """The masks with a run of length 0 behind the first: there pycocotools' union stops early."""
+        """The masks with a run of length 0 after the first run: pycocotools' union stops early there."""
         return np.unique(self.owners()[(self.numbers == 0) & (self.places() > 0)])
 
 
 def without_empty_runs(runs: Integer[np.ndarray, " s"]) -> Int64[np.ndarray, " t"]:
-    """The same pixels with every run but the first longer than 0."""
+    """The same pixels with no run of length 0 except the first."""
     ends = np.cumsum(runs, dtype=np.int64)
     places, changes = np.unique(ends[:-1], return_counts=True)
-    places = places[(changes % 2 == 1) & (places < ends[-1])]  # where an even number of runs ends nothing changes
+    # if an even number of empty runs lies between, the value does not change
+    places = places[(changes % 2 == 1) & (places < ends[-1])]
     return np.diff(np.concatenate(([0], places, ends[-1:])))
 
 
 def decode(strings: Sequence[bytes]) -> tuple[Runs, dict[int, str]]:
-    """The numbers in COCO's strings, and by index why some are no such string; those have no numbers.
+    """The numbers in COCO's strings, and by index the errors of invalid strings, which have no numbers.
 
-    Whether the numbers are of an image, `Runs.faults` says.
+    `Runs.faults` checks whether the numbers fit an image.
     """
     lengths = np.fromiter(map(len, strings), np.int64, len(strings))
     characters = np.frombuffer(b"".join(strings), np.uint8).astype(np.int64) - 48
@@ -107,7 +108,7 @@ def decode(strings: Sequence[bytes]) -> tuple[Runs, dict[int, str]]:
 def _string_faults(
     characters: Int64[np.ndarray, " c"], owners: Int64[np.ndarray, " c"], lengths: Int64[np.ndarray, " n"]
 ) -> dict[int, str]:
-    last = (characters & 32) == 0  # of a number
+    last = (characters & 32) == 0  # characters of a number
     ends = np.flatnonzero(last)
     filled = np.flatnonzero(lengths > 0)
     culprits = {
@@ -120,7 +121,7 @@ def _string_faults(
 
 
 def _numbers(characters: Int64[np.ndarray, " c"], ends: Int64[np.ndarray, " s"]) -> Int64[np.ndarray, " s"]:
-    """Each number from its characters, the last of which stand at `ends`."""
+    """Decodes each number from its characters; `ends` are the positions of the last characters."""
     if not len(ends):
         return np.zeros(0, np.int64)
     digits = np.diff(ends, prepend=-1)
@@ -131,7 +132,7 @@ def _numbers(characters: Int64[np.ndarray, " c"], ends: Int64[np.ndarray, " s"])
 
 
 def _undo_differences(numbers: Int64[np.ndarray, " s"], lengths: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " s"]:
-    """Sums along each of three chains of a mask: its first number, those at odd places, those at even ones."""
+    """Cumulative sums along three chains of each mask: its first number, the odd positions, and the even positions."""
     owner = np.repeat(np.arange(len(lengths)), lengths)
     place = np.arange(len(numbers)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
     chain = owner * 3 + np.where(place == 0, 0, 1 + place % 2)
@@ -144,7 +145,7 @@ def _undo_differences(numbers: Int64[np.ndarray, " s"], lengths: Int64[np.ndarra
 
 
 def compress(masks: Sequence[Integer[np.ndarray, " _"]]) -> list[bytes]:
-    """Run lengths of many masks as COCO's strings, character by character of all numbers at once."""
+    """Encodes the run lengths of many masks as COCO's strings, one character position of all numbers at a time."""
     if not masks:
         return []
     runs = Runs.of(masks)
@@ -152,12 +153,12 @@ def compress(masks: Sequence[Integer[np.ndarray, " _"]]) -> list[bytes]:
     rest = runs.numbers.copy()
     rest[later] -= runs.numbers[later - 2]
 
-    characters = np.zeros((len(rest), 13), np.uint8)  # 64 bits; 0 where a number has ended
+    characters = np.zeros((len(rest), 13), np.uint8)  # 64 bits; 0 after the end of a number
     left = np.arange(len(rest))
     for digits in characters.T:
         bits = rest & 31
         rest = rest >> 5
-        more = rest != -(bits >> 4)  # what is left is not just the sign
+        more = rest != -(bits >> 4)  # more than the sign remains
         digits[left] = 48 + bits + 32 * more
         left, rest = left[more], rest[more]
         if not len(left):
@@ -171,20 +172,20 @@ def compress(masks: Sequence[Integer[np.ndarray, " _"]]) -> list[bytes]:
 def encode_masks(
     masks: Float[np.ndarray, "n M M"], boxes: Float[np.ndarray, "n 4"], height: int, width: int
 ) -> list[RunLengths]:
-    """What pycocotools' `encode` makes of `resdet.ops.pasting.paste_masks`, without the image in between."""
+    """The result of pycocotools' `encode` for `resdet.ops.pasting.paste_masks`, without creating the image."""
     windows = paste_windows(masks, boxes, height, width)
     runs = [_window_runs(pixels, x, y, height, width) for pixels, x, y in windows]
     return [RunLengths(size=[height, width], counts=counts) for counts in compress(runs)]
 
 
 def _window_runs(window: Bool[np.ndarray, "w h"], x: int, y: int, height: int, width: int) -> Int64[np.ndarray, " n"]:
-    """Run lengths of an image with an object in a window at (x, y), which is held column by column."""
+    """The run lengths of an image with an object in a window at (x, y); the window is stored column by column."""
     columns, rows = window.shape
-    walled = np.zeros(columns * (rows + 1) + 1, bool)  # background before the first column and after each
+    walled = np.zeros(columns * (rows + 1) + 1, bool)  # background before the first column and after each column
     walled[1:].reshape(columns, rows + 1)[:, :rows] = window
     column, row = np.divmod(np.flatnonzero(walled[1:] != walled[:-1]), rows + 1)
-    changes = (x + column) * height + y + row  # the object begins, ends, begins, ...
-    if rows == height:  # it may go on from one column into the next
+    changes = (x + column) * height + y + row  # the object begins and ends alternately
+    if rows == height:  # an object may continue from one column into the next
         joined = np.flatnonzero(changes[1:-1:2] == changes[2::2]) * 2
         changes = np.delete(changes, np.concatenate((joined + 1, joined + 2)))
     end = height * width
@@ -195,9 +196,10 @@ def _window_runs(window: Bool[np.ndarray, "w h"], x: int, y: int, height: int, w
 def checked_masks(
     segmentations: Sequence[Any], sizes: Sequence[tuple[int, int]], where: Callable[[int], str]
 ) -> list[RunLengths]:
-    """Run-length encodings of a results file in pycocotools' form, each sound and of its image's (height, width).
+    """Run-length encodings of a results file in pycocotools' form, each valid and with the (height, width) of its
+    image.
 
-    `where` names an entry in messages. Raises UserError for the first that is none.
+    `where` gives the name of an entry for messages. Raises UserError for the first invalid one.
     """
     masks = [
         RunLengths(size=[height, width], counts=_counts(segmentation, height, width, where, index))
@@ -220,7 +222,7 @@ def checked_masks(
 
 
 def mask_areas(masks: Sequence[RunLengths]) -> Int64[np.ndarray, " n"]:
-    """Pixels inside each sound mask."""
+    """The number of pixels inside each valid mask."""
     parts = [masks[start : start + MASKS_AT_ONCE] for start in range(0, len(masks), MASKS_AT_ONCE)]
     areas = [decode([mask["counts"] for mask in part])[0].areas() for part in parts]
     return np.concatenate([np.zeros(0, np.int64), *areas])

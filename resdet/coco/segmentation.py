@@ -1,4 +1,4 @@
-"""Instance masks as annotation files hold them, packed into a few flat arrays and checked before use."""
+"""Instance masks as in annotation files, packed into a few flat arrays and checked before use."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from pycocotools import mask as pycocotools_mask
 from resdet.coco import run_lengths
 from resdet.coco.run_lengths import RunLengths, Runs, compress, without_empty_runs
 
-coco_mask: Any = pycocotools_mask  # its annotations refuse polygons
-CHUNK = 8192  # annotations decoded at a time: bounds the Python objects that exist at once
+coco_mask: Any = pycocotools_mask  # its type annotations do not accept polygons
+CHUNK = 8192  # annotations decoded at a time: limits the number of Python objects in memory
 
 Polygons = list[list[float]]
 
 
 class _FileRuns(msgspec.Struct, gc=False):
-    """Run lengths as a file holds them: `counts` compressed (str) or plain."""
+    """Run lengths as in a file: `counts` is compressed (str) or a list."""
 
     size: tuple[int, int]
     counts: str | list[int]
@@ -33,9 +33,9 @@ class Segmentations:
     """The masks of M annotations: each is one or more polygons, or run lengths, or nothing. M1 = M + 1, P1 = P + 1.
 
     Annotation m owns polygons `polygon_rows[m]:polygon_rows[m + 1]`, polygon p the vertices
-    `vertex_rows[p]:vertex_rows[p + 1]`, and annotation m the runs `run_rows[m]:run_rows[m + 1]` (background first,
-    down the columns, height x width in all). Vertices are (x, y) in fifths of a pixel of the original image, rounded
-    as pycocotools' rasteriser rounds them, so that it draws the same pixels as from the file's numbers.
+    `vertex_rows[p]:vertex_rows[p + 1]`, and annotation m the runs `run_rows[m]:run_rows[m + 1]` (background first, down
+    the columns, height x width in all). Vertices are (x, y) in fifths of a pixel of the original image, rounded as in
+    pycocotools' rasterizer, so that it sets the same pixels as for the numbers in the file.
     """
 
     polygon_rows: Int64[np.ndarray, " M1"]
@@ -59,7 +59,9 @@ class Segmentations:
         return (np.diff(self.polygon_rows) > 0) | (np.diff(self.run_rows) > 0)
 
     def encoded(self, index: int, height: int, width: int) -> RunLengths:
-        """The mask of an annotation that has one, for an evaluator; `height` and `width` are its image's."""
+        """The mask of an annotation (which must have one) for an evaluator; `height` and `width` are the size of its
+        image.
+        """
         runs = self.run_lengths(index)
         if len(runs):
             return RunLengths(size=[height, width], counts=compress([runs.astype(np.int64)])[0])
@@ -81,7 +83,7 @@ class Segmentations:
         )
 
     def without(self, dropped: Bool[np.ndarray, " M"]) -> Segmentations:
-        """The same annotations, of which these lose their masks."""
+        """The same annotations, with the masks of the given ones removed."""
         polygon_counts = np.where(dropped, 0, np.diff(self.polygon_rows))
         run_counts = np.where(dropped, 0, np.diff(self.run_rows))
         kept = self.take(np.flatnonzero(~dropped))
@@ -91,14 +93,14 @@ class Segmentations:
 
 
 def as_pixels(fifths: Int32[np.ndarray, "n 2"]) -> Float64[np.ndarray, "n 2"]:
-    """Coordinates that the rasteriser, which computes int(5 x + 0.5), turns into the same fifths again."""
+    """Coordinates that the rasterizer, which computes int(5 x + 0.5), rounds to the same fifths again."""
     return np.where(fifths < 0, fifths - 0.75, fifths) / 5  # int() rounds towards zero
 
 
 def take_groups(
     offsets: Int64[np.ndarray, " g1"], groups: Int64[np.ndarray, " t"]
 ) -> tuple[Int64[np.ndarray, " t+1"], Int64[np.ndarray, " n"]]:
-    """Offsets of the chosen groups packed one behind another, and the members to gather for them."""
+    """Offsets of the chosen groups, packed one after another, and the indices of their members."""
     lengths = np.diff(offsets)[groups]
     packed = row_offsets(lengths)
     members = np.arange(packed[-1]) + np.repeat(offsets[groups] - packed[:-1], lengths)
@@ -111,7 +113,7 @@ def row_offsets(lengths: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n+1"]:
 
 @dataclass(frozen=True)
 class PackedMasks:
-    """The usable masks; by reason, the annotations whose mask was left out, or is cut at the image's edge."""
+    """The usable masks; by reason, the annotations whose mask was removed or is cut at the image's edge."""
 
     masks: Segmentations
     skipped: dict[str, Int64[np.ndarray, " _"]]
@@ -126,9 +128,9 @@ def pack(
 ) -> PackedMasks:
     """Parse and check the `segmentation` fields of M annotations.
 
-    `heights`, `widths`: of the image that each annotation lies in, 0 where that is not known. `refuse(m, reason)` is
-    called for what cannot be meant (run lengths that do not fill the image, numbers beyond float32); where it does
-    not raise, the mask is left out.
+    `heights`, `widths`: the size of each annotation's image, 0 if unknown. `refuse(m, reason)` is called for a mask
+    that is certainly wrong (run lengths that do not fill the image, numbers beyond float32); if it does not raise, the
+    mask is removed.
     """
     packer = _Packer(heights, widths, refuse)
     for start in range(0, len(raws), CHUNK):
@@ -159,7 +161,7 @@ def _decode_one(raw: msgspec.Raw) -> _Mask:
 
 
 class _Packer:
-    """Gathers chunks; every list is concatenated once, at the end."""
+    """Collects portions; every list is concatenated once, at the end."""
 
     def __init__(
         self, heights: Int64[np.ndarray, " M"], widths: Int64[np.ndarray, " M"], refuse: Callable[[int, str], None]
@@ -246,7 +248,8 @@ class _Packer:
         unusable = {
             "polygon with fewer than 3 points": owners[lengths < 6],
             "polygon with an odd number of coordinates": owners[lengths % 2 == 1],
-            # One image size beyond the border is sloppy; more is broken, and costs the rasteriser memory.
+            # Up to one image size beyond the border is accepted; more is an error, and would cost the rasterizer
+            # memory.
             "polygon far outside its image": number_owner[(numbers < -extent) | (numbers > 2 * extent)],
         }
         for reason, culprits in unusable.items():
@@ -255,7 +258,7 @@ class _Packer:
 
         usable = ~np.isin(owners, np.array(list(self.skipped), np.int64))
         kept = np.repeat(usable, lengths)
-        overhang = kept & ((numbers < -1) | (numbers > extent + 1))  # COCO's own polygons touch the border freely
+        overhang = kept & ((numbers < -1) | (numbers > extent + 1))  # COCO's own polygons often touch the border
         self.clipped.extend(np.unique(number_owner[overhang]).tolist())
         self.fifths.append(np.trunc(5 * numbers[kept] + 0.5).astype(np.int32).reshape(-1, 2))
         self.vertex_counts.append(lengths[usable] // 2)
@@ -285,4 +288,4 @@ def _plain_counts(counts: list[int]) -> Int64[np.ndarray, " n"] | None:
         numbers = np.array(counts, np.int64)
     except OverflowError:
         return None
-    return numbers if np.abs(numbers).max(initial=0) < 2**40 else None  # so that sums stay in 64 bits
+    return numbers if np.abs(numbers).max(initial=0) < 2**40 else None  # so that sums fit into 64 bits

@@ -1,4 +1,4 @@
-"""Every value of a configuration passes through here: from a file, from an override and from Python alike."""
+"""Checks every value of a configuration in the same way, whether it comes from a file, an override or Python."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ NAMES = {int: ("a whole number", "whole numbers"), float: ("a number", "numbers"
 
 
 def checked(group: G) -> G:
-    """A copy of a configuration, or of a part of it, with every value as its key's type.
+    """A copy of a configuration, or of a part of it, in which every value has its key's type.
 
-    Python code may have assigned anything; `train`, `evaluate` and `build_model` take what comes out of here.
-    Raises UserError, naming the key, for a value that does not fit.
+    Python code may have assigned any value, so `train`, `evaluate` and `build_model` call this first. Raises UserError
+    that names the key for a value that does not fit.
     """
     return _checked(group, _path_of(type(group)))
 
 
 def converted(key: Key, value: Any) -> Any:
-    """A value as the key's type. Raises UserError, one line that names the key and what it may be."""
+    """A value converted to the key's type. Raises UserError, one line that names the key and the permitted values."""
     if value is None and key.optional:
         return None
     try:
@@ -42,7 +42,7 @@ def converted(key: Key, value: Any) -> Any:
 
 
 def _fault(key: Key, value: Any) -> str:
-    """What is wrong with a value that does not fit."""
+    """The reason why a value does not fit."""
     if isinstance(value, str) and "${" in value:
         return "refers to another value or to the environment, which a config cannot; write the value out"
     if get_origin(key.kind) is Literal:
@@ -54,7 +54,7 @@ def _fault(key: Key, value: Any) -> str:
 
 
 def expected(key: Key) -> str:
-    """What the key may be, in words: "a whole number of at least 1 and at most 8, or null"."""
+    """The permitted values of the key, in words: "a whole number of at least 1 and at most 8, or null"."""
     return _in_words(key.kind, key.rules) + (", or null" if key.optional else "")
 
 
@@ -65,19 +65,19 @@ def bounds(rules: Rules) -> str:
 
 
 def not_a_group(part: Part, value: Any) -> UserError:
-    """The error for anything but keys (or null, for an optional part) in the place of a part."""
+    """The error for a value other than a mapping of keys (or null, for an optional part) in the place of a part."""
     keys = ", ".join(declared(part.kind))
     return UserError(f"{part.path}={shown(value)}: {part.path} is a group of keys ({keys})")
 
 
 def shown(value: Any) -> str:
-    """A value as one writes it in a config, on one line, cut where it is long."""
+    """A value as a user writes it in a config, on one line, shortened if it is long."""
     return shortened(value if isinstance(value, str) and value.isprintable() else as_yaml(value), LONGEST_SHOWN)
 
 
 @cache
 def _path_of(group: type[Group]) -> str:
-    """Where a kind of group stands in the tree (the first place of two); "" for the whole of it."""
+    """The place of a kind of group in the tree (the first of two places); "" for the whole tree."""
     parts = (declaration for declaration in walked(Config) if isinstance(declaration, Part))
     return next((part.path for part in parts if part.kind is group), "")
 
@@ -98,7 +98,7 @@ def _checked(group: G, path: str) -> G:
 
 
 def _as(kind: Any, value: Any, rules: Rules, *, outer: bool = True) -> Any:
-    """The value as a plain Python one of that kind. Raises ValueError when it is another kind, or out of bounds."""
+    """The value as a plain Python value of that kind. Raises ValueError if it is of another kind or out of bounds."""
     origin = get_origin(kind)
     if origin is list:
         return _as_list(kind, value, rules, outer=outer)
@@ -108,7 +108,7 @@ def _as(kind: Any, value: Any, rules: Rules, *, outer: bool = True) -> Any:
         return value
     if isinstance(value, bool):
         raise ValueError
-    if kind is str and isinstance(value, str | int):  # 2017 is a name as well
+    if kind is str and isinstance(value, str | int):  # a name may be a number: 2017
         return _text(str(value))
     if kind is int and isinstance(value, numbers.Integral):
         return int(_within(value, rules))
@@ -126,13 +126,16 @@ def _as_list(kind: Any, value: Any, rules: Rules, *, outer: bool) -> list[Any]:
 
 
 def _within(value: Any, rules: Rules) -> Any:
-    if not rules.ge <= value <= rules.le or (rules.gt is not None and not value > rules.gt):  # NaN is in no bounds
+    # NaN is never within bounds
+    if not rules.ge <= value <= rules.le or (rules.gt is not None and not value > rules.gt):
         raise ValueError
     return value
 
 
 def _text(value: str) -> str:
-    """No control characters, none that UTF-8 cannot write (in a file name of another encoding), no reference."""
+    """Text without control characters, without characters that UTF-8 cannot encode, and without a reference to another
+    key.
+    """
     if (
         len(value) > LONGEST_TEXT
         or "${" in value

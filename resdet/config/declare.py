@@ -1,6 +1,6 @@
-"""How a key of the configuration is declared: its type, default, bounds and a line of help, in one place.
+"""Declares a key of the configuration in one place: its type, default, bounds and a line of help.
 
-Choices, bounds, the text of `--help-config`, what a resumed run may change and what a comparison shares follow.
+The checks of choices and bounds, the text of `--help-config`, and the rules for resumed runs and comparisons use it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from resdet.errors import UserError, did_you_mean
 Resume = Literal["forbidden", "warned", "free"]
 T = TypeVar("T")
 
-# Upper bounds, far above any use: a number beyond them is a slip, and would end in a hang or in no memory.
+# Upper bounds, far above any practical value: a larger number is a mistake, and would exhaust the time or the memory.
 COUNT = 1_000_000_000  # steps
 MANY = 1_000_000  # images, classes, channels, regions
 PIXELS = 1_000_000  # of a side
@@ -28,17 +28,18 @@ FINITE = 1e38  # just below the largest float32
 
 @dataclass(frozen=True)
 class Rules:
-    """What holds for a key beyond its type."""
+    """The rules for a key beyond its type."""
 
     help: str
-    ge: int | float = -math.inf  # of a number, and of each number of a list
+    ge: int | float = -math.inf  # for a number, and for each number of a list
     gt: int | float | None = None
     le: int | float = math.inf
-    length: tuple[int, int] = (0, 10_000)  # the shortest and the longest list
-    item_length: int | None = None  # of each list of a list of lists
-    resume: Resume = "forbidden"  # to change it in a resumed run
-    place: bool = False  # it says where a run finds its files and computes, not what it computes
-    scored_on: bool = False  # it says what a detector is scored on: the same for all that are compared
+    length: tuple[int, int] = (0, 10_000)  # the shortest and the longest permitted list
+    item_length: int | None = None  # for each list of a list of lists
+    resume: Resume = "forbidden"  # whether a resumed run may change it
+    place: bool = False  # the key says where a run finds its files or computes, and does not change the result
+    # the key selects the images on which a detector is scored: it must be equal for all detectors of a comparison
+    scored_on: bool = False
 
 
 def key(
@@ -54,7 +55,7 @@ def key(
     place: bool = False,
     scored_on: bool = False,
 ) -> T:
-    """A key of a `Group`: its default and its rules (see `Rules`); the annotation says what type it has."""
+    """A key of a `Group`: its default and its rules (see `Rules`); the annotation is its type."""
     rules = Rules(help, ge, gt, le, length, item_length, resume, place, scored_on)
     return field(default_factory=lambda: copy.deepcopy(default), metadata={"rules": rules})  # pyright: ignore
 
@@ -65,7 +66,7 @@ def part(kind: type[T], *, scored_on: bool = False) -> T:
 
 
 class Group:
-    """A dataclass of keys and parts. Assigning a name that it does not have is a UserError with a suggestion."""
+    """A dataclass of keys and parts. Assigning an unknown name raises UserError with a suggestion."""
 
     __slots__ = ()
 
@@ -78,7 +79,9 @@ class Group:
 
 @dataclass(frozen=True)
 class Key:
-    """A declared key: `kind` is its type (int, float, str, bool, a Literal, a list) without the None of an optional."""
+    """A declared key: `kind` is its type (int, float, str, bool, a Literal, a list) without the None of an optional
+    key.
+    """
 
     path: str
     kind: Any
@@ -99,7 +102,9 @@ class Part:
 
 @cache
 def declared(group: type[Group], path: str = "", *, scored_on: bool = False) -> dict[str, Key | Part]:
-    """What a group declares, by name, in the order of the tree. `path` is that of the group itself."""
+    """The keys and parts that a group declares, by name, in the order of the tree. `path` is the path of the group
+    itself.
+    """
     hints = get_type_hints(group)
     return {
         own.name: _declaration(own, hints[own.name], f"{path}.{own.name}".lstrip("."), scored_on=scored_on)

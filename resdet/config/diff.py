@@ -1,4 +1,4 @@
-"""How two configurations differ, and which differences a resumed run and a comparison refuse."""
+"""Compares two configurations, and rejects differences that a resumed run or a comparison does not permit."""
 
 from __future__ import annotations
 
@@ -14,16 +14,15 @@ from resdet.config.tree import Config
 from resdet.errors import UserError
 
 OF_PARTS = Rules("a part of the model or of the test that comes or goes")
-FOLLOWING = ("model.pixel_mean", "model.pixel_std")  # which a run writes out when they are not given
 
 
 def flat(config: Config) -> dict[str, Any]:
-    """{"train.steps": 90000, ...}; a part that is absent is one key, and None."""
+    """{"train.steps": 90000, ...}; a part that is absent is one key with the value None."""
     return _flat(asdict(config), "")
 
 
 def differences(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
-    """The keys with different values in two configs, and both values; None where a part is absent."""
+    """The keys with different values in two configs, with both values; None if a part is absent."""
     before, after = flat(old), flat(new)
     return {
         key: (before.get(key), after.get(key))
@@ -35,7 +34,7 @@ def differences(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
 def resume_warnings(old: Config, new: Config, source: Path) -> list[str]:
     """A line for each key that a resumed run changes with consequences.
 
-    Raises UserError, naming the keys, when one that must not change would make it another experiment.
+    Raises UserError that names the keys if a change would make the run a different experiment.
     """
     changed = {key: values for key, values in differences(old, new).items() if rules_of(key).resume != "free"}
     forbidden = [_change(key, *values) for key, values in changed.items() if rules_of(key).resume == "forbidden"]
@@ -48,14 +47,14 @@ def resume_warnings(old: Config, new: Config, source: Path) -> list[str]:
 
 
 def check_same_run(old: Config, new: Config, folder: Path) -> None:
-    """Raises UserError, naming the keys, when a folder of a comparison holds a run with another config.
+    """Raises UserError that names the keys if a folder of a comparison contains a run with another config.
 
-    Where it was computed, and what a resumed run may change without a word, do not matter.
+    Keys for the place of computation, and keys that a resumed run may change without a warning, are ignored.
     """
     changed = [
         _change(key, *values)
         for key, values in differences(old, new).items()
-        if rules_of(key).resume != "free" and not rules_of(key).place and not (key in FOLLOWING and values[1] is None)
+        if rules_of(key).resume != "free" and not rules_of(key).place
     ]
     if changed:
         raise UserError(
@@ -76,7 +75,7 @@ def check_scored_alike(configs: Sequence[tuple[str, Config]]) -> None:
 
 
 def rules_of(key: str) -> Rules:
-    """The declared rules of a key; those of a part for a part that is absent in one of two configs."""
+    """The declared rules of a key; if a part is absent in one of two configs, the rules of the part."""
     return _rules().get(key, OF_PARTS)
 
 

@@ -19,7 +19,7 @@ CHANGES = {
 
 
 def config_help(prefix: str = "") -> str:
-    """The keys at and below a prefix such as "train" or "model.rpn.nms_iou", at 80 columns; all for "".
+    """The keys at and below a prefix such as "train" or "model.rpn.nms_iou", at 80 columns; all keys for "".
 
     Raises UserError for a prefix that is neither a key nor a part.
     """

@@ -1,6 +1,6 @@
 """Reads a configuration: files are merged left to right over the defaults, then `key=value` overrides.
 
-An unknown key is an error with a suggestion, and every value is checked where it enters.
+An unknown key is an error with a suggestion, and every value is checked when it is read.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ G = TypeVar("G", bound=Group)
 
 
 def load_config(*paths: str | Path, overrides: Sequence[str] = ()) -> Config:
-    """The defaults, then each file over what came before, then `key=value` overrides.
+    """The defaults, then each file over the previous values, then `key=value` overrides.
 
-    Raises UserError with the file, the key and a suggestion for anything that does not fit.
+    Raises UserError with the file, the key and a suggestion for every value that does not fit.
     """
     config = Config()
     for path in paths:
@@ -36,7 +36,7 @@ def config_from_yaml(text: str, source: str, overrides: Sequence[str] = ()) -> C
 
 
 def to_yaml(config: Config) -> str:
-    """All of it, for `config_from_yaml` to read back."""
+    """The whole configuration as YAML, which `config_from_yaml` reads back."""
     return dump(asdict(checked(config)))
 
 
@@ -60,7 +60,7 @@ def _from_source(config: Config, data: dict[str, Any], source: str) -> Config:
 
 
 def _merged(group: G, data: dict[str, Any], path: str = "") -> G:
-    """The group with the values of `data` in place of its own; `path` is that of the group."""
+    """The group with the values of `data`; `path` is the path of the group."""
     declarations, changes = declared(type(group), path), dict[str, Any]()
     for name, value in data.items():
         if name not in declarations:

@@ -1,7 +1,7 @@
-"""YAML as plain data: mappings, lists, text, numbers, true, false and null; no tags, no aliases, nothing that runs.
+"""YAML as plain data: mappings, lists, text, numbers, true, false and null; no tags, no aliases, no code.
 
-Plain values are read as YAML 1.2 says: 010 and 1:30 are text (YAML 1.1 takes them for 8 and 90), and so are on, off,
-yes, no and dates; 1e-3 is a number.
+Unquoted values are read by the rules of YAML 1.2: 010 and 1:30 are text (in YAML 1.1 they are 8 and 90), and so are on,
+off, yes, no and dates; 1e-3 is a number.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ PLAIN = [  # YAML 1.2, core schema: tag, pattern, first characters
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping that a config file is, as plain data; at most a megabyte."""
+    """The content of a config file (a mapping) as plain data; the file has at most one megabyte."""
     try:
         if path.stat().st_size > LARGEST_FILE:
             raise UserError(f"{path}: larger than a megabyte; that is not a config file")
@@ -45,7 +45,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def parse_mapping(text: str, source: str) -> dict[str, Any]:
-    """A mapping of keys to values; an empty text is an empty one. `source` is what an error names."""
+    """A mapping of keys to values; an empty text is an empty mapping. Errors use `source` as the name."""
     data = parse(text, source)
     if data is None:
         return {}
@@ -55,7 +55,7 @@ def parse_mapping(text: str, source: str) -> dict[str, Any]:
 
 
 def parse(text: str, source: str) -> Any:
-    """Any YAML value. Raises UserError with the line that is not readable."""
+    """Any YAML value. Raises UserError that names the line with the syntax error."""
     try:
         node = yaml.compose(text, Loader=_DataLoader)
         return None if node is None else _plain(node)
@@ -67,7 +67,7 @@ def parse(text: str, source: str) -> Any:
 
 
 def as_yaml(value: Any) -> str:
-    """A value on one line, as a config says it; a Python object that no config can hold as Python shows it."""
+    """A value on one line, as in a config; a Python object that a config cannot contain is shown in Python's form."""
     try:
         text = yaml.dump(value, Dumper=_DataDumper, default_flow_style=True, allow_unicode=True, width=float("inf"))
     except (yaml.YAMLError, RecursionError):
@@ -76,12 +76,12 @@ def as_yaml(value: Any) -> str:
 
 
 def dump(data: dict[str, Any]) -> str:
-    """A mapping as a YAML text that `parse_mapping` reads back the same."""
+    """A mapping as YAML text; `parse_mapping` reads the same mapping back."""
     return yaml.dump(data, Dumper=_DataDumper, sort_keys=False, allow_unicode=True, width=float("inf"))
 
 
 class _DataLoader(yaml.BaseLoader):
-    """Aliases are refused, for ten nested ones can expand to a billion nodes."""
+    """Rejects aliases, because ten nested aliases can expand to a billion nodes."""
 
     yaml_implicit_resolvers = {}  # noqa: RUF012  # PyYAML's own class attribute
 
@@ -93,7 +93,7 @@ class _DataLoader(yaml.BaseLoader):
 
 
 class _DataDumper(yaml.SafeDumper):
-    """Puts text in quotes where YAML 1.2, or only the older 1.1, would take it for another value."""
+    """Quotes text that YAML 1.2, or only the older 1.1, would read as another type."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True

@@ -1,8 +1,8 @@
 """The whole configuration as one typed tree; its defaults are the papers' 1x recipe on COCO 2017.
 
 Each key is declared here (those of `model.` in model.py) and nowhere else: type, default, bounds, a line of help, and
-what a resumed run and a comparison may change (declare.py). Only `build`, the loader and the floors above them read
-these classes: modules take parts and numbers. Lengths and sizes are in pixels.
+the changes that a resumed run and a comparison permit (declare.py). Only `build`, the loader and the layers above them
+read these classes: modules take parts and numbers. Lengths and sizes are in pixels.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Checkpoints that are whole or absent, and models read back from them.
+"""Writes checkpoints atomically, and reads models back from them.
 
-A checkpoint is a folder: model.safetensors (weights, and in its header everything that evaluation and prediction
-need), state.pt (what a resumed run needs besides) and manifest.json (sizes and sha256, written last).
+A checkpoint is a folder: model.safetensors (weights, and in its header everything that evaluation and prediction need),
+state.pt (the other state that a resumed run needs) and manifest.json (sizes and sha256, written last).
 """
 
 from __future__ import annotations
@@ -28,9 +28,11 @@ from resdet.engine.run_folder import BEST, CHECKPOINTS, LAST, MANIFEST, MODEL, S
 from resdet.errors import UserError
 from resdet.files import sync_folder, write_synced
 from resdet.models.build.conventions import contract_of
+from resdet.models.normalised import Normalisation
 from resdet.text import first_few
 from resdet.version import __version__
 from resdet.weights import read_safetensors
+from resdet.weights.contract import WeightContract
 
 LARGEST_MANIFEST = 100_000  # bytes
 
@@ -44,21 +46,20 @@ class ModelFile:
     class_names: tuple[str, ...]
     category_ids: tuple[int, ...]  # of the data set, by label
     step: int
+    contract: WeightContract | None  # the mean and deviation of its images among the rest; None: the config's
 
 
-def model_metadata(config: Config, class_names: tuple[str, ...], category_ids: tuple[int, ...]) -> dict[str, str]:
-    """The header of a model file; the step is added when it is saved."""
-    contract = contract_of(config, class_names, f"resdet {__version__}")
+def model_metadata(
+    config: Config, class_names: tuple[str, ...], category_ids: tuple[int, ...], normalisation: Normalisation
+) -> dict[str, str]:
+    """The header of a model file, whose contract states the model's `normalisation`; the step is added on saving."""
     return {
-        **(contract.to_metadata() if contract else {}),
+        **contract_of(config, class_names, f"resdet {__version__}", normalisation).to_metadata(),
         "format": "resdet 1",
         "resdet_version": __version__,
         "config": to_yaml(config),
         "class_names": json.dumps(class_names),
         "category_ids": json.dumps(category_ids),
-        "pixel_mean": json.dumps(config.model.pixel_mean),
-        "pixel_std": json.dumps(config.model.pixel_std),
-        "channel_order": "RGB",
     }
 
 
@@ -69,9 +70,9 @@ def checkpoint_path(run: Path, step: int) -> Path:
 def save_checkpoint(
     run: Path, *, step: int, weights: Mapping[str, Tensor], metadata: Mapping[str, str], state: Mapping[str, Any]
 ) -> Path:
-    """Writes a checkpoint under a temporary name and renames it when all of it is on the disk.
+    """Writes a checkpoint under a temporary name and renames it when it is completely on the disk.
 
-    Raises OSError when it cannot be written; earlier checkpoints are as they were.
+    Raises OSError if it cannot be written; earlier checkpoints are not changed.
     """
     target = checkpoint_path(run, step)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -88,7 +89,7 @@ def save_checkpoint(
         }
         write_synced(temporary / MANIFEST, json.dumps({"step": step, "files": files}, indent=1).encode())
         sync_folder(temporary)
-        if target.exists():  # a damaged one, or the same step of an earlier attempt
+        if target.exists():  # a damaged checkpoint, or the same step of an earlier attempt
             _remove(target)
         temporary.rename(target)
         sync_folder(target.parent)
@@ -99,13 +100,13 @@ def save_checkpoint(
 
 
 def remove_leftovers(run: Path) -> None:
-    """Removes what a killed process left half written or half deleted."""
+    """Removes files and folders that a killed process left partly written or partly deleted."""
     for leftover in (run / CHECKPOINTS).glob(".*.tmp"):
         shutil.rmtree(leftover)
 
 
 def prune_checkpoints(run: Path, *, step: int, keep: int) -> None:
-    """Keeps the newest `keep` up to `step`, and the best one."""
+    """Keeps the newest `keep` checkpoints up to `step`, and the best one."""
     old = [path for path in checkpoints(run) if path.name <= checkpoint_path(run, step).name]
     for path in old[:-keep]:
         if path.name != best_name(run):
@@ -113,7 +114,7 @@ def prune_checkpoints(run: Path, *, step: int, keep: int) -> None:
 
 
 def checkpoints(run: Path) -> list[Path]:
-    """All of a run, oldest first, sound or not."""
+    """All checkpoints of a run, oldest first, whether sound or damaged."""
     return sorted(path for path in (run / CHECKPOINTS).glob("step_*") if path.is_dir())
 
 
@@ -123,9 +124,9 @@ def best_name(run: Path) -> str | None:
 
 
 def newest_checkpoint(run: Path) -> tuple[Path, list[str]]:
-    """The newest checkpoint that verifies, and a line for each one skipped.
+    """The newest checkpoint whose checksums match, and a line for each one skipped.
 
-    Raises UserError when the run has none.
+    Raises UserError if the run has none.
     """
     skipped = []
     for path in reversed(checkpoints(run)):
@@ -138,7 +139,7 @@ def newest_checkpoint(run: Path) -> tuple[Path, list[str]]:
 
 
 def damage(checkpoint: Path) -> str | None:
-    """What is wrong with a checkpoint's files, None if they are those that were written."""
+    """The damage of a checkpoint's files; None if they match the manifest."""
     try:
         with (checkpoint / MANIFEST).open("rb") as file:
             manifest = json.loads(file.read(LARGEST_MANIFEST))
@@ -158,10 +159,10 @@ def damage(checkpoint: Path) -> str | None:
 
 
 def read_state(checkpoint: Path) -> dict[str, Any]:
-    """Optimizer, generators and counters of a resumed run; plain data and tensors only."""
+    """The optimizer, generators and counters for a resumed run; only plain data and tensors are accepted."""
     path = checkpoint / STATE
     try:
-        with warnings.catch_warnings(action="ignore"):  # torch warns of a foreign pickle before it refuses it
+        with warnings.catch_warnings(action="ignore"):  # torch warns about a foreign pickle before it rejects it
             state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: not a state that resdet wrote ({type(error).__name__})") from None
@@ -171,12 +172,12 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
 
 
 def is_named(path: Path) -> bool:
-    """Whether `path` is RUN/best or RUN/last, which stand for a checkpoint of that run."""
+    """Whether `path` is RUN/best or RUN/last, which refer to a checkpoint of that run."""
     return path.name in (BEST, LAST) and not path.is_dir() and (path.parent / CHECKPOINTS).is_dir()
 
 
 def named_checkpoint(path: Path) -> Path:
-    """The checkpoint that RUN/best stands for, or the run, whose newest sound one is its last."""
+    """The checkpoint to which RUN/best refers; for RUN/last, the run itself, whose newest sound checkpoint is meant."""
     run = path.parent
     if path.name == LAST:
         return run
@@ -189,9 +190,9 @@ def named_checkpoint(path: Path) -> Path:
 
 
 def set_aside(run: Path, *, after: int) -> list[str]:
-    """Takes the checkpoints after a step out of the run's line, for it goes on from there; their new names.
+    """Renames the checkpoints after a step, because the run continues from that step; returns their new names.
 
-    Where one of them was the best, the run has no best until the next one.
+    If one of them was the best, the run has no best checkpoint until the next evaluation.
     """
     abandoned = [path for path in checkpoints(run) if path.name > checkpoint_path(run, after).name]
     names: list[str] = []
@@ -206,10 +207,9 @@ def set_aside(run: Path, *, after: int) -> list[str]:
 
 
 def find_model_file(path: Path) -> tuple[Path, list[str]]:
-    """The model file that a run, a checkpoint or a file stands for, and a line for each checkpoint skipped.
+    """The model file of a run, a checkpoint or a file, and a line for each checkpoint skipped.
 
-    RUN/best and RUN/last stand for checkpoints too. Raises UserError when there is none, or when its checkpoint is
-    damaged.
+    RUN/best and RUN/last refer to checkpoints too. Raises UserError if there is none, or if its checkpoint is damaged.
     """
     if is_named(path):
         return find_model_file(named_checkpoint(path))
@@ -227,7 +227,7 @@ def find_model_file(path: Path) -> tuple[Path, list[str]]:
 
 
 def read_model_file(path: Path) -> ModelFile:
-    """Weights and header of a model file. Raises UserError, in one line, for anything else."""
+    """The weights and the header of a model file. Raises UserError, in one line, for any other file."""
     weights, header = read_safetensors(path)
     try:
         class_names, category_ids = json.loads(header["class_names"]), json.loads(header["category_ids"])
@@ -239,17 +239,18 @@ def read_model_file(path: Path) -> ModelFile:
     if not _are(class_names, str) or not _are(category_ids, int) or not 0 < len(class_names) == len(category_ids):
         raise UserError(f"{path}: its header must list as many category_ids as class_names")
     config = config_from_yaml(config_text, f"{path} (header)")
-    return ModelFile(weights, config, tuple(class_names), tuple(category_ids), step)
+    contract = WeightContract.from_metadata(header, str(path))
+    return ModelFile(weights, config, tuple(class_names), tuple(category_ids), step, contract)
 
 
 def without_weights(config: Config) -> Config:
-    """The config of a model whose weights come from a checkpoint: nothing else is read or downloaded."""
+    """The config of a model whose weights come from a checkpoint, without other weights to read or download."""
     backbone = replace(config.model.backbone, weights=None)
     return replace(config, model=replace(config.model, backbone=backbone, weights=None))
 
 
 def load_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
-    """Loads all of a model's weights; raises UserError that names the first that do not fit."""
+    """Loads all weights of a model; raises UserError that names the first tensors that do not fit."""
     own = model.state_dict()
     wrong = [
         *(f"{name} is missing" for name in own if name not in weights),
@@ -275,14 +276,14 @@ def _model_bytes(weights: Mapping[str, Tensor], metadata: dict[str, str]) -> byt
 
 
 def _state_bytes(state: Mapping[str, Any]) -> bytes:
-    # Through memory: torch.save to a full disk raises no OSError.
+    # Serialized in memory first, because torch.save to a full disk raises no OSError.
     buffer = io.BytesIO()
     torch.save(dict(state), buffer)
     return buffer.getvalue()
 
 
 def _remove(checkpoint: Path) -> None:
-    """Out of sight first, so that a kill in between leaves a leftover and not half a checkpoint."""
+    """Renames before it deletes, so that a kill in between leaves a leftover and not a partial checkpoint."""
     doomed = checkpoint.with_name(f".{checkpoint.name}.{os.getpid()}.tmp")
     checkpoint.rename(doomed)
     shutil.rmtree(doomed)

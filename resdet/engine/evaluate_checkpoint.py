@@ -1,4 +1,4 @@
-"""Evaluation of a saved model, as `resdet evaluate` does it."""
+"""Evaluates a saved model, for `resdet evaluate` and for Python."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def evaluate_checkpoint(
 ) -> Evaluation:
     """Evaluates a saved model on its config's val set, with `key=value` overrides of that config.
 
-    A detector predicts with the parts of `config.test`, and those in `also`, which must have its classes, make it an
-    ensemble. `output` is a folder for the figures and the detections that they count (COCO results). Raises UserError
-    for a damaged checkpoint, a mistake in the overrides, data with none of the model's classes, or parts and models
-    that do not go together.
+    A detector predicts with the parts of `config.test`; the models in `also`, which must have the same classes, form an
+    ensemble with it. `output` is a folder for the figures and the detections that they count (COCO results). Raises
+    UserError for a damaged checkpoint, a mistake in the overrides, data with none of the model's classes, or parts and
+    models that do not go together.
     """
     models = read_models([path, *also], overrides)
     saved, config = models[0].saved, models[0].saved.config

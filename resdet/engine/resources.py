@@ -1,4 +1,4 @@
-"""What a training takes: memory, seconds and the device it runs on."""
+"""The resources of a training: memory, seconds and device."""
 
 from __future__ import annotations
 
@@ -15,16 +15,18 @@ import torch
 
 @dataclass(frozen=True)
 class Usage:
-    """Of the leading process of a run, since `start` (time.monotonic()) and, in `before`, in earlier ones."""
+    """The usage of the leading process since `start` (time.monotonic()) and, in `before`, of earlier processes of the
+    run.
+    """
 
     device: torch.device
     start: float
     before: Mapping[str, Any]
 
     def so_far(self) -> dict[str, Any]:
-        """device, threads, torch; peak_memory_bytes (a GPU's tensors, or the process) of any process, seconds of all.
+        """The keys device, threads, torch; peak_memory_bytes, the largest of all processes; seconds, their sum.
 
-        On a GPU also peak_host_memory_bytes, of the process.
+        The memory is that of a GPU's tensors or of the process; on a GPU, peak_host_memory_bytes is the process's.
         """
         on_gpu = self.device.type == "cuda"
         content: dict[str, Any] = {
@@ -41,12 +43,14 @@ class Usage:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Bytes: of the GPU's tensors, or of the process's resident memory."""
+    """The peak memory in bytes: of the GPU's tensors, or the process's resident memory."""
     return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else peak_resident_memory()
 
 
 def peak_resident_memory(status: Path = Path("/proc/self/status")) -> int:
-    """Bytes. Linux's VmHWM, because what getrusage says starts at the peak of the process that forked this one."""
+    """Bytes. This is Linux's VmHWM, because the value of getrusage includes the peak of the parent process before the
+    fork.
+    """
     lines = status.read_text().splitlines() if status.exists() else []
     for line in lines:
         if line.startswith("VmHWM:"):
@@ -55,11 +59,11 @@ def peak_resident_memory(status: Path = Path("/proc/self/status")) -> int:
 
 
 def rusage_unit(platform: str) -> int:
-    """The bytes that ru_maxrss counts in: macOS counts bytes, Linux and the BSDs kilobytes."""
+    """The unit of ru_maxrss in bytes: macOS counts bytes, Linux and the BSDs count kilobytes."""
     return 1 if platform == "darwin" else 1024
 
 
 def _number(values: Mapping[str, Any], name: str) -> int | float:
-    """What an earlier process wrote; 0 where it wrote nothing that can be added to."""
+    """The number that an earlier process wrote; 0 if it wrote no usable number."""
     value = values.get(name)
     return value if isinstance(value, int | float) and not isinstance(value, bool) else 0

@@ -1,4 +1,4 @@
-"""Trained models read back for evaluation and prediction, one or several of the same classes."""
+"""Loads trained models for evaluation and prediction, one or several of the same classes."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from resdet.engine.checkpoint import ModelFile, find_model_file, load_weights, r
 from resdet.engine.task.interface import Model
 from resdet.engine.task.table import task_of
 from resdet.errors import UserError
+from resdet.models.build.conventions import normalise_as
 from resdet.models.rcnn import RCNN
 from resdet.test_time.build import build_detector
 from resdet.text import first_few
@@ -21,9 +22,9 @@ from resdet.text import first_few
 
 @dataclass(frozen=True)
 class SavedModel:
-    """A model file, its config with overrides; `warnings` name checkpoints that were skipped on the way to it.
+    """A model file, its config with overrides; `warnings` name damaged checkpoints that were skipped.
 
-    `changes` are the overrides of the model itself.
+    `changes` are the overrides that concern the model itself.
     """
 
     file: Path
@@ -33,9 +34,9 @@ class SavedModel:
 
 
 def read_models(paths: Sequence[Path], overrides: Sequence[str]) -> list[SavedModel]:
-    """Each run, checkpoint or file; the overrides go for all.
+    """Reads each run, checkpoint or file; the overrides apply to all of them.
 
-    Raises UserError for a damaged file, a mistake in the overrides, and where classes differ from the first's.
+    Raises UserError for a damaged file, a mistake in the overrides, and for classes that differ from the first model's.
     """
     models = [_read(path, overrides) for path in paths]
     first = models[0]
@@ -49,22 +50,22 @@ def read_models(paths: Sequence[Path], overrides: Sequence[str]) -> list[SavedMo
 
 
 def detector_of(models: Sequence[SavedModel], device: torch.device) -> nn.Module:
-    """What the models predict with: several are an ensemble, and the first one's `config.test` adds its parts.
+    """The detector for prediction: several models form an ensemble, and the first model's `config.test` adds its parts.
 
-    Raises UserError for a classifier, for weights that do not fit, and for parts that do not go together.
+    Raises UserError for a classifier, for weights that do not fit, and for parts that cannot be combined.
     """
     config = models[0].saved.config
     return place(build_detector([built(model) for model in models], config), device, config.train)
 
 
 def place(model: nn.Module, device: torch.device, train: TrainConfig) -> nn.Module:
-    """On its device, in its memory format and in evaluation mode."""
+    """The model on its device, in its memory format and in evaluation mode."""
     layout = torch.channels_last if train.channels_last else torch.contiguous_format
     return model.to(device, memory_format=layout).eval()  # pyright: ignore[reportCallIssue]
 
 
 def built(model: SavedModel) -> RCNN:
-    """A detector with its weights, on the CPU, as `restored` gives it. Raises UserError for a classifier too."""
+    """A detector with its weights, on the CPU, as `restored` returns it. Raises UserError also for a classifier."""
     if not task_of(model.saved.config).has_detections:
         raise UserError(f"{model.file}: is a classifier, which finds no boxes; give a detector")
     detector = restored(model)
@@ -73,7 +74,7 @@ def built(model: SavedModel) -> RCNN:
 
 
 def restored(model: SavedModel) -> Model:
-    """With its weights, on the CPU. Raises UserError for overrides that the weights do not fit."""
+    """The model with its weights, on the CPU. Raises UserError for overrides that do not fit the weights."""
     config = model.saved.config
     module = task_of(config).build(without_weights(config).model, len(model.saved.class_names))
     try:
@@ -82,6 +83,7 @@ def restored(model: SavedModel) -> Model:
         if model.changes:
             raise UserError(f"{error}; the model was trained without {' '.join(model.changes)}") from None
         raise
+    normalise_as(module, config.model, model.saved.contract)
     return module
 
 

@@ -25,8 +25,8 @@ __all__ = [
 ]
 
 IOU_TYPES = ("bbox", "segm")
-SIZES = {"s": 1, "m": 2, "l": 3}  # below 32x32 pixels, below 96x96, above; 0 is all
-AP50, AP75 = 0, 5  # positions among the IoU thresholds .5, .55, ... .95
+SIZES = {"s": 1, "m": 2, "l": 3}  # area below 32x32 pixels, below 96x96, above; 0 is all
+AP50, AP75 = 0, 5  # indices of the IoU thresholds .5, .55, ... .95
 
 
 def evaluate_coco(
@@ -40,13 +40,12 @@ def evaluate_coco(
 ) -> dict[str, float | None]:
     """The 12 figures `bbox/AP` ... `bbox/ARl` and `bbox/AP/<class>`, `bbox/AR/<class>`, in [0, 1] (or `segm/...`).
 
-    None stands where there is no ground truth of the kind (crowd regions are none). `image_ids` scores a part of
-    the images; for masks, images with an annotation that has none are left out (`GroundTruth.notes`).
-    `max_detections` are the numbers of best detections an image and class that count: one AR each, and the last for
-    every other figure.
+    A figure is None if there are no objects of its kind (crowd regions do not count). `image_ids` restricts the images;
+    for masks, images with an annotation without a mask are left out (`GroundTruth.notes`). `max_detections` are limits
+    on the best detections per image and class: each gives one AR, and the last applies to all other figures.
 
-    The figures do not depend on the order of `results`: of detections of one image, class and score, the larger
-    comes first. Masks are sized by their own area; pycocotools takes the box's where a result has both.
+    The figures do not depend on the order of `results`: among detections of one image, class and score, the larger is
+    first. The size of a mask is its own area; pycocotools uses the box's area if a result has both.
 
     Raises UserError, naming the entry, for detections that are not finite or do not belong to the ground truth.
     """
@@ -63,7 +62,9 @@ def coco_problem(
     limits: Sequence[int],
     one_class: bool = False,
 ) -> Problem:
-    """Validated copies for an evaluator, with images and categories counted from 1; `one_class` makes all one."""
+    """Validated copies for an evaluator, with images and categories counted from 1; `one_class` merges all classes into
+    one.
+    """
     if iou_type not in IOU_TYPES:
         raise UserError(f"iou type {iou_type!r} is not known; use bbox or segm")
     if not limits or min(limits) < 1:
@@ -72,7 +73,7 @@ def coco_problem(
     if iou_type == "segm":
         image_ids = _masked_images(ground_truth, image_ids)
     part = _part(ground_truth, image_ids)
-    number = np.cumsum(part)  # of each image among those scored, counted from 1
+    number = np.cumsum(part)  # of each image among the scored ones, counted from 1
     truth_index = np.flatnonzero(part[ground_truth.image])
     image, _ = find_ids(results.image_ids, ground_truth.image_ids)
     label, _ = find_ids(results.category_ids, ground_truth.category_ids)
@@ -128,7 +129,7 @@ def _boxes(results: CocoResults) -> Float64[np.ndarray, "n 4"]:
 
 
 def _masked_images(ground_truth: GroundTruth, image_ids: Sequence[int] | None) -> list[int]:
-    """The images whose annotations all have a mask; the others have objects that no mask can be compared with."""
+    """The images whose annotations all have a mask; in the others some objects cannot be compared with masks."""
     if len(ground_truth.masks) and not ground_truth.masks.present().any():
         raise UserError(
             f"{ground_truth.source}: no annotation has a usable mask (segmentation), which --iou-type segm needs; "
@@ -156,7 +157,7 @@ def _found_masks(
 def _order(found: Regions, scores: Float64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
     """By image, class and falling score; equal scores by area, the larger first, then by corner or mask.
 
-    pycocotools leaves equal scores in the order of the file, and so AP depends on it.
+    pycocotools keeps equal scores in the order of the file, so its AP depends on that order.
     """
     keys = (-scores, found.category, found.image)
     order = np.lexsort(keys)
@@ -201,6 +202,6 @@ def _figures(curves: Curves, prefix: str, limits: Sequence[int], class_names: Se
 
 
 def mean_defined(values: np.ndarray) -> float | None:
-    """The mean of what is defined (-1 is not); None if nothing is."""
+    """The mean of the defined values (-1 is undefined); None if there are none."""
     defined = values[values > -1]
     return float(np.mean(defined)) if len(defined) else None

@@ -111,7 +111,7 @@ def overall(figures: Mapping[str, float | None]) -> dict[str, float | None]:
 
 
 def by_class(figures: Mapping[str, float | None]) -> dict[str, dict[str, float | None]]:
-    """{"person": {"bbox/AP": .27, "bbox/AR": .41}, ...}; a class name may hold slashes itself."""
+    """{"person": {"bbox/AP": .27, "bbox/AR": .41}, ...}; a class name may contain slashes."""
     rows: dict[str, dict[str, float | None]] = {}
     for name, value in figures.items():
         if name.count("/") > 1:

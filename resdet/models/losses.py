@@ -1,4 +1,4 @@
-"""What boxes and classes cost: functions of the boxes' deltas, and losses of class logits."""
+"""Losses of boxes (functions of the boxes' deltas) and of classes (functions of class logits)."""
 
 from __future__ import annotations
 
@@ -49,15 +49,15 @@ def ciou_box_loss(
 
 
 def generalized_iou(first: Float[Tensor, "*S 4"], second: Float[Tensor, "*S 4"]) -> Float[Tensor, "*S"]:
-    """IoU of each pair less the share of their enclosing box that neither covers, in [-1, 1]."""
+    """The IoU of each pair minus the fraction of their enclosing box that neither covers, in [-1, 1]."""
     iou, union = iou_and_union(first, second)
     enclosing = _enclosing_sides(first, second).prod(-1)
     return iou - (enclosing - union) / (enclosing + TINY)
 
 
 def complete_iou(first: Float[Tensor, "*S 4"], second: Float[Tensor, "*S 4"]) -> Float[Tensor, "*S"]:
-    """IoU of each pair less the squared distance of the centres (over the enclosing box's squared diagonal) and less
-    the difference of the aspect ratios, whose weight is a constant to the gradient. `second` is the ground truth.
+    """IoU of each pair minus the squared distance of the centres (over the enclosing box's squared diagonal) and minus
+    the difference of the aspect ratios, whose weight has no gradient. `second` is the ground truth.
     """
     iou, _ = iou_and_union(first, second)
     diagonal = _enclosing_sides(first, second).square().sum(-1) + TINY
@@ -81,8 +81,8 @@ def _aspect_angle(boxes: Float[Tensor, "*S 4"]) -> Float[Tensor, "*S"]:
 class ClassificationLoss(nn.Module):
     """The cross entropy of the softmax over K classes and the background, or its focal form.
 
-    The focal form is (1 - p_t)^gamma times the cross entropy, after Lin et al. 2017, "Focal Loss", equation 4, with
-    the softmax in place of the sigmoid: prediction stays the same whatever the loss.
+    The focal form is (1 - p_t)^gamma times the cross entropy, after Lin et al. 2017, "Focal Loss", equation 4, with the
+    softmax in place of the sigmoid, so that prediction does not depend on the loss.
 
     Args:
         gamma: of the focal form; None: the plain cross entropy.
@@ -102,17 +102,18 @@ class ClassificationLoss(nn.Module):
         if self.gamma is None:
             return F.cross_entropy(logits, labels, weight=self.class_weights, reduction="none")
         entropy = F.cross_entropy(logits, labels, reduction="none")
-        doubt = (-torch.expm1(-entropy)).clamp(min=TINY)  # 1 - p_t; its power has no slope at zero for a small gamma
+        # 1 - p_t; the gradient of its power is infinite at zero for a small gamma
+        doubt = (-torch.expm1(-entropy)).clamp(min=TINY)
         focal = doubt**self.gamma * entropy
         return focal if self.class_weights is None else focal * self.class_weights[labels]
 
 
 @dataclass(frozen=True)
 class Regions:
-    """Regions to learn from.
+    """Regions for the training of the second stage.
 
     `labels` are 0 .. K-1, and K for the background; `matched` is the ground-truth slot of each region, and
-    `matched_boxes` its box; a region that is not `valid` teaches nothing.
+    `matched_boxes` its box; a region that is not `valid` does not contribute to the loss.
     """
 
     boxes: Float[Tensor, "N R 4"]
@@ -123,10 +124,10 @@ class Regions:
 
 
 class RegionLoss(nn.Module):
-    """The loss of a box head: of the classes over all sampled regions, of the boxes over the positives.
+    """The loss of a box head: the class loss over all sampled regions and the box loss over the positives.
 
-    Both are sums over the batch divided by the number of sampled regions (Girshick 2015, equation 1; Detectron2 takes
-    the same divisor for GIoU and CIoU), and class weights do not enter the divisor.
+    Both are sums over the batch divided by the number of sampled regions (Girshick 2015, equation 1; Detectron2 uses
+    the same divisor for GIoU and CIoU); class weights do not change the divisor.
 
     Args:
         classification: the loss of a region's class.
@@ -147,7 +148,7 @@ class RegionLoss(nn.Module):
         regions: Regions,
         coder: BoxCoder,
     ) -> dict[str, Float[Tensor, ""]]:
-        """`loss_classifier` and `loss_box_reg`; with one delta for all classes K of `deltas` is 1."""
+        """`loss_classifier` and `loss_box_reg`; with class-agnostic deltas, the K of `deltas` is 1."""
         valid, labels = regions.valid, regions.labels
         count = valid.sum().clamp(min=1)
         classification = self.classification(logits.flatten(0, 1), labels.flatten())

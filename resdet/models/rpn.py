@@ -23,7 +23,7 @@ from resdet.structures import Proposals, Targets
 
 @dataclass(frozen=True)
 class ProposalLimits:
-    """Candidates a level before NMS, proposals an image after."""
+    """Limits: candidates per level before NMS, proposals per image after NMS."""
 
     pre_nms: int
     proposals: int
@@ -31,7 +31,9 @@ class ProposalLimits:
 
 @dataclass(frozen=True)
 class RPNOutput:
-    """Objectness logits and box deltas of every anchor, level after level; `level_sizes` anchors each."""
+    """Objectness logits and box deltas of every anchor, level by level; `level_sizes` are the numbers of anchors per
+    level.
+    """
 
     logits: Float[Tensor, "N A"]
     deltas: Float[Tensor, "N A 4"]
@@ -40,7 +42,7 @@ class RPNOutput:
 
 
 class AnchorGenerator(nn.Module):
-    """Cell anchors of each level, laid over feature maps of any size."""
+    """Cell anchors of each level, placed at every cell of feature maps of any size."""
 
     def __init__(
         self, sizes: Sequence[Sequence[float]], ratios: Sequence[float], strides: Sequence[int], *, rounded: bool
@@ -91,11 +93,11 @@ class RPN(nn.Module):
     Args:
         head: gives logits and deltas for one level.
         anchor_generator: gives the anchors of all levels.
-        matcher, sampler: choose the anchors that are learned from.
+        matcher, sampler: select the anchors that contribute to the loss.
         nms_iou: proposals of one level overlap less than this.
         box_loss, box_loss_weight: the loss of an anchor's deltas, and a factor on it.
-        cross_boundary: pixels by which an anchor that is learned from may cross the border of its image (Ren et al.
-            2015, section 3.3: 0); None: any number.
+        cross_boundary: pixels by which an anchor that contributes to the loss may cross the border of its image (Ren et
+            al. 2015, section 3.3: 0); None: any number.
     """
 
     def __init__(
@@ -174,7 +176,9 @@ class RPN(nn.Module):
 
     @torch.no_grad()
     def match(self, anchors: Float[Tensor, "A 4"], targets: Targets, sizes: Int64[Tensor, "N 2"]) -> Matches:
-        """Which anchors are examples; one that crosses the border too far is none, and no ground truth's best."""
+        """Matches anchors and ground truth; an anchor too far beyond the border is neither positive, negative, nor the
+        best of any.
+        """
         if self.cross_boundary is None:
             return self.matcher(anchors[None], targets.boxes, targets.crowd, targets.valid)
         inside = within_images(anchors, sizes, margin=self.cross_boundary)

@@ -1,4 +1,4 @@
-"""Overlap of boxes as numpy arrays (x, y, width, height), which is how annotations and results have them."""
+"""The overlap of boxes in numpy arrays (x, y, width, height), the form of annotations and results."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ def paired_iou(
     second: Float64[np.ndarray, "n 4"],
     crowd: Bool[np.ndarray, " n"] | None = None,
 ) -> Float64[np.ndarray, " n"]:
-    """Intersection over union of each box of `first` with the box of `second` in the same place; 0 without overlap.
+    """Intersection over union of each box of `first` with the box of `second` at the same position; 0 without overlap.
 
-    Where `crowd` says that the second is a crowd region, it is the part of the first that lies in it (cocoapi).
+    If the second box is a `crowd` region, the result is the fraction of the first box that lies in it (cocoapi).
     """
     low = np.maximum(first[:, :2], second[:, :2])
     sides = np.maximum(np.minimum(first[:, :2] + first[:, 2:], second[:, :2] + second[:, 2:]) - low, 0)

@@ -1,4 +1,4 @@
-"""Dense lists and images: entries chosen by their positions, and set to zero where they are padding."""
+"""Operations on dense lists and images: entries selected by position, and padding set to zero."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def take(values: Shaped[Tensor, "N M *S"], index: Int64[Tensor, "N k"]) -> Shaped[Tensor, "N k *S"]:
-    """The rows of each image at the positions `index`, in that order. A list without rows gives zeros."""
+    """The rows of each image at the positions `index`, in that order. For a list without rows the result is zeros."""
     shape = values.shape[2:]
     if values.shape[1] == 0:
         return values.new_zeros(*index.shape, *shape)
@@ -16,17 +16,17 @@ def take(values: Shaped[Tensor, "N M *S"], index: Int64[Tensor, "N k"]) -> Shape
 
 
 def zero_padding(values: Shaped[Tensor, "N M *S"], valid: Bool[Tensor, "N M"]) -> Shaped[Tensor, "N M *S"]:
-    """The rows that are valid, and exactly zero in the place of the others, whatever they hold.
+    """The valid rows, and exactly zero in place of the others, even if these are not finite.
 
-    A product with `valid` is not the same: what is not finite would stay so.
+    A product with `valid` would not have this effect, because infinity times zero is NaN.
     """
     return torch.where(valid.view(*valid.shape, *[1] * (values.ndim - 2)), values, 0)
 
 
 def of_class(values: Shaped[Tensor, "N R B *S"], labels: Int64[Tensor, "N R"]) -> Shaped[Tensor, "N R *S"]:
-    """Of the B things that a region has, one for each class, that of its label; with a B of 1 the one for all classes.
+    """Selects for each region, which has B entries (one per class), the entry of its label; with B = 1, the only entry.
 
-    The background, whose label is no class, gets some other class's.
+    The background has no entry, so it gets that of another class.
     """
     shape = values.shape[3:]
     own = labels.clamp(max=values.shape[2] - 1).view(*labels.shape, 1, *[1] * len(shape))

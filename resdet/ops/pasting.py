@@ -1,7 +1,7 @@
-"""Predicted masks, from the frames of their boxes into the image.
+"""Pastes predicted masks from the frames of their boxes into the image.
 
-Only the window of a box is ever computed: bilinear interpolation is separable, so it is two small matrix products.
-Windows are held column by column, as run lengths go (`resdet.coco.run_lengths.encode_masks`).
+Only the window of a box is computed: bilinear interpolation is separable, so it is two small matrix products. Windows
+are stored column by column, like run lengths (`resdet.coco.run_lengths.encode_masks`).
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ THRESHOLD = 0.5
 def paste_masks(
     masks: Float[np.ndarray, "n M M"], boxes: Float[np.ndarray, "n 4"], height: int, width: int
 ) -> Bool[np.ndarray, "n H W"]:
-    """The pixels of an image of `height` x `width` where a mask, stretched over its box, is at least one half.
+    """The pixels of an image of `height` x `width` at which a mask, stretched over its box, is at least one half.
 
-    `boxes` are (x1, y1, x2, y2) in pixels of the image, with fractions, and may reach beyond it. A mask is sampled at
+    `boxes` are (x1, y1, x2, y2) in pixels of the image, with fractions, and may extend beyond it. A mask is sampled at
     pixel centres and is 0 around its cells, as in Detectron2's `paste_masks_in_image`.
     """
     pasted = np.zeros((len(masks), height, width), bool)
@@ -41,7 +41,7 @@ def _window(
 ) -> tuple[Bool[np.ndarray, "w h"], int, int]:
     """The pixels with their centres in the box, column by column, and the first one's x and y; none for an empty box.
 
-    Beyond the box the mask fades to less than one half.
+    Outside the box the interpolated mask is less than one half.
     """
     x1, y1, x2, y2 = box.tolist()
     if not (x2 > x1 and y2 > y1):
@@ -52,7 +52,7 @@ def _window(
 
 
 def _interpolation(low: float, high: float, length: int, cells: int) -> tuple[int, Float32[np.ndarray, "pixels cells"]]:
-    """The first of the pixels with their centres in [low, high], and the weight of each cell in each pixel."""
+    """The first of the pixels with their centres in [low, high], and the weight of each cell for each pixel."""
     first, last = max(0, int(np.ceil(low - 0.5))), min(length - 1, int(np.floor(high - 0.5)))
     pixels = np.arange(first, max(first, last + 1))
     at = (pixels + 0.5 - low) * (cells / (high - low)) - 0.5  # in cells, from the centre of the first

@@ -33,7 +33,9 @@ CELL = 480  # pixels: the width of a picture on the sheet
 
 @dataclass(frozen=True)
 class Example:
-    """One image with its annotated objects and those found; boxes are in its pixels, labels index one list of names."""
+    """One image with its annotated objects and its detections; boxes are in its pixels, labels index one list
+    of names.
+    """
 
     file_name: str
     image: UInt8[np.ndarray, "H W 3"]
@@ -42,7 +44,7 @@ class Example:
     boxes: Float32[np.ndarray, "d 4"]
     labels: Int64[np.ndarray, " d"]
     scores: Float32[np.ndarray, " d"]
-    true_masks: tuple[MaskWindow, ...] | None = None  # beside predicted ones
+    true_masks: tuple[MaskWindow, ...] | None = None  # beside predicted boxes
     masks: tuple[MaskWindow, ...] | None = None
 
     @property
@@ -50,7 +52,9 @@ class Example:
         return self.image.shape[0] / self.image.shape[1]
 
     def fitted(self, width: int, height: int) -> Example:
-        """Resized to fit into a cell, with paper beside an image that is too tall to fill its width."""
+        """The picture resized to fit into a cell, with background beside an image that is too tall to fill
+        its width.
+        """
         scale = min(width / self.image.shape[1], height / self.image.shape[0])
         inner = max(1, round(self.image.shape[1] * scale))
         image = resize(self.image, (max(1, round(self.image.shape[0] * scale)), inner))
@@ -68,7 +72,7 @@ class Example:
     def drawn(
         self, names: Sequence[str], *, min_side: int
     ) -> tuple[UInt8[np.ndarray, "h w 3"], UInt8[np.ndarray, "h w 3"]]:
-        """Truth and predictions."""
+        """The picture of the ground truth and the picture of the predictions."""
         truth = draw_detections(
             self.image, self.true_boxes, self.true_labels, None, names, masks=self.true_masks, min_side=min_side
         )
@@ -79,9 +83,9 @@ class Example:
 
 
 def draw_run(run: Path) -> Path:
-    """Draws the detections of a run's last evaluation beside the ground truth; the path of the sheet.
+    """Draws the detections of a run's last evaluation beside the ground truth; returns the path of the sheet.
 
-    Raises UserError where the run has no detections, and as `draw_gallery` does.
+    Raises UserError if the run has no detections, and as `draw_gallery` does.
     """
     folder = read_run(run)
     if folder.predictions is None:
@@ -102,9 +106,9 @@ def draw_gallery(
 ) -> Path:
     """Draws ground truth and detections of up to `count` images, evenly spread over those with objects.
 
-    Each gets `output/drawings/<name>.jpg`; the path returned is that of the sheet with all of them. `categories` name
-    the ids in `results`, which need not be the data set's; a class has one colour everywhere. Crowd regions are not
-    drawn.
+    Each image gives `output/drawings/<name>.jpg`; the function returns the path of the sheet with all of them.
+    `categories` are the names of the ids in `results`, which may differ from the data set's; each class has the same
+    colour in all pictures. Crowd regions are not drawn.
 
     Raises UserError when the folder of drawings holds files but no sheet, when it cannot be written, or when an image
     cannot be read (with data.on_bad_image=skip it is left out).
@@ -126,19 +130,19 @@ def draw_gallery(
 
 
 def contact_sheet(examples: Sequence[Example], names: Sequence[str]) -> UInt8[np.ndarray, "h w 3"]:
-    """Two examples a row, wide images before tall ones, so that neighbours are about equally high."""
+    """Two examples per row, wide images before tall ones, so that neighbours have similar heights."""
     pictures: list[UInt8[np.ndarray, "_ _ 3"]] = []
     captions: list[str] = []
     for example in sorted(examples, key=lambda example: example.aspect):
         pictures += example.fitted(CELL, 2 * CELL).drawn(
             names, min_side=0
-        )  # tags are drawn in the size they are seen in
+        )  # tags are drawn at the size at which they are seen
         captions += [f"{Path(example.file_name).name}: {CAPTIONS[0]}", CAPTIONS[1]]
     return grid(pictures, columns=4, captions=captions, cell_width=CELL)
 
 
 def spread(dataset: CocoDataset, count: int) -> list[int]:
-    """Up to `count` images at even distances among those with objects (among all, where none has one)."""
+    """Up to `count` images at even distances among those with objects (among all images, if none has objects)."""
     candidates = np.flatnonzero(dataset.objects_per_image() > 0)
     if not len(candidates):
         candidates = np.arange(len(dataset))
@@ -147,8 +151,9 @@ def spread(dataset: CocoDataset, count: int) -> list[int]:
 
 
 class _Found:
-    """Detections to be drawn, by image, best first; `labels` are the places of their categories in the
-    list of names."""
+    """Detections to be drawn, by image, best first; `labels` are the indices of their categories in the list
+    of names.
+    """
 
     def __init__(self, results: CocoResults, labels: Mapping[int, int], *, with_masks: bool) -> None:
         assert results.boxes is not None, "detections without boxes"
@@ -187,7 +192,7 @@ def _examples(found: _Found, dataset: CocoDataset, config: Config, indices: Sequ
         except ImageError:
             if config.data.on_bad_image == "error":
                 raise
-            continue  # the evaluation before has counted it
+            continue  # the evaluation has already counted this image
         shown, rows = found.rows(int(dataset.image_ids[index])), dataset.rows(index)
         single = ~dataset.crowd[rows]
         masks, true_masks = found.masks(shown, height, width), None

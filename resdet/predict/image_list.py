@@ -1,4 +1,4 @@
-"""Which image files are meant, and names for what is drawn of them."""
+"""Finds the image files of a prediction, and chooses names for their drawings."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from resdet.coco.image_files import IMAGE_SUFFIXES
 from resdet.errors import UserError
 
-LONGEST_NAME = 200  # bytes; file systems stop at 255
+LONGEST_NAME = 200  # bytes; file systems do not permit more than 255
 
 
 def find_images(paths: Sequence[Path]) -> list[Path]:
@@ -47,7 +47,7 @@ def _images_in(folder: Path) -> list[Path]:
 
 
 def drawing_names(paths: Sequence[str | Path]) -> list[str]:
-    """A file name `<stem>.jpg` for each image; what would fall together, in upper or lower case, gets a number."""
+    """A file name `<stem>.jpg` for each image; names that are equal, apart from upper and lower case, get a number."""
     taken: set[str] = set()
     names = []
     for path in paths:

@@ -1,4 +1,4 @@
-"""The folder that predictions go to: drawings, predictions.json and images.json."""
+"""The output folder of a prediction: drawings, predictions.json and images.json."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ IMAGES = "images.json"
 
 
 class PredictionFolder:
-    """Takes predictions one by one; on leaving, also after an error or a signal, what it got is complete.
+    """Writes predictions one by one; at the end, also after an error or a signal, its files are complete.
 
-    predictions.json has COCO's results form with the file's name beside its image id: a list of
-    {image_id, file_name, category_id, bbox (x, y, width, height in pixels of the upright image), score}, and
-    segmentation, a run-length encoding, from a detector of masks.
-    `resdet score` pairs them with its ground truth by file_name; pycocotools overlooks that field.
-    images.json lists the images with id, file_name, drawing, height and width, the skipped ones with their problem,
-    and the categories. Image ids count the files from 1. Drawings have the boxes with at least `drawn_score`.
+    predictions.json has COCO's results form with the file's name beside its image id: a list of {image_id, file_name,
+    category_id, bbox (x, y, width, height in pixels of the upright image), score}, and segmentation, a run-length
+    encoding, from a detector with masks. `resdet score` pairs them with its ground truth by file_name; pycocotools
+    ignores that field. images.json lists the images with id, file_name, drawing, height and width, for skipped images
+    the reason, and the categories. Image ids count the files from 1. Drawings have the boxes with at least
+    `drawn_score`.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class PredictionFolder:
         self.folder = folder
         self._open = ExitStack()
         self.class_names, self.category_ids, self.drawn_score = class_names, category_ids, drawn_score
-        self.drawn = 0  # boxes in all drawings
+        self.drawn = 0  # the number of boxes in all drawings
         self.planned: dict[Path, dict[str, Any]] = {
             path: {"id": number, "file_name": _readable(path), "drawing": name}
             for number, (path, name) in enumerate(zip(paths, drawing_names(paths), strict=True), start=1)
@@ -58,9 +58,9 @@ class PredictionFolder:
         self.skipped: list[dict[str, Any]] = []
 
     def __enter__(self) -> PredictionFolder:
-        """Makes the folder, or empties one of earlier predictions.
+        """Creates the folder, or empties a folder of earlier predictions.
 
-        Raises UserError when the folder holds anything else, or one of the images.
+        Raises UserError if the folder contains anything else, or one of the images.
         """
         folder = self.folder
         if any(path.parent.resolve() == folder.resolve() for path in self.planned):
@@ -79,7 +79,7 @@ class PredictionFolder:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         with writing(self.folder):
-            self._open.close()  # also after an error: what it got is worth having
+            self._open.close()  # also after an error, because the finished predictions are useful
             self._write_images(self.images)
 
     def add(self, path: Path, prediction: ImagePrediction) -> None:
@@ -103,7 +103,7 @@ class PredictionFolder:
         self.drawn += int(shown.sum())
 
     def skip(self, path: Path, problem: ImageError) -> None:
-        """Notes an image that could not be read."""
+        """Records an image that could not be read."""
         entry = self.planned[path]
         self.skipped.append({"id": entry["id"], "file_name": entry["file_name"], "problem": str(problem)})
 
@@ -131,7 +131,9 @@ class PredictionFolder:
 
 
 def _readable(path: Path) -> str:
-    """The path with / between folders; bytes that are no UTF-8, which JSON has no place for, become question marks."""
+    """The path with / between folders; bytes that are not UTF-8 become question marks, because JSON cannot contain
+    them.
+    """
     return os.fsencode(path.as_posix()).decode("utf-8", "replace")
 
 
@@ -140,13 +142,13 @@ def _segmentation(mask: RunLengths) -> dict[str, Any]:
 
 
 def save_drawing(path: Path, drawing: UInt8[np.ndarray, "H W 3"]) -> None:
-    """A JPEG in which thin coloured lines stay sharp (no subsampling of colour)."""
+    """Saves a JPEG without subsampling of colour, so that thin coloured lines stay sharp."""
     Image.fromarray(drawing).save(path, quality=92, subsampling=0)
 
 
 @contextmanager
 def _array_file(path: Path) -> Iterator[TextIO]:
-    """A JSON array to append to, which takes its place when it is closed."""
+    """A JSON array to which entries are appended; it replaces the old file when it is closed."""
     with whole_file(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         _ = file.write("[")
         yield file
@@ -154,7 +156,7 @@ def _array_file(path: Path) -> Iterator[TextIO]:
 
 
 def _earlier(folder: Path) -> list[Path]:
-    """The files of earlier predictions in a folder. Raises UserError when anything else is in it."""
+    """The files of earlier predictions in a folder. Raises UserError if the folder contains anything else."""
     entries = list(folder.iterdir())
     try:
         content = json.loads((folder / IMAGES).read_bytes()) if entries else {"images": []}

@@ -1,4 +1,4 @@
-"""Test-time augmentation: detections of an image seen larger, smaller and mirrored, put together."""
+"""Test-time augmentation: merges the detections for an image at several sizes and mirrored."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from resdet.test_time.voting import vote
 class AugmentedDetector(nn.Module):
     """The union of the detections of all views, after NMS (as Detectron2's GeneralizedRCNNWithTTA merges them).
 
-    Masks, if there are any, are those of the final boxes in the batch as it is.
+    Masks, if there are any, are predicted for the final boxes in the original batch.
 
     Args:
-        detector: sees each view.
-        factors: sizes of the views, over the size of the batch.
-        flip: see each view mirrored as well.
-        voting_iou: detections of at least this overlap vote; None: each keeps its box.
+        detector: predicts each view.
+        factors: sizes of the views, relative to the size of the batch.
+        flip: predict each view also mirrored.
+        voting_iou: detections with at least this overlap vote; None: each keeps its box.
     """
 
     def __init__(

@@ -1,4 +1,6 @@
-"""Several detectors as one: all their proposals, the mean of their classifiers (He et al. 2015, appendix B)."""
+"""Combines several detectors: all their proposals, and the mean of their class probabilities (He et al. 2015, appendix
+B).
+"""
 
 from __future__ import annotations
 
@@ -21,11 +23,11 @@ def all_proposals(proposals: Sequence[Proposals]) -> Proposals:
 
 
 def mean_boxes(boxes: Sequence[Float[Tensor, "N R _ 4"]]) -> Float[Tensor, "N R B 4"]:
-    """The boxes with the mean centre and the geometric mean of the sides, as the mean of deltas would give them.
+    """The boxes with the mean centre and the geometric mean of the sides, equal to the result of the mean deltas.
 
     Deltas from one region are shifts of its centre and logarithms of scales, so their mean does not depend on that
-    region: detectors need not code boxes alike, nor move them in as many stages. A detector's one box for all classes
-    counts for every class.
+    region: detectors may have different box coders and different numbers of stages. A class-agnostic box of a detector
+    is used for every class.
     """
     if len(boxes) == 1:
         return boxes[0]

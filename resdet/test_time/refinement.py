@@ -1,4 +1,4 @@
-"""Box refinement: regions are looked at again where the first look put them (He et al. 2015, appendix B)."""
+"""Box refinement: regions are pooled and classified again at their refined boxes (He et al. 2015, appendix B)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def moved(
 
 
 def union(first: Detections, *others: Detections) -> Detections:
-    """The boxes of all, one after the other; masks are left behind."""
+    """The boxes of all detections, one after the other; masks are not included."""
     both = (first, *others)
     return Detections(
         boxes=torch.cat([each.boxes for each in both], dim=1),

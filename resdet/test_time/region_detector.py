@@ -1,4 +1,4 @@
-"""The two stages of one or several detectors, with what He et al. 2015 (appendix B) add at test time."""
+"""The two stages of one or several detectors, with the test-time parts of He et al. 2015 (appendix B)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from resdet.test_time.voting import vote
 
 Maps = list[Tensor]  # a neck's output for a batch, one map a level
 
-# Boxes (N, R, 4), and the first stage that looks at them, to class probabilities (N, R, K + 1) and boxes (N, R, B, 4).
+# From boxes (N, R, 4) and the first stage to use, to class probabilities (N, R, K + 1) and boxes (N, R, B, 4).
 Classify = Callable[..., tuple[Tensor, Tensor]]
 
 
@@ -44,14 +44,17 @@ class Member:
 
 
 class RegionDetector(nn.Module):
-    """Proposes, classifies, refines, suppresses, votes. Without any option it is its single member.
+    """Runs proposals, classification, refinement, NMS and voting. Without options the result is that of its single
+    member.
 
     Args:
-        members: detectors of the same classes; more than one are an ensemble. The first has the limits of detections.
-        factors: sizes that regions are pooled at, over the size of the batch; two adjacent ones for each region,
-            merged by maxout. Proposals come from the batch as it is.
-        refinement_iou: look again at the boxes found, and suppress the union at this overlap; None: look once.
-        voting_iou: boxes of at least this overlap vote; None: each detection keeps its box.
+        members: detectors of the same classes; more than one form an ensemble. The first gives the limits of
+            detections.
+        factors: sizes at which regions are pooled, relative to the size of the batch; two adjacent ones for each
+            region, merged by maxout. Proposals come from the original batch.
+        refinement_iou: classify the refined boxes again, and apply NMS to the union with this overlap; None: classify
+            once.
+        voting_iou: boxes with at least this overlap vote; None: each detection keeps its box.
         size_divisor: pixels that the sides of resized batches are multiples of.
 
     Raises:
@@ -79,7 +82,7 @@ class RegionDetector(nn.Module):
 
     @torch.no_grad()
     def predict(self, batch: Batch) -> Detections:
-        """Detections in pixels of the padded input; masks are those of the members, averaged."""
+        """Detections in pixels of the padded input; masks are the mean of the members' masks."""
         maps = [member.maps(batch) for member in self.members]
         return self._with_masks(maps, self._detect(batch, maps))
 
@@ -104,9 +107,9 @@ class RegionDetector(nn.Module):
         return detections if self.voting_iou is None else vote(detections, candidates, iou=self.voting_iou)
 
     def _candidates(self, proposals: Proposals, classify: Classify, batch: Batch) -> Detections:
-        """Every class of every proposal; with refinement also of every proposal where the first look put it.
+        """Every class of every proposal; with refinement, also of every proposal at its refined box.
 
-        A cascade looks again with its last stage alone, which has learned on boxes as good as these.
+        A cascade classifies refined boxes only with its last stage, which was trained on boxes of this quality.
         """
         heads = self.members[0].heads
         probabilities, boxes = classify(proposals.boxes)
@@ -119,14 +122,16 @@ class RegionDetector(nn.Module):
     def _classify(
         self, pools: Sequence[Pool], batch: Batch, boxes: Float[Tensor, "N R 4"], *, first: int = 0
     ) -> tuple[Float[Tensor, "N R K_1"], Float[Tensor, "N R B 4"]]:
-        """The mean of what the members' second stages find in boxes, each by its stages from number `first` on."""
+        """The mean of the outputs of the members' second stages for boxes, each by its stages from number
+        `first` on.
+        """
         with_pools = zip(self.members, pools, strict=True)
         found = [member.heads.classify(pool, boxes, batch.sizes, first=first) for member, pool in with_pools]
         probabilities, places = zip(*found, strict=True)
         return torch.stack(probabilities).mean(0), mean_boxes(places)
 
     def _pool(self, member: Member, maps: Maps, batch: Batch) -> Pool:
-        """Regions of this batch for the second stage of a member."""
+        """The regions of this batch for the second stage of a member."""
         scales = [
             maps if factor == 1 else member.maps(resized(batch, factor, divisor=self.size_divisor))
             for factor in self.factors
@@ -134,7 +139,7 @@ class RegionDetector(nn.Module):
         return partial(maxout_pool, member.heads.pooler, scales, self.factors)
 
     def _with_masks(self, maps: Sequence[Maps], detections: Detections) -> Detections:
-        """The mean of the members' masks, from the batch as it is."""
+        """The mean of the members' masks, from the original batch."""
         masks = []
         for member, own in zip(self.members, maps, strict=True):
             if (head := member.heads.mask_head) is not None:

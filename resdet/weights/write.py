@@ -15,9 +15,9 @@ from resdet.weights.contract import WeightContract
 def save_weights(
     path: Path, state: Mapping[str, Tensor], contract: WeightContract, header: Mapping[str, str] | None = None
 ) -> None:
-    """The file appears whole or not at all. `header` holds further texts, such as a model's config.
+    """The file is written completely or not at all. `header` holds further texts, such as a model's config.
 
-    Raises UserError where it cannot be written.
+    Raises UserError if it cannot be written.
     """
     with writing(path, "choose another file"), whole_file(path) as temporary:
         tensors = {name: value.contiguous() for name, value in state.items()}

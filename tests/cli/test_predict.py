@@ -31,9 +31,9 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("run")
     config = load_config(ROOT / "configs/nano.yaml")
     _ = torch.manual_seed(0)
-    weights = build_model(config.model, len(NAMES)).state_dict()
-    metadata = model_metadata(config, NAMES, CATEGORY_IDS)
-    return save_checkpoint(run, step=1, weights=weights, metadata=metadata, state={})
+    model = build_model(config.model, len(NAMES))
+    metadata = model_metadata(config, NAMES, CATEGORY_IDS, model.normalisation)
+    return save_checkpoint(run, step=1, weights=model.state_dict(), metadata=metadata, state={})
 
 
 @pytest.fixture
@@ -202,9 +202,9 @@ def test_help_imports_no_torch() -> None:
 def test_a_detector_of_masks_writes_them_and_draws_them(photos: Path, tmp_path: Path) -> None:
     config = load_config(ROOT / "configs/nano.yaml", overrides=["model.mask_head.channels=8"])
     _ = torch.manual_seed(0)
-    weights = build_model(config.model, len(NAMES)).state_dict()
-    metadata = model_metadata(config, NAMES, CATEGORY_IDS)
-    checkpoint = save_checkpoint(tmp_path / "run", step=1, weights=weights, metadata=metadata, state={})
+    model = build_model(config.model, len(NAMES))
+    metadata = model_metadata(config, NAMES, CATEGORY_IDS, model.normalisation)
+    checkpoint = save_checkpoint(tmp_path / "run", step=1, weights=model.state_dict(), metadata=metadata, state={})
     output = tmp_path / "out"
     assert main(["predict", str(checkpoint), str(photos), "--output", str(output), "--score", "0.2"]) == 0
     sizes = {image["id"]: [image["height"], image["width"]] for image in read(output, "images.json")["images"]}

@@ -59,13 +59,6 @@ def test_runs_of_a_comparison_may_move_but_not_change() -> None:
         check_same_run(Config(), config_of("train.steps=5"), RUN)
 
 
-def test_a_run_that_wrote_out_its_pixel_mean_is_still_the_one_that_left_it_open() -> None:
-    written = config_of("model.pixel_mean=[1, 2, 3]", "model.pixel_std=[1, 1, 1]")
-    check_same_run(written, Config(), RUN)
-    with pytest.raises(UserError, match=r"pixel_mean=\[4\.0, 2\.0, 3\.0\] \(was \[1\.0, 2\.0, 3\.0\]\)"):
-        check_same_run(written, config_of("model.pixel_mean=[4, 2, 3]", "model.pixel_std=[1, 1, 1]"), RUN)
-
-
 @pytest.mark.parametrize(
     "override",
     [

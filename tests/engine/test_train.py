@@ -24,6 +24,7 @@ from resdet.data.batches.loader import open_split
 from resdet.engine import checkpoint
 from resdet.engine.checkpoint import checkpoints, read_model_file, read_state
 from resdet.engine.distributed import World
+from resdet.engine.evaluate_checkpoint import evaluate_checkpoint
 from resdet.engine.saved_models import load_model
 from resdet.engine.signals import Stopped
 from resdet.engine.train import train
@@ -33,6 +34,8 @@ from resdet.engine.train.state import TrainState
 from resdet.engine.train.update import update
 from resdet.errors import UserError
 from resdet.evaluation.coco import evaluate_coco, read_ground_truth, read_results
+from resdet.models.build.detector import build_model
+from resdet.models.rcnn import RCNN
 from resdet.structures import Batch
 from resdet.weights import WeightContract, save_weights
 
@@ -195,7 +198,7 @@ def test_resume_with_nothing_to_resume_begins(tmp_path: Path, nano: Config):
 
 def test_everything_with_a_state_is_saved(nano: Config, full_run: Path):
     """Walks the state: whatever has a state_dict, or is a number, has its place in the checkpoint."""
-    model = nn.Linear(1, 1)
+    model = build_model(nano.model, 1)
     state = TrainState(model, build_optimizer(model, nano.optim))
     snapshot = state.snapshot("", World())
     for name, value in vars(state).items():
@@ -455,19 +458,31 @@ def test_weights_bring_their_normalisation_which_outlives_their_file(tmp_path: P
     state = {k.removeprefix("backbone."): v for k, v in source.state_dict().items() if k.startswith("backbone.")}
     save_weights(tmp_path / "nano.safetensors", state, WeightContract(mean, std, source="a test"))
     nano.model.backbone.weights, nano.train.steps = str(tmp_path / "nano.safetensors"), 3
-    _ = train(nano, tmp_path / "run")
-    assert load_config(tmp_path / "run/config.yaml").model.pixel_mean == list(mean)
+
+    def normalises_so(run: str) -> bool:
+        model, config, *_ = load_model(tmp_path / run)
+        assert config == load_config(tmp_path / run / "config.yaml")
+        assert config.model.pixel_mean is None, "which the user left open"
+        assert isinstance(model, RCNN)
+        line = f"images are normalised by the mean {list(mean)} and the deviation {list(std)}"
+        return model.normalisation == (list(mean), list(std)) and line in (tmp_path / run / "log.txt").read_text()
+
+    trained = train(nano, tmp_path / "run")
+    assert normalises_so("run")
+    assert evaluate_checkpoint(tmp_path / "run").figures == trained
     (tmp_path / "nano.safetensors").unlink()
 
     nano.train.steps = 6
     _ = train(nano, tmp_path / "run", resume=True)
-    model, config, _, _ = load_model(tmp_path / "run")
-    assert config.model.pixel_std == list(std)
-    torch.testing.assert_close(model.get_buffer("pixel_mean").flatten(), torch.tensor(mean))
+    assert normalises_so("run")
+
+    nano.model.backbone.weights = str(tmp_path / "run")
+    _ = train(nano, tmp_path / "backbone")
+    assert normalises_so("backbone")
 
     nano.model.backbone.weights, nano.model.weights = None, str(tmp_path / "run")
     _ = train(nano, tmp_path / "tuned")
-    assert load_config(tmp_path / "tuned/config.yaml").model.pixel_mean == list(mean)
+    assert normalises_so("tuned")
     nano.model.pixel_mean = [0.0, 0.0, 0.0]
     with pytest.raises(UserError, match=r"pixel_mean: the weights have \(100.*, the model \(0"):
         _ = train(nano, tmp_path / "other")

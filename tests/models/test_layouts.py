@@ -164,7 +164,7 @@ def test_unknown_names_are_refused(override: str) -> None:
     ("override", "suggestion"),
     [
         ("model.neck.name=pafn", "did you mean 'pafpn'"),
-        ("model.box_head.name=three_fc", "did you mean 'two_fc'"),
+        ("model.box_head.name=tow_fc", "did you mean 'two_fc'"),
         ("model.box_head.box_loss=l2", "known: smooth_l1, giou, ciou"),
         ("model.rpn.box_loss=iou", "did you mean 'giou'"),
     ],

@@ -1,4 +1,4 @@
-"""The same detector as other libraries build it, to measure against."""
+"""The same detector as another library builds it, as the reference for time measurements."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class TorchvisionPeer(nn.Module):
 
     @staticmethod
     def inputs(batch: Batch) -> tuple[list[torch.Tensor], list[dict[str, torch.Tensor]]]:
-        """Images as floats in [0, 1], and targets whose labels leave 0 to the background."""
+        """Images as floats in [0, 1], and targets whose labels start at 1 because label 0 is the background."""
         assert batch.targets is not None
         images = [
             image[:, : int(size[0]), : int(size[1])].float() / 255
@@ -98,12 +98,14 @@ class TorchvisionPeer(nn.Module):
 
 
 def _add_masks(detector: FasterRCNN, mask: MaskHeadConfig, num_classes: int) -> None:
-    """Gives a Faster R-CNN what torchvision's Mask R-CNN has more, but for the pasting."""
+    """Adds to a Faster R-CNN the mask head, mask pooling and mask loss of torchvision's Mask R-CNN, without mask
+    pasting.
+    """
     roi_heads = detector.roi_heads
     assert isinstance(roi_heads, RoIHeads)
     assert mask.sampling_ratio is not None, "of a completed config"
     convs = 4 if mask.convs is None else mask.convs
-    channels = 256  # of its pyramid
+    channels = 256  # the levels of its pyramid
     roi_heads.mask_roi_pool = MultiScaleRoIAlign(["0", "1", "2", "3"], mask.resolution, mask.sampling_ratio)
     width = mask.channels or channels
     roi_heads.mask_head = MaskRCNNHeads(channels, (width,) * convs, 1)
@@ -112,12 +114,12 @@ def _add_masks(detector: FasterRCNN, mask: MaskHeadConfig, num_classes: int) -> 
 
 
 def _as_they_are(result: list[dict[str, torch.Tensor]], *_: Any) -> list[dict[str, torch.Tensor]]:
-    """In place of scaling to the original size (here it is the same) and pasting."""
+    """Replaces the postprocessing: images keep their size here, and masks are not pasted."""
     return result
 
 
 def _filled(boxes: Float[torch.Tensor, "n 4"], height: int, width: int) -> UInt8[torch.Tensor, "n H W"]:
-    """Masks over whole images, as torchvision takes them: all pixels of a box."""
+    """Masks over whole images, as torchvision expects them: every pixel inside a box is set."""
     x, y = torch.arange(width, device=boxes.device) + 0.5, torch.arange(height, device=boxes.device) + 0.5
     x1, y1, x2, y2 = boxes[..., None].unbind(1)
     rows, columns = (y > y1) & (y < y2), (x > x1) & (x < x2)
@@ -125,7 +127,7 @@ def _filled(boxes: Float[torch.Tensor, "n 4"], height: int, width: int) -> UInt8
 
 
 def check_torchvision_has(config: ModelConfig) -> None:
-    """Raises UserError for a detector that torchvision's constructor does not build."""
+    """Raises UserError for a detector that torchvision's constructor cannot build."""
     neck, box = config.neck, config.box_head
     if box is None:
         raise UserError("torchvision has no detector with model.box_head=null; give it a box head to compare")

@@ -1,4 +1,4 @@
-"""How long a training step and a prediction take, and how that compares with a peer in the same process."""
+"""Measures the time of a training step and of a prediction, and compares it with a peer in the same process."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from resdet.models.build.conventions import completed
 from resdet.models.build.detector import build_model
 from resdet.structures import Batch, Targets
 
-OBJECTS = 8  # an image
+OBJECTS = 8  # per image
 NUM_CLASSES = 80
-LEARNING_RATE = 1e-6  # so small that many steps on one batch change nothing that takes time
+LEARNING_RATE = 1e-6  # so small that many steps on one batch do not change the time of a step
 
 Contestant = tuple[Callable[..., None], tuple[Any, ...]]
 
@@ -33,12 +33,12 @@ def benchmark(
 ) -> dict[str, float | int]:
     """Median seconds of ours and of the peer, and the median of the paired ratios (peer over ours: above 1 is faster).
 
-    Both take turns on the same random images, so that what else the machine does hits both alike.
+    Both run alternately on the same random images, so that other load on the machine affects both equally.
 
     Args:
         size: height and width of the images in pixels.
-        against: "torchvision", or None to time ours alone.
-        pairs: how often each runs, after one run to warm up.
+        against: "torchvision", or None to measure only our detector.
+        pairs: the number of runs of each, after one warm-up run.
     """
     train = config.train
     device = choose_device(train.device, World())
@@ -46,7 +46,7 @@ def benchmark(
     mask_resolution = config.data.mask_resolution if config.model.mask_head else None
     padded = padded_shape([size], size_divisor(config.model))
     batch = to_device(random_batch(size, padded, batch_size, mask_resolution=mask_resolution), train, device)
-    # Weights are left out: what the numbers are does not change the time they take.
+    # Weights are not loaded: the values of the weights do not change the time.
     without = replace(config.model, weights=None, backbone=replace(config.model.backbone, weights=None))
     without, _ = completed(without, None, "the config")
     model = build_model(without, NUM_CLASSES).to(device)
@@ -82,7 +82,9 @@ def benchmark(
 def random_batch(
     size: tuple[int, int], padded: tuple[int, int], batch_size: int, *, mask_resolution: int | None = None
 ) -> Batch:
-    """Noise with a few boxes on it, which `mask_resolution` says to fill with masks, in a batch of `padded` size."""
+    """A batch of `padded` size with noise images and a few boxes, which have filled masks if `mask_resolution` is
+    given.
+    """
     height, width = size
     generator = torch.Generator().manual_seed(0)
     corner = torch.rand(batch_size, OBJECTS, 2, generator=generator) * 0.6
@@ -129,7 +131,9 @@ def _prediction(model: nn.Module, predict: Callable[..., Any], autocast: torch.a
 
 
 def alternate(contestants: Sequence[Contestant], rounds: int, device: torch.device) -> list[list[float]]:
-    """Seconds of each contestant in each round; they take turns, so that what else the machine does hits all alike."""
+    """The seconds of each contestant in each round; they run alternately, so that other load on the machine affects all
+    equally.
+    """
     seconds: list[list[float]] = [[] for _ in contestants]
     for turn in range(rounds + 1):
         for times, (function, inputs) in zip(seconds, contestants, strict=True):
@@ -137,7 +141,7 @@ def alternate(contestants: Sequence[Contestant], rounds: int, device: torch.devi
             start = time.perf_counter()
             function(*inputs)
             _synchronize(device)
-            if turn:  # the first warms up
+            if turn:  # the first round is the warm-up
                 times.append(time.perf_counter() - start)
     return seconds
 

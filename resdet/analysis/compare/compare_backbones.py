@@ -1,4 +1,5 @@
-"""A comparison of backbones from beginning to end: runs are planned, trained, read back and written up."""
+"""A comparison of backbones from beginning to end: it plans the runs, trains them, reads them and writes
+the results."""
 
 from __future__ import annotations
 
@@ -35,7 +36,9 @@ SPEED = "prediction_speed.json"
 
 @dataclass(frozen=True)
 class Request:
-    """What is to be compared, and where: configs and overrides for all, contestants, seeds 0 .. seeds - 1."""
+    """The request for a comparison: configs and overrides for all contestants, the contestants, and seeds 0 .. seeds -
+    1.
+    """
 
     files: Sequence[str]
     overrides: Sequence[str]
@@ -48,14 +51,14 @@ class Request:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of it, None when no run has finished; why runs failed, by name."""
+    """The result: the comparison (None when no run has finished) and, by name, the reason why a run failed."""
 
     comparison: Comparison | None
     failures: dict[str, str] = field(default_factory=dict)
 
 
 def list_runs(request: Request) -> list[str]:
-    """A line for each run: what there is of it. Writes nothing. Raises UserError as `compare_backbones` does."""
+    """One line for each run with its present state. Writes nothing. Raises UserError as `compare_backbones` does."""
     _, runs = _plan(request)
     lines = [f"{len(runs)} runs of {runs[0].config.train.steps} steps in {request.output}"]
     return lines + [f"  {run.name}: {_state(run)}" for run in runs]
@@ -64,14 +67,16 @@ def list_runs(request: Request) -> list[str]:
 def compare_backbones(
     request: Request, *, jobs: int, devices: Sequence[str], train: bool, say: Callable[[str], None]
 ) -> Outcome:
-    """Trains what is missing (with `train`), and writes compare.json and compare.html into the request's output.
+    """Trains the runs that are missing (with `train`), and writes compare.json and compare.html into the request's
+    output.
 
-    Raises UserError for a mistake, before anything is trained where it can be known by then; Stopped after a signal,
-    when all runs have saved. A run that fails is told in the outcome, and the rest is compared.
+    Raises UserError for a user's mistake, before the training if the mistake can be detected then, and Stopped after a
+    signal, when all runs have saved. A failed run is listed in the outcome, and the other runs are compared.
     """
     contestants, runs = _plan(request)
     val_set = evaluated_set(contestants[0].config)
-    _ = open_split(contestants[0].config.data, "train")  # generated data are made here, not by several runs at once
+    # Generated data are made here, so that several runs do not make them at the same time.
+    _ = open_split(contestants[0].config.data, "train")
     costs = _costs(contestants, val_set)
     if not train and not any(map(is_finished, runs)):
         raise UserError(f"{request.output}: has no finished run of these; leave --report-only out to train them")
@@ -99,7 +104,7 @@ def _plan(request: Request) -> tuple[list[Contestant], list[PlannedRun]]:
 
 
 def _state(run: PlannedRun) -> str:
-    """What there is of a run, for people."""
+    """The state of a run, in words."""
     if is_finished(run):
         return f"finished, {described_ap(run)}"
     saved = checkpoints(run.folder)
@@ -107,7 +112,7 @@ def _state(run: PlannedRun) -> str:
 
 
 def _costs(contestants: Sequence[Contestant], val_set: CocoDataset) -> dict[str, Cost]:
-    """Building every detector is also the test that its parts fit together. Raises UserError naming the contestant."""
+    """Building every detector also checks that its parts fit together. Raises UserError that names the contestant."""
     costs: dict[str, Cost] = {}
     for contestant in contestants:
         config = contestant.config
@@ -156,7 +161,7 @@ def _comparison(
 def _speed(
     request: Request, runs: Sequence[PlannedRun], val_set: CocoDataset, say: Callable[[str], None]
 ) -> PredictionSpeed | None:
-    """Measured once for the same contestants; later reports may be made without the checkpoints, and elsewhere."""
+    """Measured once for the same contestants; later reports reuse it, because the checkpoints may be gone by then."""
     path = request.output / SPEED
     if kept := kept_prediction_speed(path, [run.contestant for run in runs]):
         return kept
@@ -172,6 +177,6 @@ def _speed(
 
 
 def _command(request: Request) -> str:
-    """As it would be typed again."""
+    """The command as the user would type it again."""
     words = ["resdet", "compare", *request.files, *request.overrides, "--backbones", *request.backbones]
     return shlex.join([*words, "--seeds", str(request.seeds), "--output", str(request.output)])

@@ -1,4 +1,4 @@
-"""A comparison as it stands in compare.json: written from these records and read back into them."""
+"""The records of a comparison: compare.json is written from them and read back into them."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from resdet.errors import UserError
 from resdet.files import readable_json
 
 FORMAT = "resdet compare 1"
-AP = "bbox/AP"  # the figure that backbones are compared by
+AP = "bbox/AP"  # the figure by which backbones are compared
 
 
 class Figure(msgspec.Struct, frozen=True):
-    """One figure of a contestant: over its seeds, and what other images would change (95 %). None: undefined."""
+    """One figure of a contestant: its mean over the seeds and its 95 % interval over images. None: undefined."""
 
     mean: float | None
     seeds: list[float]
@@ -28,7 +28,9 @@ class Figure(msgspec.Struct, frozen=True):
 
 
 class FigureDifference(msgspec.Struct, frozen=True):
-    """A figure less the first contestant's. `low` and `high` carry images and seeds, as the verdict does."""
+    """A figure minus the first contestant's. `low` and `high` include the variation over images and over seeds, as the
+    verdict does.
+    """
 
     difference: float | None
     relative: float | None
@@ -47,7 +49,7 @@ class FigureDifference(msgspec.Struct, frozen=True):
 
 
 class ClassFigure(msgspec.Struct, frozen=True):
-    """The AP of one class, over seeds, and less the first contestant's."""
+    """The AP of one class: the mean over seeds, and its difference to the first contestant's."""
 
     mean: float | None
     seeds: list[float]
@@ -58,7 +60,7 @@ class ClassFigure(msgspec.Struct, frozen=True):
 
 
 class Training(msgspec.Struct, frozen=True):
-    """Medians over the seeds; the most memory of any."""
+    """Medians over the seeds, and the largest memory of any seed."""
 
     steps: int
     batch_size: int
@@ -76,7 +78,7 @@ class Curve(msgspec.Struct, frozen=True):
 
 
 class Run(msgspec.Struct, frozen=True):
-    """One training run; `figures` are those over all classes."""
+    """One training run; `figures` are the figures over all classes."""
 
     name: str
     seed: int
@@ -97,7 +99,7 @@ class PartCounts(msgspec.Struct, frozen=True):
 
 
 class CostRecord(msgspec.Struct, frozen=True):
-    """Of one image of `size` (height, width) with so many proposals."""
+    """The cost for one image of `size` (height, width) with this number of proposals."""
 
     parameters: PartCounts
     multiply_adds: PartCounts
@@ -106,7 +108,7 @@ class CostRecord(msgspec.Struct, frozen=True):
 
 
 class Speed(msgspec.Struct, frozen=True):
-    """How fast a contestant predicts; `times_as_long` as the first."""
+    """The prediction speed of a contestant; `times_as_long` is its time divided by the first contestant's."""
 
     seconds_per_image: float
     images_per_second: float
@@ -114,7 +116,7 @@ class Speed(msgspec.Struct, frozen=True):
 
 
 class TimingSetup(msgspec.Struct, frozen=True):
-    """Where and how predictions were timed."""
+    """The machine and the settings of the time measurement."""
 
     device: str
     threads: int
@@ -123,7 +125,7 @@ class TimingSetup(msgspec.Struct, frozen=True):
 
 
 class ContestantRecord(msgspec.Struct, frozen=True):
-    """What is known of one contestant. `against_first` is empty for the first."""
+    """All results of one contestant. `against_first` is empty for the first one."""
 
     name: str
     backbone: str
@@ -138,7 +140,7 @@ class ContestantRecord(msgspec.Struct, frozen=True):
 
 
 class ValSet(msgspec.Struct, frozen=True):
-    """The images that all were scored on."""
+    """The images on which all contestants were scored."""
 
     annotations: str
     images: int
@@ -147,16 +149,17 @@ class ValSet(msgspec.Struct, frozen=True):
 
 
 class Resampling(msgspec.Struct, frozen=True):
-    """The bootstrap over images."""
+    """The settings of the bootstrap over images."""
 
     resamples: int
     level: float
 
 
 class Comparison(msgspec.Struct, frozen=True):
-    """All of it. `missing` says, by name, why a planned run has no part; `first` is whom the others are compared with.
+    """The whole comparison. `missing` gives, by name, the reason why a planned run is not included; `first` is the
+    contestant with which the others are compared.
 
-    `config_differences` are the keys that are not the same for all, with each contestant's value.
+    `config_differences` are the keys whose values differ between contestants, with each contestant's value.
     """
 
     command: str
@@ -176,12 +179,12 @@ class Comparison(msgspec.Struct, frozen=True):
 
     @property
     def kinds(self) -> list[str]:
-        """bbox, and segm where all contestants have masks."""
+        """bbox, and also segm if all contestants have masks."""
         return list(dict.fromkeys(name.partition("/")[0] for name in self.contestants[0].figures))
 
 
 def read_comparison(path: Path) -> Comparison:
-    """The content of a compare.json. Raises UserError for a file that is none."""
+    """The content of a compare.json. Raises UserError for a file that is not one."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=Comparison)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""What finished runs say of their backbones: figures with intervals, verdicts, costs."""
+"""Computes the results of finished runs by backbone: figures with intervals, verdicts and costs."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ IOU_TYPES = ("bbox", "segm")
 
 @dataclass(frozen=True)
 class Finished:
-    """A finished run with its detections at hand in its folder."""
+    """A finished run whose detections are in its folder."""
 
     plan: PlannedRun
     folder: RunFolder
@@ -69,7 +69,8 @@ def compare(
     missing: Mapping[str, str],
     resamples: int,
 ) -> Comparison:
-    """The comparison; `command` is how it was asked for, `missing` says which runs have no part and why.
+    """The comparison; `command` is the user's command line, `missing` lists the runs that are not included, with the
+    reason.
 
     Contestants without a finished run are left out. The first contestant that has finished runs is the one that all
     others are compared with. Raises UserError for detections that do not belong to the ground truth.
@@ -223,7 +224,9 @@ def _training(runs: Sequence[Finished]) -> Training:
 
 
 def training_speed(run: RunFolder) -> float | None:
-    """Median images a second; a stretch with an evaluation in it does not count where there are others."""
+    """The median of the images per second; intervals that contain an evaluation are ignored if there are other
+    intervals.
+    """
     clean, evaluated = [], False
     everything = [values[SPEED[0]] for _, values in run.records if values.get(SPEED[0])]
     for _, values in run.records:
@@ -249,7 +252,9 @@ def _run(run: Finished) -> Run:
 
 
 def _differing(contestants: Sequence[Contestant]) -> dict[str, dict[str, Any]]:
-    """Config keys, the backbone's name apart, that are not the same for all, with each contestant's value."""
+    """The config keys (except the backbone's name) whose values differ between contestants, with each contestant's
+    value.
+    """
     configs = {contestant.name: flat(contestant.config) for contestant in contestants}
     keys = dict.fromkeys(key for leaves in configs.values() for key in leaves)
     rows = {key: {name: leaves.get(key) for name, leaves in configs.items()} for key in keys}

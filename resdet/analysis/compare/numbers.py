@@ -1,4 +1,4 @@
-"""Numbers of a comparison as text, the same on the terminal and on the page."""
+"""Formats the numbers of a comparison as text, in the same way for the terminal and for the page."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ UNDEFINED = "-"
 
 
 def three(value: float | None) -> str:
-    """With three decimals; a dash where undefined, here and below."""
+    """Three decimals; a dash for an undefined value, here and below."""
     return UNDEFINED if value is None else f"{value:.3f}"
 
 
@@ -27,7 +27,7 @@ def between(low: float | None, high: float | None, *, plus: bool = False) -> str
 
 
 def significant(value: float | None) -> str:
-    """With three significant digits."""
+    """Three significant digits."""
     if value is None:
         return UNDEFINED
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"

@@ -1,4 +1,4 @@
-"""A comparison as one page: the tables of compare.json, with plots and in words."""
+"""A comparison as one page: the tables of compare.json, plots, and a summary in words."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ HE_2015 = (
 
 
 def comparison_page(content: Comparison) -> str:
-    """The page of what compare.json holds."""
+    """The page with the content of compare.json."""
     contestants = content.contestants
     first, *others = contestants
     steps = ", ".join(sorted({count(one.training.steps) for one in contestants}))
@@ -112,7 +112,7 @@ def _sentence(first: ContestantRecord, other: ContestantRecord) -> str:
 
 
 def _in_words(difference: FigureDifference) -> str:
-    """The verdict, with what such a comparison could have shown."""
+    """The verdict in words, and the smallest difference that this comparison could detect."""
     word, detectable = difference.verdict, difference.detectable
     smallest = (
         "" if detectable is None else f" A true difference of {detectable:.3f} would be found four times of five."

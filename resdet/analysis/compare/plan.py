@@ -1,4 +1,4 @@
-"""Who takes part in a comparison, and the training runs that it is made of."""
+"""The contestants of a comparison, and the training runs of which it consists."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from resdet.config.diff import check_same_run, check_scored_alike
 from resdet.engine.run_folder import RunFiles
 from resdet.engine.task.table import task_of
 from resdet.errors import UserError
+from resdet.models.build.conventions import as_in
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Contestant:
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """One training of a contestant; `name` is also that of its folder."""
+    """One training of a contestant; `name` is also the name of its folder."""
 
     name: str
     contestant: str
@@ -39,9 +40,10 @@ class PlannedRun:
 def read_contestants(
     files: Sequence[str | Path], overrides: Sequence[str], specifications: Sequence[str]
 ) -> list[Contestant]:
-    """The contestants in the order given; all configs are `files` and `overrides`, then the contestant's own.
+    """The contestants in the given order; each config is `files`, then `overrides`, then the contestant's own
+    overrides.
 
-    Raises UserError for one that is named twice, and for overrides that would make the comparison another one.
+    Raises UserError for one that is named twice, and for overrides that would change the images on which it is scored.
     """
     for override in overrides:
         _refuse(override, "model.backbone.name", "name the backbones with --backbones")
@@ -67,7 +69,7 @@ def read_contestants(
 
 def _contestant(files: Sequence[str | Path], overrides: Sequence[str], text: str) -> Contestant:
     backbone, colon, rest = text.partition(":")
-    own = tuple(re.split(r",(?=[A-Za-z_][\w.]*=)", rest)) if rest else ()  # a comma inside of a list stays
+    own = tuple(re.split(r",(?=[A-Za-z_][\w.]*=)", rest)) if rest else ()  # a comma inside a list does not separate
     example = "write resnet18, or with overrides of its own resnet18:model.backbone.norm=gn,optim.lr=0.01"
     if not backbone or "=" in backbone or (colon and not rest):
         raise UserError(f"--backbones {text}: {example}")
@@ -86,12 +88,13 @@ def _refuse(override: str, key: str, because: str) -> None:
 
 
 def folder_name(name: str) -> str:
-    """A name of a contestant as that of a folder: letters, digits, dots, dashes and underscores."""
+    """A contestant's name as the name of a folder: letters, digits, dots, dashes and underscores."""
     return re.sub(r"[^A-Za-z0-9._]+", "-", name).strip("-.")
 
 
 def planned_runs(contestants: Sequence[Contestant], seeds: int, output: Path) -> list[PlannedRun]:
-    """Every contestant with seed 0, then every one with seed 1, ...: so an early look compares like with like."""
+    """All contestants with seed 0, then all with seed 1, and so on: so an early report compares equal numbers
+    of seeds."""
     return [
         PlannedRun(
             name := f"{folder_name(contestant.name)}-seed{seed}",
@@ -109,7 +112,8 @@ def check_unchanged(run: PlannedRun) -> None:
     """Raises UserError, naming the keys, when the run's folder holds a run with another config."""
     path = RunFiles(run.folder).config
     if path.exists():
-        check_same_run(load_config(path), run.config, run.folder)
+        written = load_config(path)  # with the conventions that the planned config may leave to the weights
+        check_same_run(written, replace(run.config, model=as_in(run.config.model, written.model)), run.folder)
 
 
 def is_finished(run: PlannedRun) -> bool:

@@ -1,4 +1,4 @@
-"""How fast trained contestants predict: in turns, in one process, on the same images."""
+"""The prediction speed of trained contestants, measured alternately in one process on the same images."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from resdet.structures import Batch
 
 
 class PredictionSpeed(TimingSetup, frozen=True):
-    """What was measured, by contestant."""
+    """The measured times, by contestant."""
 
     contestants: dict[str, Speed]
 
@@ -35,10 +35,10 @@ class PredictionSpeed(TimingSetup, frozen=True):
 
 
 def prediction_speed(runs: Sequence[tuple[str, Config, Path]], val_set: CocoDataset, *, rounds: int) -> PredictionSpeed:
-    """Seconds an image of each of `runs` (a name, its config, its folder), and how many times as long as the first.
+    """Seconds an image of each of `runs` (a name, its config, its folder), and its ratio to the first.
 
-    Each predicts the first evaluation batch `rounds` times after once to warm up, all in turns. What it does to the
-    detections afterwards (scaling, pasting of masks) is not timed. The ratio is the median of those of the rounds.
+    Each model predicts the first evaluation batch `rounds` times after one warm-up; the models run alternately. The
+    postprocessing of detections (scaling, pasting of masks) is not measured. The ratio is the median over the rounds.
     """
     device = choose_device(runs[0][1].train.device, World())
     timed = [_timed(config, folder, val_set, device) for _, config, folder in runs]
@@ -61,7 +61,7 @@ def prediction_speed(runs: Sequence[tuple[str, Config, Path]], val_set: CocoData
 
 
 def kept_prediction_speed(path: Path, names: Sequence[str]) -> PredictionSpeed | None:
-    """What an earlier call measured, if it was of these contestants. Raises UserError for a damaged file."""
+    """The result of an earlier call if it was for these contestants. Raises UserError for a damaged file."""
     if not path.exists():
         return None
     try:
@@ -72,7 +72,7 @@ def kept_prediction_speed(path: Path, names: Sequence[str]) -> PredictionSpeed |
 
 
 def _timed(config: Config, folder: Path, val_set: CocoDataset, device: torch.device) -> tuple[Timed, int]:
-    """The call to be timed, and how many images it predicts."""
+    """The function to be timed, and the number of images that it predicts."""
     (saved,) = read_models([folder], ())
     model = place(built(saved), device, config.train)
     loaded = next(iter(evaluation_batches(val_set, config, rank=0, world_size=1)))

@@ -1,7 +1,7 @@
-"""One training run in a process of its own: `python -m resdet.analysis.compare.training_child CONFIG FOLDER`.
+"""One training run in its own process: `python -m resdet.analysis.compare.training_child CONFIG FOLDER`.
 
-The files of --plugin follow, if any. It goes on from what FOLDER holds. Exit codes are those of `resdet train`. When
-its standard input closes, which is the end of the process that started it, it saves and leaves.
+The files of --plugin follow, if any. The run continues from the newest checkpoint in FOLDER. Exit codes are those of
+`resdet train`. When its standard input closes, because the parent process has ended, it saves and exits.
 """
 
 from __future__ import annotations

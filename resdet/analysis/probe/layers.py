@@ -1,4 +1,4 @@
-"""What signals do inside a net: the gradient and the response of each layer, and how far an update moves it.
+"""Signals inside a network: the gradient and the response of each layer, and the size of its update.
 
 The measurements of He et al. 2015 (sections 4.1 and 4.2, Fig. 7), for any config.
 """
@@ -27,11 +27,11 @@ from resdet.errors import UserError, did_you_mean
 from resdet.models.backbones.norms import FrozenBatchNorm2d
 from resdet.structures import Batch
 
-# Exactly these: timm's norms derive from them and hold the activation too, which comes after a response.
+# These classes exactly: timm's norms derive from them and include the activation, which comes after the response.
 RESPONSE_NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm, FrozenBatchNorm2d, nn.GroupNorm)
 KERNELS = ("3x3", "all")
 INITS: dict[str, Callable[[Tensor], Tensor] | None] = {
-    "he": None,  # as the backbones are built: variance 2 / fan out (He et al. 2015, 1502.01852)
+    "he": None,  # as the backbones initialize it: variance 2 / fan out (He et al. 2015, 1502.01852)
     "xavier": nn.init.xavier_normal_,  # 2 / (fan in + fan out) (Glorot & Bengio 2010): half of He's in most layers
     "gaussian": lambda weight: nn.init.normal_(weight, std=0.01),  # AlexNet, VGG
 }
@@ -42,9 +42,10 @@ class LayerSignal:
     """One convolution in one update; a number that is not finite is None."""
 
     name: str
-    gradient: float | None  # L2 norm of the loss's gradient with respect to the weight; None where that is frozen
+    gradient: float | None  # L2 norm of the loss's gradient with respect to the weight; None if the weight is frozen
     response: float | None  # standard deviation after the norm, before ReLU and addition (Fig. 7)
-    update: float | None = None  # L2 norm of the weight's change over that of the weight; None without an update
+    # L2 norm of the weight's change divided by the norm of the weight; None without an update
+    update: float | None = None
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Net:
-    """What is probed under which name: a config from its start, or a finished run."""
+    """A network to be probed and its name: an untrained one from a config, or one of a finished run."""
 
     name: str
     config: Config
@@ -67,9 +68,9 @@ class Net:
 
 
 def nets_of(config: Config, backbones: Sequence[str], norms: Sequence[str], inits: Sequence[str]) -> list[Net]:
-    """Every combination, named by what differs; an empty list stands for what the config says.
+    """Every combination, named by the values that differ; an empty list means the value in the config.
 
-    Raises UserError for an unknown initialisation.
+    Raises UserError for an unknown initialization.
     """
     for init in inits:
         if init not in INITS:
@@ -87,7 +88,7 @@ def nets_of(config: Config, backbones: Sequence[str], norms: Sequence[str], init
 
 
 def nets_of_runs(runs: Sequence[Path]) -> list[Net]:
-    """Runs (of each its newest sound checkpoint) or checkpoints, named by their folders."""
+    """The networks of runs (the newest sound checkpoint of each) or of checkpoints, named by their folders."""
     names = [run.name for run in runs]
     return [_net_of_run(run, run.name if names.count(run.name) == 1 else str(run)) for run in runs]
 
@@ -96,15 +97,15 @@ def _net_of_run(run: Path, name: str) -> Net:
     file, _ = find_model_file(run)
     saved = read_model_file(file).config
     model = replace(saved.model, backbone=replace(saved.model.backbone, weights=None), weights=str(file))
-    train = replace(saved.train, device="auto")  # the run's own may not be here
+    train = replace(saved.train, device="auto")  # the run's own weights file may not exist on this machine
     return Net(name, replace(saved, model=model, train=train), run=run)
 
 
 def probe(net: Net, *, steps: int, every: int, kernels: str = "3x3") -> list[Snapshot]:
-    """Trains for `steps` updates as `train` would and looks at update 0, every `every` updates, and the last one.
+    """Trains for `steps` updates as `train` would and observes update 0, every `every` updates, and the last one.
 
-    A finished run is looked at once, on its first training batch, and not updated. `kernels` is a member of KERNELS:
-    which convolutions are looked at.
+    A finished run is observed once, on its first training batch, and is not updated. `kernels` is a member of KERNELS
+    and selects the convolutions.
     """
     config, world = net.config, World()
     device = choose_device(config.train.device, world)
@@ -132,7 +133,7 @@ def probe(net: Net, *, steps: int, every: int, kernels: str = "3x3") -> list[Sna
 
 
 def initialise(model: nn.Module, init: str) -> None:
-    """Draws the weights of the backbone's convolutions anew from one of INITS; "he" leaves them as they were built."""
+    """Initializes the weights of the backbone's convolutions with one of INITS; "he" keeps their initial weights."""
     draw = INITS[init]
     if draw is None:
         return
@@ -154,7 +155,7 @@ def watched_layers(model: nn.Module, kernels: str) -> dict[str, nn.Conv2d]:
 
 @dataclass
 class Spread:
-    """Sums over all that a layer gave in one forward pass; a layer that runs several times counts them all."""
+    """Sums over all outputs of a layer in one forward pass; if a layer runs several times, all its outputs count."""
 
     count: int = 0
     total: float = 0.0
@@ -173,7 +174,9 @@ class Spread:
 
 
 class _Watch:
-    """Hooks that add up responses. A norm that is given what a layer gave has the layer's response."""
+    """Hooks that collect responses. If a norm receives the output of a layer, the norm's output is the layer's
+    response.
+    """
 
     def __init__(self) -> None:
         self.spreads: dict[str, Spread] = {}
@@ -198,9 +201,9 @@ class _Watch:
 
 @contextmanager
 def watching(model: nn.Module, layers: dict[str, nn.Conv2d]) -> Iterator[dict[str, Spread]]:
-    """The responses of these layers in the forward pass made inside, in its order; the outputs are left as they are.
+    """The responses of these layers in the forward pass inside the block, in its order; the outputs are not changed.
 
-    Frozen batch norms are not folded into the convolution meanwhile, so there the last bits may differ.
+    During this time frozen batch norms are not folded into the convolution, so the last bits of the result may differ.
     """
     watch = _Watch()
     with ExitStack() as hooks:
@@ -222,9 +225,9 @@ def observe(
     lr: float = 0.0,
     grad_clip: float | None = None,
 ) -> tuple[float | None, tuple[LayerSignal, ...]]:
-    """The loss on a batch and these layers' signals in a training step; without an `optimizer` no weight is moved.
+    """The loss on a batch and these layers' signals in a training step; without an `optimizer` no weight is changed.
 
-    An update with a loss or a gradient that is not finite is not made, as in training.
+    As in training, no update is made if the loss or a gradient is not finite.
     """
     before = {name: layer.weight.detach().clone() for name, layer in layers.items()}
     gradients: dict[str, float | None] = {}

@@ -1,4 +1,4 @@
-"""The detections of a run beside the ground truth they were scored with."""
+"""The detections of a run together with the ground truth on which they were scored."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from resdet.evaluation.analysis.analyse import Analysis, analyse
 from resdet.evaluation.analysis.curves import PrecisionRecall
 from resdet.evaluation.coco import CocoResults, GroundTruth, read_results
 
-SCORE = 0.5  # from which on a detection is taken at its word, unless the detector is less sure of everything
+SCORE = 0.5  # the lowest score of a detection that counts as found, unless the detector gives lower scores in general
 
 
 @dataclass(frozen=True)
 class Scored:
-    """`masks` is there where the run has figures of masks."""
+    """`masks` is not None if the run has figures of masks."""
 
     dataset: CocoDataset
     truth: GroundTruth
@@ -29,14 +29,14 @@ class Scored:
 
     @property
     def score(self) -> float:
-        """From which on a detection is taken at its word."""
+        """The lowest score of a detection that counts as found."""
         return self.boxes.score_threshold
 
 
 def open_scored(run: RunFolder) -> Scored:
-    """Scores the run's predictions.json once more, with what lies behind the figures.
+    """Scores the run's predictions.json again, with the matches and curves behind the figures.
 
-    Raises UserError, with the remedy, where the run has no predictions or its val set is not to be had.
+    Raises UserError, with the remedy, if the run has no predictions or its val set cannot be opened.
     """
     if run.config.model.box_head is None:
         raise UserError("the run trained a first stage alone, whose proposals have no classes")
@@ -63,7 +63,8 @@ def open_scored(run: RunFolder) -> Scored:
 
 
 def own_score(curves: PrecisionRecall) -> float:
-    """SCORE, or what is best for half of the classes where that is lower: the threshold of the largest F1 at IoU 0.5,
-    in steps of 0.05. A detector that was trained briefly may have no score of 0.5 at all."""
+    """SCORE, or the median over classes of the threshold with the largest F1 at IoU 0.5, if that is lower, in steps of
+    0.05. A detector that was trained briefly may have no score of 0.5 at all.
+    """
     best = curves.best_score[np.isfinite(curves.best_score)]
     return min(SCORE, max(0.05, round(0.05 * np.floor(np.median(best) / 0.05), 2))) if len(best) else SCORE

@@ -1,4 +1,4 @@
-"""What a run was given: its data and its config."""
+"""The inputs of a run: its data and its config."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def _class_counts(run: RunFolder, splits: list[str]) -> Markup:
 
 
 def _remarks(run: RunFolder, splits: list[str]) -> Markup:
-    """What reading the data skipped and mended."""
+    """The annotations that the reader skipped or corrected."""
     rows: list[list[object]] = []
     for split in splits:
         report = run.data[split]
@@ -94,7 +94,7 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 
 
 def config_section(run: RunFolder) -> Section:
-    """What differs from the defaults, and all of it."""
+    """The keys that differ from the defaults, and the whole config."""
     rows = [
         [Markup("<code>{}</code>").format(key), _value(value), _value(default)]
         for key, (value, default) in changed(run.config).items()
@@ -107,7 +107,7 @@ def config_section(run: RunFolder) -> Section:
 
 
 def changed(config: Config) -> dict[str, tuple[Any, Any]]:
-    """The keys whose values differ from the defaults, with both; None stands for a part that is absent, too."""
+    """The keys whose values differ from the defaults, with both values; None is also the value of an absent part."""
     return {key: (ours, default) for key, (default, ours) in differences(Config(), config).items()}
 
 

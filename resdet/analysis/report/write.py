@@ -1,4 +1,4 @@
-"""Puts the report together, keeps it small, and writes it."""
+"""Assembles the report, limits its size, and writes it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from resdet.files import write_output
 from resdet.version import __version__
 
 LARGEST = 9_500_000  # bytes of the page
-DETAILS = (  # the first that fits is taken
+DETAILS = (  # the first one that fits is used
     Detail(gallery=24, worst=12, side=512, quality=82),
     Detail(gallery=24, worst=12, side=384, quality=75),
     Detail(gallery=16, worst=8, side=320, quality=70),
@@ -34,8 +34,9 @@ DETAILS = (  # the first that fits is taken
 def write_report(run: Path, output: Path | None = None) -> Path:
     """Writes the report of a run's folder to `output` (report.html in the folder) and returns where it is.
 
-    Parts whose inputs are missing are left out with a sentence that says what would bring them. Raises
-    UserError for a folder that is no run and a file that cannot be written; an older report stays as it was then.
+    A part whose inputs are missing is replaced by a sentence that names the command which creates them. Raises
+    UserError for a folder that is not a run and for a file that cannot be written; an older report then stays
+    unchanged.
     """
     folder = read_run(run)
     output = output or RunFiles(run).report
@@ -44,7 +45,7 @@ def write_report(run: Path, output: Path | None = None) -> Path:
 
 
 def report_html(run: RunFolder, *, largest: int = LARGEST) -> str:
-    """The page, in as much detail as fits into `largest` bytes."""
+    """The page with the most detail that fits into `largest` bytes."""
     scored, without = None, ""
     if task_of(run.config).has_detections:
         try:

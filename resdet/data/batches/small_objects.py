@@ -1,4 +1,4 @@
-"""Objects that the resize makes too small to be seen: one rule, the same for every epoch and flip, and a count."""
+"""Objects that are too small after the resize: one rule, the same for every epoch and flip, and a count."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ROUNDING = 2**-9  # pixels: corners are float32, up to 2**14 pixels
 def large_enough(
     boxes: Float32[np.ndarray, "n 4"], scale: Float64[np.ndarray, "n 2"] | Float64[np.ndarray, "2"]
 ) -> Bool[np.ndarray, " n"]:
-    """Which xyxy boxes are at least SMALLEST_SIDE wide and high after the resize; `scale` is (y, x)."""
+    """Whether each xyxy box is at least SMALLEST_SIDE wide and high after the resize; `scale` is (y, x)."""
     corners = boxes.astype(np.float64)
     sides = np.stack((corners[:, 3] - corners[:, 1], corners[:, 2] - corners[:, 0]), axis=1)
     return np.all((sides + ROUNDING) * scale >= SMALLEST_SIDE, axis=1)
@@ -51,7 +51,7 @@ def report_small_objects(dataset: CocoDataset, augment: AugmentConfig) -> CocoDa
 
 
 def _scales(dataset: CocoDataset, short_side: int, max_side: int) -> Float64[np.ndarray, "M 2"]:
-    """The (y, x) factor of the resize of each annotation's image."""
+    """The (y, x) factor of the resize for each annotation's image."""
     sizes, which = np.unique(np.stack((dataset.heights, dataset.widths), axis=1), axis=0, return_inverse=True)
     resized = np.array([resized_size(height, width, short_side, max_side) for height, width in sizes.tolist()])
     return (resized / sizes)[which.ravel()].repeat(np.diff(dataset.offsets), axis=0)

@@ -1,4 +1,4 @@
-"""Image files decoded to RGB: the header is judged before a single pixel is decoded."""
+"""Decodes image files to RGB; the header is checked before any pixel is decoded."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from resdet.errors import UserError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
 MAX_FILE_BYTES = 2**30
-ALPHA_BACKGROUND = (255, 255, 255)  # what shows through transparent pixels, as on a white page
+ALPHA_BACKGROUND = (255, 255, 255)  # the background behind transparent pixels
 
-# What fails to decode is reported by us, with its name.
+# Errors of decoding are reported by this module, with the file's name.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 
@@ -34,17 +34,17 @@ class ImageError(UserError):
 def read_image(
     path: Path, height: int | None = None, width: int | None = None, *, sixteen_bit: str = "error"
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """The image as RGB, turned upright as its EXIF orientation asks.
+    """The image as RGB, rotated according to its EXIF orientation.
 
-    `height`, `width`: the size that the annotations speak of, if there are any. It decides whether the orientation
-    applies, for tools disagree on it; a file that has that size in neither way is refused.
-    `sixteen_bit`: "error", or "scale" to map 0 .. 65535 linearly to 0 .. 255. Grey becomes three equal channels,
-    alpha is laid over ALPHA_BACKGROUND, CMYK is converted as Pillow does.
-    Raises ImageError naming the file and the remedy; what claims too many pixels is refused before decoding.
+    `height`, `width`: the size in the annotations, if there are any. It decides whether the orientation applies,
+    because labelling tools differ; a file that has this size in neither orientation is an error. `sixteen_bit`:
+    "error", or "scale" to map 0 .. 65535 linearly to 0 .. 255. Grey becomes three equal channels, alpha is laid over
+    ALPHA_BACKGROUND, CMYK is converted as Pillow does. Raises ImageError naming the file and the remedy; a file whose
+    header gives too many pixels is rejected before decoding.
     """
     data = _read(path)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow warns of odd metadata and of sizes that are judged here
+        warnings.simplefilter("ignore")  # Pillow warns about unusual metadata and about sizes that are checked here
         header = _open(path, data)
         orientation = remaining_turn(header, height, width)
         if orientation is None:
@@ -75,7 +75,7 @@ def resized_size(height: int, width: int, short_side: int, max_side: int) -> tup
 
 
 def resize(image: UInt8[np.ndarray, "H W 3"], size: tuple[int, int]) -> UInt8[np.ndarray, "h w 3"]:
-    """Bilinear when growing; area averages when shrinking, which do not alias."""
+    """Bilinear interpolation to enlarge; area averages to reduce, which avoids aliasing."""
     height, width = size
     if image.shape[:2] == size:
         return image
@@ -85,7 +85,7 @@ def resize(image: UInt8[np.ndarray, "H W 3"], size: tuple[int, int]) -> UInt8[np
 
 def _read(path: Path) -> bytes:
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a named pipe must not hang the reader
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a named pipe must not block the reader
         with open(descriptor, "rb") as file:
             info = os.fstat(descriptor)
             if not stat.S_ISREG(info.st_mode):
@@ -103,7 +103,7 @@ def _read(path: Path) -> bytes:
 
 
 def _open(path: Path, data: bytes) -> Image.Image:
-    """Parses the header only."""
+    """Parses only the header."""
     try:
         header = Image.open(io.BytesIO(data), formats=FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -127,14 +127,14 @@ def _not_an_image(data: bytes) -> str:
 
 
 def _is_plain(header: Image.Image) -> bool:
-    """OpenCV and Pillow decode these to the same bits; OpenCV is about twice as fast."""
+    """Whether OpenCV and Pillow decode the file to the same bits; OpenCV is about twice as fast."""
     return (
         header.format in ("JPEG", "PNG", "WEBP") and header.mode in ("RGB", "L") and "transparency" not in header.info
     )
 
 
 def _is_deep(header: Image.Image, data: bytes) -> bool:
-    """Pillow shows 48-bit RGB as plain RGB: look at the file's own bit depth too."""
+    """Pillow reports 48-bit RGB as plain RGB, so this reads the bit depth in the file itself."""
     if header.mode.startswith(("I", "F")):
         return True
     if header.format == "PNG":
@@ -155,9 +155,9 @@ def _decode(path: Path, data: bytes, mode: int) -> np.ndarray:
 
 
 def _check_chunks(data: bytes) -> None:
-    """Raises EOFError for a PNG with a chunk that claims more than the file holds.
+    """Raises EOFError for a PNG with a chunk that is longer than the rest of the file.
 
-    OpenCV believes the length, clears up to two gigabytes for it and only then finds that the file ends.
+    OpenCV does not check the length: it allocates up to two gigabytes before it detects the end of the file.
     """
     if not data.startswith(b"\x89PNG\r\n\x1a\n"):
         return
@@ -182,7 +182,7 @@ def _decode_deep(path: Path, data: bytes) -> UInt8[np.ndarray, "H W 3"]:
 
 
 def _decode_rare(path: Path, image: Image.Image) -> UInt8[np.ndarray, "H W 3"]:
-    """Palettes, alpha, CMYK, one bit: through Pillow, whose conversions are the reference."""
+    """Decodes palettes, alpha, CMYK and one-bit images with Pillow, whose conversions are the reference."""
     try:
         if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
             return _over_background(np.asarray(image.convert("RGBA")))

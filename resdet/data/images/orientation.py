@@ -1,4 +1,4 @@
-"""EXIF's orientation: which turn a decoded image still needs to lie as its annotations speak of it."""
+"""EXIF orientation: computes the rotation that a decoded image still needs to agree with its annotations."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from PIL import Image
 
 TAG = 0x0112
 UPRIGHT = 1
-INVERSE = {6: 8, 8: 6}  # a quarter turn; every other orientation undoes itself
-# What Pillow raises for broken files, beside OSError.
+INVERSE = {6: 8, 8: 6}  # a quarter turn; every other orientation is its own inverse
+# The exceptions that Pillow raises for broken files, besides OSError.
 PILLOW_ERRORS = (
     OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, OverflowError, EOFError, ZeroDivisionError,
     AttributeError, RuntimeError, AssertionError, MemoryError, struct.error,
@@ -19,24 +19,24 @@ PILLOW_ERRORS = (
 
 
 def stored_size(header: Image.Image) -> tuple[int, int]:
-    """The (height, width) of the pixels as they lie in the file. Of a TIFF, Pillow tells the upright size."""
+    """The (height, width) of the pixels as stored in the file. For a TIFF, Pillow gives the upright size."""
     height, width = header.height, header.width
     return (width, height) if _turned_by_decoders(header) and _orientation(header) >= 5 else (height, width)
 
 
 def remaining_turn(header: Image.Image, height: int | None, width: int | None) -> int | None:
-    """EXIF's number, 1 .. 8, of the turn that what the decoders give of the file still needs.
+    """EXIF's number, 1 .. 8, of the transformation that the decoded image still needs.
 
-    `header`: the file as Pillow opened it, before its pixels are read. `height`, `width`: the size that the
-    annotations speak of, if there are any. Where that is the size of the pixels as they are stored and not of the
-    upright image, annotations mean the stored ones. None: the size fits in neither way.
+    `header`: the file as Pillow opened it, before its pixels are read. `height`, `width`: the size in the annotations,
+    if there are any. If it is the size of the stored pixels and not of the upright image, the annotations refer to the
+    stored pixels. None: the size fits in neither orientation.
 
-    Pillow and OpenCV turn a TIFF by its own tag while they decode it, and leave JPEG, PNG and WebP as they are stored.
+    Pillow and OpenCV apply the orientation tag of a TIFF while they decode it, and decode JPEG, PNG and WebP as stored.
     """
     stored = stored_size(header)
     annotated = stored if height is None or width is None else (height, width)
     if annotated not in (stored, stored[::-1]):
-        return None  # before the metadata is read: for some PNGs Pillow decodes all pixels to find it
+        return None  # before the metadata is read, because for some PNGs Pillow decodes all pixels to find it
     orientation = _orientation(header)
     done = orientation if _turned_by_decoders(header) else UPRIGHT
     upright = stored[::-1] if orientation >= 5 else stored
@@ -48,9 +48,10 @@ def remaining_turn(header: Image.Image, height: int | None, width: int | None) -
 
 
 def turn(image: UInt8[np.ndarray, "H W C"], orientation: int) -> UInt8[np.ndarray, "h w C"]:
-    """The image that is upright when the given one has this orientation."""
+    """The upright image, for an image with this orientation."""
     if orientation >= 5:
-        image = image.transpose(1, 0, 2)  # 5 mirrors at the main diagonal; the flips below make 6, 7, 8 of it
+        # 5 mirrors at the main diagonal; together with the flips below it gives 6, 7 and 8
+        image = image.transpose(1, 0, 2)
     if orientation in (2, 3, 6, 7):
         image = image[:, ::-1]
     if orientation in (3, 4, 7, 8):
@@ -63,7 +64,7 @@ def _turned_by_decoders(header: Image.Image) -> bool:
 
 
 def _orientation(header: Image.Image) -> int:
-    """Of a TIFF only its own tag counts: one in XMP alone would turn it in Pillow and not in OpenCV."""
+    """For a TIFF only its own tag counts: Pillow would apply an orientation in XMP, and OpenCV would not."""
     if header.format == "TIFF":
         _ = header.info.pop("xmp", None)
     try:

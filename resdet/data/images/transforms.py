@@ -1,10 +1,10 @@
-"""Training augmentation. The only file that knows albumentations."""
+"""Training augmentation. Only this file uses albumentations."""
 
 from __future__ import annotations
 
 import os
 
-os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # it would ask the network for a newer version, on import
+os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # otherwise it asks the network for a newer version when it is imported
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,8 +22,9 @@ PixelChange = Callable[[np.ndarray, np.random.Generator], np.ndarray]  # of an i
 
 @dataclass(frozen=True)
 class Augmented:
-    """A changed image, the given xyxy boxes where they lie in it, all of them and in their order, and where the image's
-    first and last corner (x, y) have gone: a flip swaps their x."""
+    """An augmented image, the xyxy boxes in it (all of the given boxes, in their order), and the new positions (x, y)
+    of the image's first and last corner: a flip exchanges their x.
+    """
 
     image: UInt8[np.ndarray, "H W 3"]
     boxes: Float32[np.ndarray, "n 4"]
@@ -51,8 +52,8 @@ class Augmentation:
 
     A pure function of its input and the seed. The functions are looked up here, once: a worker process needs no table.
 
-    Albumentations changes the image and moves its corners; where those have gone, the boxes follow. Its own boxes would
-    come back rounded, and those that it finds too small would be missing.
+    Albumentations transforms the image and its corners as keypoints; the boxes are computed from the corners. Its own
+    transformation of boxes would round them and remove those that it considers too small.
     """
 
     def __init__(
@@ -74,7 +75,8 @@ class Augmentation:
         self._compose.set_random_seed(seed)
         height, width = image.shape[:2]
         before = np.array([[0, 0], [width, height]], np.float32)
-        changed = self._compose(image=image, keypoints=before - 0.5)  # keypoints count from a pixel's centre
+        # keypoints are measured from the centre of a pixel
+        changed = self._compose(image=image, keypoints=before - 0.5)
         corners = np.asarray(changed["keypoints"], np.float32) + 0.5
         pixels = self._changed(changed["image"], seed) if self._extra else changed["image"]
         return Augmented(image=pixels, boxes=_moved(boxes, corners, width, height), corners=corners)
@@ -97,7 +99,7 @@ class Augmentation:
 def _moved(
     boxes: Float32[np.ndarray, "n 4"], corners: Float32[np.ndarray, "2 2"], width: int, height: int
 ) -> Float32[np.ndarray, "n 4"]:
-    """Boxes that move with the image's corners; each side is rounded once."""
+    """The boxes after the transformation of the image's corners; each side is rounded once."""
     scale = (corners[1] - corners[0]) / np.array([width, height], np.float64)  # -1 along a mirrored axis
     moved = corners[0] + boxes.reshape(-1, 2, 2) * scale
     return np.concatenate((moved.min(axis=1), moved.max(axis=1)), axis=1).astype(np.float32)

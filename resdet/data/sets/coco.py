@@ -1,4 +1,4 @@
-"""COCO annotation files for training: compact frozen arrays, and the folder their images lie in."""
+"""COCO annotation files for training: compact read-only arrays, and the folder of the images."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class CocoDataset:
     """N images in the file's order and their M annotations, grouped by image; K classes by ascending category id.
 
     Boxes are (x1, y1, x2, y2) in pixels of the original image, inside it and with a positive area. `crowd` marks
-    what is neither to be found nor held against a detector in training: crowd regions and difficult objects.
+    regions that are neither positives nor negatives in training: crowd regions and difficult objects.
     `class_names[label]` and `category_ids[label]` name a label; evaluation maps back through the latter. `content` is
-    all that the file says, parsed once: `ground_truth` is the view of it that is scored.
+    the whole file, parsed once; `ground_truth` is the part of it that is scored.
     """
 
     annotations: Path
@@ -38,7 +38,7 @@ class CocoDataset:
     file_names: PackedStrings
     heights: Int64[np.ndarray, " N"]
     widths: Int64[np.ndarray, " N"]
-    missing: Bool[np.ndarray, " N"]  # without an image file, where that is tolerated
+    missing: Bool[np.ndarray, " N"]  # images without a file, if the config permits them
 
     offsets: Int64[np.ndarray, " N+1"]
     boxes: Float32[np.ndarray, "M 4"]
@@ -59,20 +59,20 @@ class CocoDataset:
         return self.images / self.file_names[index]
 
     def objects_per_image(self) -> Int64[np.ndarray, " N"]:
-        """How many annotations that are to be found each image has."""
+        """The number of annotations to be found in each image."""
         image = np.repeat(np.arange(len(self)), np.diff(self.offsets))
         return np.bincount(image[~self.crowd], minlength=len(self))
 
     def ground_truth(self, *, count_skipped: bool = False) -> GroundTruth:
-        """What is to be found in the whole file; see `resdet.coco.ground_truth.ground_truth`."""
+        """The objects to be found in the whole file; see `resdet.coco.ground_truth.ground_truth`."""
         return ground_truth(self.content, count_skipped=count_skipped)
 
     def scored_images(self, *, count_skipped: bool = False) -> list[int]:
-        """Ids of the images to score: those that are there, and with `count_skipped` the missing ones too."""
+        """Ids of the images to score: those whose file exists and, with `count_skipped`, also the missing ones."""
         return (self.image_ids if count_skipped else self.image_ids[~self.missing]).tolist()
 
     def take(self, indices: Int64[np.ndarray, " n"]) -> CocoDataset:
-        """The chosen images, in that order; the report still speaks of the whole file."""
+        """The chosen images, in that order; the report still describes the whole file."""
         offsets, rows = take_groups(self.offsets, indices)
         return replace(
             self,
@@ -105,8 +105,8 @@ def dataset_of(
     """Checks what an annotation file says against the names in its folder of images.
 
     `require_objects`: a file in which no image has an object is an error (training would learn nothing).
-    `max_missing_fraction`: that many image files may be absent; reading one of them fails later.
-    Raises UserError naming the file, ids, field, value and remedy. What was skipped or mended is in `.report`.
+    `max_missing_fraction`: this fraction of the image files may be absent; reading one of them fails later. Raises
+    UserError naming the file, ids, field, value and remedy. `.report` lists the skipped and corrected annotations.
     """
     _check_images(content)
     missing = _image_files(content, images, max_missing_fraction)
@@ -141,7 +141,7 @@ def dataset_of(
 
 
 def _check_images(content: Annotations) -> None:
-    """Every image needs a size that can be decoded and a name below the images folder."""
+    """Raises UserError for an image without a size that can be decoded, or without a name below the images folder."""
     names = content.file_names
     for index, (height, width) in enumerate(zip(content.heights.tolist(), content.widths.tolist(), strict=True)):
         where = f"{content.source}: image id {content.image_ids[index]}"
@@ -158,7 +158,7 @@ def _check_images(content: Annotations) -> None:
 
 
 def _image_files(content: Annotations, folder: Path, max_missing_fraction: float) -> list[str]:
-    """The names without a file in the folder, where no more are missing than allowed."""
+    """The names without a file in the folder, unless more are missing than permitted."""
     missing = missing_files(folder, list(content.file_names), content.source)
     count = len(content.image_ids)
     if len(missing) > max_missing_fraction * count:

@@ -59,7 +59,8 @@ SETS: dict[str, Callable[[DataConfig, str], Files]] = {
 def split_files(data: DataConfig, split: str) -> Files:
     """The annotation file of `split`, "train" or "val", and the folder that its file names are relative to.
 
-    A generated set is made, and a known VOC set converted, at first use. Raises UserError for what is not there.
+    A generated set is created, and a known VOC set converted, at first use. Raises UserError for a file that does not
+    exist.
     """
     chosen = {"train": data.train, "val": data.val}[split]
     if chosen.annotations and chosen.images:

@@ -1,4 +1,4 @@
-"""Pascal VOC's layout, converted once to a COCO annotation file in the cache.
+"""Converts Pascal VOC's layout once to a COCO annotation file in the cache.
 
     ROOT/Annotations/000012.xml ...   ROOT/JPEGImages/000012.jpg ...   ROOT/ImageSets/Main/train.txt ...
 
@@ -39,7 +39,7 @@ KNOWN_SETS = {  # name -> split -> (year, list) below data.root/VOCdevkit
 
 
 def known_split(devkit: Path, name: str, split: str) -> tuple[Path, Path]:
-    """The annotation file of a set in KNOWN_SETS, and the folder its file names are relative to."""
+    """The annotation file of a set in KNOWN_SETS, and the folder to which its file names are relative."""
     if split not in KNOWN_SETS[name]:
         raise UserError(
             f"data.{split}.name={name}: the objects of VOC 2012's test images are not public, so there is nothing to "
@@ -58,8 +58,8 @@ def known_split(devkit: Path, name: str, split: str) -> tuple[Path, Path]:
 def annotation_file(path: Path, images: Path | None = None) -> Path:
     """`path` itself, or for a VOC split's list (.txt) the COCO file it is converted to.
 
-    File names in it are relative to `images`, ROOT/JPEGImages unless given. Image ids count along the list. The
-    classes are all that ROOT/Annotations names, sorted, so that every split has the same.
+    File names in it are relative to `images`, ROOT/JPEGImages unless given. Image ids follow the order of the list. The
+    classes are all names in ROOT/Annotations, sorted, so that every split has the same.
     """
     if path.suffix != ".txt":
         return path
@@ -69,8 +69,8 @@ def annotation_file(path: Path, images: Path | None = None) -> Path:
 def convert(lists: Sequence[Path], images: Path, *, classes: Sequence[str] | None = None) -> Path:
     """The COCO file of the images in `lists`, written at first use and again whenever a file has changed.
 
-    Boxes count VOC's last pixel: [xmin - 1, ymin - 1, xmax - xmin + 1, ymax - ymin + 1]; `difficult` is kept.
-    Raises UserError, naming the file, for a list or xml file that does not fit.
+    Boxes include VOC's last pixel: [xmin - 1, ymin - 1, xmax - xmin + 1, ymax - ymin + 1]; `difficult` is kept. Raises
+    UserError, naming the file, for a list or xml file that does not fit.
     """
     sources = [VocFiles.below(path, images) for path in lists]
     digest = hashlib.sha256(repr((VERSION, str(images.absolute()), classes)).encode())
@@ -92,7 +92,9 @@ class _Converted(msgspec.Struct):
 
 
 def conversion_notes(path: Path) -> dict[str, Note]:
-    """What `convert` mended when it wrote this file, by reason, for the data report; nothing for any other file."""
+    """The corrections that `convert` made when it wrote this file, by reason, for the data report; empty for any other
+    file.
+    """
     if path.parent != cache_folder() or not path.name.startswith(PREFIX):
         return {}
     overruled = msgspec.json.decode(path.read_bytes(), type=_Converted).info.overruled
@@ -153,7 +155,7 @@ def _label(item: Element, labels: dict[str, int], where: str) -> int:
 
 
 def _write(target: Path, content: dict[str, Any]) -> None:
-    """Whole or not at all, however many processes write at once."""
+    """Writes the whole file or nothing, even if several processes write at the same time."""
     with writing(target.parent, "set RESDET_CACHE to a folder with room"):
         target.parent.mkdir(parents=True, exist_ok=True)
         replace_file(target, json.dumps(content, allow_nan=False).encode())

@@ -1,7 +1,7 @@
-"""Which files belong to an entry of a Pascal VOC list: its xml file, and its image.
+"""Finds the files of an entry of a Pascal VOC list: its xml file and its image.
 
 An entry is the path of an image below JPEGImages without its ending. The folder and the ending of a file are never
-guessed from what else lies there: see `VocFiles.image`.
+guessed from other files: see `VocFiles.image`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ BY_ENTRY = "image found by the name of its xml file, for the file that the xml's
 
 @dataclass(frozen=True)
 class _Folder:
-    """The files of one folder that have one of some endings, in upper or lower case; hidden ones are none."""
+    """The files of one folder with one of some endings, in upper or lower case; hidden files are ignored."""
 
     path: Path
     suffixes: tuple[str, ...]
@@ -33,7 +33,7 @@ class _Folder:
         try:
             with os.scandir(self.path) as entries:
                 files = [entry.name for entry in entries if entry.name[0] != "." and entry.is_file()]
-        except (OSError, ValueError):  # ValueError: a name that no file system can hold
+        except (OSError, ValueError):  # ValueError: a name that no file system accepts
             return frozenset()
         return frozenset(name for name in files if PurePosixPath(name).suffix.lower() in self.suffixes)
 
@@ -45,13 +45,14 @@ class _Folder:
         return found
 
     def of_stem(self, stem: str) -> list[str]:
-        """The files of that name before their ending: those spelled alike, else those that differ in how their
-        accents are encoded, as they do after a copy from a Mac."""
+        """The files with this stem: those spelled identically; otherwise those with a different encoding of accents, as
+        after a copy from a Mac.
+        """
         alike = self._by_stem.get(_composed(stem), [])
         return [name for name in alike if PurePosixPath(name).stem == stem] or alike
 
     def named(self, name: str) -> str | None:
-        """The file of that name, else the only one that differs in case or in how its accents are encoded."""
+        """The file with this name; otherwise the only file whose name differs in case or in the encoding of accents."""
         if name in self.names:
             return name
         wanted = _composed(name).casefold()
@@ -65,7 +66,7 @@ def _composed(text: str) -> str:
 
 @dataclass(frozen=True)
 class VocFiles:
-    """A list and the folders beside it. `images` is the folder that file names are to be relative to."""
+    """A list and the folders beside it. File names are relative to the folder `images`."""
 
     list: Path
     root: Path
@@ -74,7 +75,7 @@ class VocFiles:
 
     @classmethod
     def below(cls, path: Path, images: Path) -> VocFiles:
-        """Raises UserError where ROOT/ImageSets/Main/train.txt has no ROOT/Annotations, or there is no list."""
+        """Raises UserError if ROOT/ImageSets/Main/train.txt has no ROOT/Annotations, or if there is no list."""
         root = root_of(path)
         if not path.is_file():
             raise UserError(f"{path}: no such file; name FOLDER/ImageSets/Main/train.txt")
@@ -87,13 +88,13 @@ class VocFiles:
 
     @property
     def folder(self) -> Path:
-        """Where the image files lie: JPEGImages if that is in `images`, else `images` itself."""
+        """The folder of the image files: JPEGImages if it exists in `images`, otherwise `images` itself."""
         own = self.root / "JPEGImages"
         return own if own.absolute().is_relative_to(self.images.absolute()) else self.images
 
     @cached_property
     def entries(self) -> tuple[str, ...]:
-        """The list's images. Raises UserError for a list of another kind."""
+        """The images of the list. Raises UserError for a list of another kind."""
         lines = [line.strip().replace("\\", "/") for line in _text(self.list).splitlines()]
         for line in filter(None, lines):
             check_file_name(line, str(self.list))
@@ -111,7 +112,7 @@ class VocFiles:
         return tuple(entries)
 
     def xml(self, entry: str) -> Path:
-        """An entry's annotations. Raises UserError where there is no such file, or more than one."""
+        """The xml file of an entry. Raises UserError if there is none, or more than one."""
         names = self._xml_names(entry)
         folder = (self.root / "Annotations" / entry).parent
         if len(names) > 1:
@@ -125,13 +126,14 @@ class VocFiles:
         return folder / names[0]
 
     def image(self, entry: str, filename: str) -> tuple[str, bool]:
-        """An entry's image, relative to `images`, and whether `filename`, the xml's own word, had to be overruled.
+        """An entry's image, relative to `images`, and whether the xml's `filename` was ignored because it contradicts
+        the entry.
 
-        Images are the files with an image's ending in the entry's folder below JPEGImages. One that is called as the
-        entry is its image; where several are, `filename` chooses. Of `filename` the last part counts, for tools write
-        their own folders. Where it names another image that is there, it is taken if none is called as the entry.
-        Without any such file the name is what ought to be there. Raises UserError, naming both, for a choice that
-        nothing decides and for a `filename` that contradicts.
+        Images are the files with an image's ending in the entry's folder below JPEGImages. The image with the name of
+        the entry is used; if several have it, `filename` decides. Only the last part of `filename` counts, because
+        labelling tools write their own folders. If no image has the name of the entry, an existing image named by
+        `filename` is used. If there is no such file either, the returned name is the expected one. Raises UserError
+        that names both files if nothing decides between them, and for a `filename` that names another existing image.
         """
         path = PurePosixPath(entry)
         here = self._folder(self.folder / path.parent, IMAGE_SUFFIXES)
@@ -158,13 +160,13 @@ class VocFiles:
         return self._relative(path.parent, said.name if said.stem == path.name else f"{path.name}.jpg"), False
 
     def annotations(self) -> Iterator[Path]:
-        """All xml files of the data set, those of its other splits included."""
+        """All xml files of the data set, including those of its other splits."""
         for folder in self._annotation_folders():
             for name in sorted(self._folder(folder, (".xml",)).names):
                 yield folder / name
 
     def fingerprint(self) -> str:
-        """Changes with any file that the conversion reads."""
+        """A hash that changes with every file that the conversion reads."""
         parts = [f"{self.list.absolute()} {self.list.stat().st_mtime_ns} {self.folder.absolute()}"]
         parts += [f"{path} {_stat(path)}" for path in self.annotations()]
         for parent in sorted({PurePosixPath(entry).parent for entry in self.entries}):
@@ -176,13 +178,13 @@ class VocFiles:
         return (self.folder.absolute().relative_to(self.images.absolute()) / parent / name).as_posix()
 
     def _named_below(self, said: PurePosixPath) -> str | None:
-        """The image at a path that `filename` gives below the folder of images."""
+        """The image at the path that `filename` gives below the folder of images."""
         if said.is_absolute() or ".." in said.parts or said.parent == PurePosixPath():
             return None
         return self._folder(self.folder / said.parent, IMAGE_SUFFIXES).named(said.name)
 
     def _has_image_ending(self, said: PurePosixPath) -> bool:
-        """A filename without one, as some tools write it, says nothing that could be wrong."""
+        """Whether the name has an image's ending; a name without one, as some tools write it, is not compared."""
         return said.suffix.lower() in IMAGE_SUFFIXES
 
     def _xml_names(self, entry: str) -> list[str]:
@@ -193,7 +195,7 @@ class VocFiles:
         return self._folders.setdefault((suffixes[0], path), _Folder(path, suffixes))
 
     def _annotation_folders(self) -> list[Path]:
-        """Annotations and the folders below it, each once, whatever links lead in circles."""
+        """The Annotations folder and the folders below it, each once, even if links form a cycle."""
         seen: set[str] = set()
         found: list[Path] = []
         for path, folders, _ in os.walk(self.root / "Annotations", followlinks=True):

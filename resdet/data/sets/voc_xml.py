@@ -1,4 +1,4 @@
-"""Pascal VOC's xml files: what one says of its image and the objects in it. Other elements are left unread."""
+"""Reads Pascal VOC's xml files: the size of the image and its objects. Other elements are ignored."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ LARGEST_XML = 4 * 2**20  # bytes; VOC's largest has 20,000
 
 
 def read_xml(path: Path, missing: str = "") -> Element:
-    """The <annotation> of a file. Elements alone: a document type, and with it every entity, is refused.
+    """The <annotation> of a file. Only elements are accepted: a document type, and so every entity, is an error.
 
-    Raises UserError naming the file; `missing` is the remedy where it cannot be opened.
+    Raises UserError naming the file; `missing` is the remedy in the message if the file cannot be opened.
     """
     try:
         data = path.read_bytes()
@@ -45,7 +45,7 @@ def read_xml(path: Path, missing: str = "") -> Element:
 
 
 def size(tree: Element, path: Path) -> dict[str, int]:
-    """The image's `width` and `height` in pixels. Raises UserError where there is none."""
+    """The image's `width` and `height` in pixels. Raises UserError if they are missing."""
     element = tree.find("size")
     if element is None:
         raise UserError(f"{path}: has no size; give it the image's width and height")
@@ -56,17 +56,17 @@ def size(tree: Element, path: Path) -> dict[str, int]:
 
 
 def objects(tree: Element, path: Path) -> list[tuple[Element, str]]:
-    """The objects of an image, each with the words that name it in a message."""
+    """The objects of an image, each with its name for a message."""
     return [(item, f"{path}: object {number}") for number, item in enumerate(tree.findall("object"), start=1)]
 
 
 def class_name(item: Element, where: str) -> str:
-    """An object's class. White space around and line breaks within it are the xml's layout, not the name's."""
+    """An object's class. White space around it and line breaks inside it belong to the xml's layout and are removed."""
     return " ".join(_field(item, "name", where).split())
 
 
 def box(item: Element, where: str) -> dict[str, Any]:
-    """COCO's `bbox` and `area` of an object. VOC counts pixels from 1 and gives the last one that belongs to it."""
+    """COCO's `bbox` and `area` of an object. VOC counts pixels from 1 and includes the last pixel of the object."""
     element = item.find("bndbox")
     if element is None:
         raise UserError(f"{where}: has no bndbox; give it one, or remove the object")
@@ -80,7 +80,7 @@ def box(item: Element, where: str) -> dict[str, Any]:
 
 
 def flag(item: Element, name: str, where: str) -> bool:
-    """Absent is false, as in annotations that people draw themselves."""
+    """A flag; an absent element is false, because other tools often leave it out."""
     return item.find(name) is not None and _number(item, name, where) != 0
 
 

@@ -1,4 +1,4 @@
-"""Evaluation: a model's detections (or classes) of a whole data set, from all processes together, and their figures."""
+"""Evaluates a model on a whole data set, over all processes: its detections or classes, and their figures."""
 
 from resdet.engine.evaluate.detections import (
     Interrupted,

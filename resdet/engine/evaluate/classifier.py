@@ -1,4 +1,4 @@
-"""Evaluation of a classifier: the share of images whose class it does not say, and its cross entropy."""
+"""Evaluates a classifier: the fraction of wrongly classified images, and the cross entropy."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from resdet.engine.distributed import World, autocast, to_device
 from resdet.engine.evaluate.detections import Interrupted
 from resdet.engine.signals import StopRequest
 
-EVALUATED_AT_ONCE = 256  # images; small ones, so not the detectors' eval.batch_size
+EVALUATED_AT_ONCE = 256  # images per batch; they are small, so eval.batch_size of the detectors is not used
 
 
 def evaluate_classifier(
@@ -29,8 +29,8 @@ def evaluate_classifier(
 ) -> dict[str, float | None]:
     """`top1/error`, `top1/accuracy` and `top1/loss` (cross entropy) on the val set, without augmentation.
 
-    With `eval.train_images` also `train/error` and `train/loss` on the first so many training images, as they are.
-    The model stays in its mode. Raises Interrupted when `stop` was requested.
+    With `eval.train_images`, also `train/error` and `train/loss` on this number of training images, without
+    augmentation. The mode of the model does not change. Raises Interrupted if `stop` was requested.
     """
     world, stop = world or World(), stop or StopRequest()
     error, loss = _error_and_loss(model, val_set, config, world, stop, progress)
@@ -49,7 +49,7 @@ def _error_and_loss(
     stop: StopRequest,
     progress: Callable[[int, int], None] | None,
 ) -> tuple[float, float]:
-    """Means over all images, from all processes together, on each of them."""
+    """The means over all images, from all processes together; every process receives them."""
     device = next(model.parameters()).device
     batches = evaluation_batches(dataset, batch_size=EVALUATED_AT_ONCE, rank=world.rank, world_size=world.size)
     expected = -(-len(dataset) // (EVALUATED_AT_ONCE * world.size))

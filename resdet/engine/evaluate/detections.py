@@ -1,4 +1,4 @@
-"""Evaluation: detections of a whole data set, in original pixels and category ids, and their figures."""
+"""Evaluates a detector: detections of a whole data set, in original pixels and with category ids, and their figures."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from resdet.evaluation.metrics import METRICS, Metric, Scoring
 from resdet.structures import Batch, Detections
 from resdet.test_time.build import build_detector
 
-BATCHES_AHEAD = 4  # whose masks may wait to be encoded while the model goes on
+BATCHES_AHEAD = 4  # detections whose masks may wait for encoding while the model continues
 
 
 class Interrupted(Exception):
-    """A signal came during an evaluation, in this process or another."""
+    """A signal arrived during an evaluation, in this process or another."""
 
 
 def evaluated_set(config: Config) -> CocoDataset:
-    """The images that a detector is evaluated on: the val set, or with `train.overfit` those that it is trained on."""
+    """The images on which a detector is evaluated: the val set, or with `train.overfit` the training images."""
     if config.train.overfit is not None:
         return subset(open_split(config.data, "train"), config.train.overfit)
     return open_split(config.data, "val")
@@ -102,12 +102,12 @@ def predict_dataset(
     stop: StopRequest | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> CocoResults:
-    """The model's detections on every image once, from all processes together, on each of them.
+    """The model's detections on every image once, from all processes together; every process receives them.
 
-    `category_ids` are those of the model's labels (the data set's unless given). `progress` is told how
-    many of how many of this process's batches are done.
+    `category_ids` are the ids of the model's labels (default: the data set's). `progress` receives the number of
+    finished batches of this process and their total.
 
-    Raises Interrupted when `stop` was requested.
+    Raises Interrupted if `stop` was requested.
     """
     world, stop = world or World(), stop or StopRequest()
     device = next(model.parameters()).device
@@ -123,7 +123,7 @@ def predict_dataset(
             while (loaded := stop.next(batches)) is not None:
                 with torch.inference_mode(), autocast(config.train, device):
                     detections = predict_batch(model, to_device(loaded.batch, config.train, device))
-                detections = detections.to("cpu")  # the one copy from the device
+                detections = detections.to("cpu")  # the only copy from the device
                 waiting.append(encoder.submit(batch_results, detections, loaded.images, category_ids))
                 if len(waiting) > BATCHES_AHEAD:
                     results.extend([waiting.popleft().result()])
@@ -142,7 +142,7 @@ def predict_dataset(
 
 
 def predict_batch(model: nn.Module, batch: Batch) -> Detections:
-    """`model.predict`, which nn.Module's type does not know."""
+    """`model.predict`; the type of nn.Module does not declare it."""
     detections = model.predict(batch)  # pyright: ignore[reportCallIssue]
     assert isinstance(detections, Detections)
     return detections
@@ -165,7 +165,7 @@ def batch_results(
 
 
 def scoring_notes(dataset: CocoDataset, config: Config) -> list[str]:
-    """One line for each way in which the figures do not count all that the annotation file holds."""
+    """One line for each group of annotations in the file that the figures do not count."""
     ground_truth = dataset.ground_truth(count_skipped=config.eval.count_skipped)
     notes = ground_truth.notes("segm" if config.model.mask_head else "bbox")
     missing = int(dataset.missing.sum())

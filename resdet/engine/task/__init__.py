@@ -1,1 +1,3 @@
-"""What differs between the tasks, one object each: data, model, batches, evaluation and the figure that decides."""
+"""The tasks (detection, first stage alone, classification): each is one object with its data, model, batches and
+evaluation.
+"""

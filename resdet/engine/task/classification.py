@@ -1,4 +1,4 @@
-"""Classification: one class an image, as in the first tables of He et al. 2015."""
+"""Classification: one class per image, as in the first tables of He et al. 2015."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LABELLED_SETS = ("cifar10", "shapes_patches")
 
 
 class Classification(Task[LabelledImages]):
-    """The class of an image, by the backbone, a global average pool and one linear layer."""
+    """Predicts the class of an image with the backbone, a global average pool and one linear layer."""
 
     headline, headline_words = "top1/accuracy", "top-1 accuracy"
     has_detections = False
@@ -130,7 +130,7 @@ def open_labelled(data: DataConfig, split: str) -> LabelledImages:
 
 
 def check_side(config: Config, dataset: LabelledImages) -> None:
-    """Raises UserError for images of which a VGG's five poolings leave nothing."""
+    """Raises UserError for images that are too small for the five poolings of a VGG."""
     name, side = config.model.backbone.name, dataset.images.shape[1]
     if name.startswith("vgg") and side < 32:
         raise UserError(

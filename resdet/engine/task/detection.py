@@ -1,4 +1,4 @@
-"""Detection: boxes and masks of objects; and the first stage alone, whose boxes are of no class."""
+"""Detection of boxes and masks of objects; and the first stage alone, whose boxes have no class."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from resdet.text import first_few
 
 
 class Detection(Task[CocoDataset]):
-    """Boxes of objects, with a class each, and their masks where the model has a head for them."""
+    """Detects objects: a box and a class for each, and masks if the model has a mask head."""
 
     headline, headline_words = "bbox/AP", "box AP"
     has_detections = True
@@ -121,7 +121,7 @@ class Detection(Task[CocoDataset]):
         return [f"evaluation batch: {int(detections.valid.sum())} detections on {len(loaded.images)} images"]
 
     def fingerprint(self, dataset: CocoDataset) -> str:
-        """Of the images' ids and sizes, the boxes and the classes."""
+        """A hash of the images' ids and sizes, the boxes and the classes."""
         digest = hashlib.sha256("\0".join(dataset.class_names).encode())
         columns = (dataset.image_ids, dataset.heights, dataset.widths, dataset.offsets, dataset.boxes, dataset.labels)
         for array in columns:
@@ -139,14 +139,14 @@ class Detection(Task[CocoDataset]):
         return f"{'Faster R-CNN' if name == 'R-CNN' else name} ({model.neck.name.upper()})"
 
     def categories(self, dataset: CocoDataset) -> dict[int, str]:
-        """The category ids that detections in a data set have, with the names of their classes."""
+        """The category ids in the detections of a data set, with the names of their classes."""
         return dict(zip(dataset.category_ids.tolist(), dataset.class_names, strict=True))
 
     def category_of_label(self, class_names: Sequence[str], dataset: CocoDataset) -> dict[int, str]:
         """A category id and its name for each of the model's labels, in their order.
 
-        Ids are the data set's, by the name of the class; a class that it does not have gets one that no category of it
-        has. Raises UserError when no name is known to both.
+        Ids are the data set's, matched by the name of the class; a class that the data set lacks gets an unused id.
+        Raises UserError if the model and the data set share no class name.
         """
         positions = match_classes(class_names, dataset.class_names)
         if all(position is None for position in positions):
@@ -161,7 +161,7 @@ class Detection(Task[CocoDataset]):
 
 
 class FirstStage(Detection):
-    """Proposals alone: every label is 0, a class named object, under the data set's first category id."""
+    """Proposals alone: every label is 0, the class `object`, with the data set's first category id."""
 
     headline, headline_words = "recall/AR1000", "AR of 1000 proposals"
 
@@ -192,7 +192,7 @@ def check_categories(train_set: CocoDataset, val_set: CocoDataset) -> None:
 
 
 def check_masks(config: Config, train_set: CocoDataset) -> None:
-    """Raises UserError when there is nothing for a mask head to learn from."""
+    """Raises UserError if no object has a mask from which a mask head could learn."""
     if config.model.mask_head and not train_set.segmentations.present()[~train_set.crowd].any():
         raise UserError(
             f"{train_set.annotations}: no object has a mask (segmentation), which model.mask_head learns from;"
@@ -201,7 +201,7 @@ def check_masks(config: Config, train_set: CocoDataset) -> None:
 
 
 def absent_classes(categories: Mapping[int, str], dataset: CocoDataset) -> list[str]:
-    """A warning where the data set does not have all of the model's classes."""
+    """A warning if the data set lacks some of the model's classes."""
     known = set(dataset.category_ids.tolist())
     missing = [name for number, name in categories.items() if number not in known]
     return [f"{dataset.annotations} has no {', '.join(missing)}: left out of the figures"] if missing else []

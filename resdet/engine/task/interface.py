@@ -1,4 +1,4 @@
-"""What a task is to the engine. Nothing else asks which one a config is of."""
+"""The interface of a task for the engine; only engine/task/table.py selects a task from a config."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from resdet.models.rcnn import RCNN
 
 ImageSet = CocoDataset | LabelledImages
 Model = RCNN | Classifier
-Progress = Callable[[int, int], None]  # is told how many of how many batches are done
+Progress = Callable[[int, int], None]  # receives the number of finished batches and their total
 Data = TypeVar("Data", bound=ImageSet)
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a model was found to be worth, and on what.
+    """The result of an evaluation: the figures of a model, and the data on which they were computed.
 
-    A classifier has figures alone. `counted` are the detections that the figures count, `found` also those of classes
-    that the data set lacks; `categories` name the ids in `found`; `backend` is what scored.
+    A classifier has only figures. `counted` are the detections that the figures count, `found` also those of classes
+    that the data set lacks; `categories` are the names of the ids in `found`; `backend` is the evaluator.
     """
 
     figures: Figures
@@ -46,38 +46,39 @@ class Evaluation:
 
 
 class Task(ABC, Generic[Data]):
-    """One kind of thing to learn, of data sets of type `Data`. It has no state."""
+    """One kind of learning task, on data sets of type `Data`. It has no state."""
 
-    headline: ClassVar[str]  # the figure whose highest value is the best checkpoint
+    headline: ClassVar[str]  # the figure that selects the best checkpoint; higher is better
     headline_words: ClassVar[str]  # its name in the log
-    has_detections: ClassVar[bool]  # which are kept, drawn and looked into; and whose models may be an ensemble
+    # whether it has detections, which are saved, drawn and analysed, and whether its models can form an ensemble
+    has_detections: ClassVar[bool]
 
     @abstractmethod
     def open_data(self, config: Config) -> tuple[Data, Data]:
-        """The train and val sets; with `train.overfit` the first so many training images for both.
+        """The train and val sets; with `train.overfit`, this number of training images for both.
 
-        Raises UserError for data that are missing, damaged, or of no use to this task and model.
+        Raises UserError for data that are missing, damaged, or not usable for this task and model.
         """
 
     @abstractmethod
     def build(self, model: ModelConfig, num_classes: int) -> Model:
-        """A model with random weights, or with a backbone's where the config names some."""
+        """A model with random weights, or with pretrained weights of the backbone if the config names some."""
 
     @abstractmethod
     def pretrained(
         self, model: ModelConfig, file: Path, class_names: Sequence[str]
     ) -> tuple[Model, ModelConfig, tuple[str, ...]]:
-        """A model that starts from the weights of a whole one, whose conventions it takes over.
+        """A model that starts from the weights of a whole model and uses its conventions.
 
-        Returns it, the config with these conventions, and lines on what was loaded. Raises UserError for weights that
-        do not fit, or that were trained under conventions which the config contradicts.
+        Returns the model, the config with these conventions, and lines about the loaded weights. Raises UserError for
+        weights that do not fit, or whose conventions contradict the config.
         """
 
     @abstractmethod
     def training_batches(
         self, dataset: Data, config: Config, *, start_step: int, rank: int, world_size: int
     ) -> Iterator[LoadedBatch]:
-        """This process' share of every global batch from `start_step` on, without end."""
+        """This process's share of every global batch from `start_step` on, in an infinite iterator."""
 
     @abstractmethod
     def evaluate(
@@ -91,7 +92,9 @@ class Task(ABC, Generic[Data]):
         stop: StopRequest | None = None,
         progress: Progress | None = None,
     ) -> Evaluation:
-        """Of a model in training, whose classes are those of the data. Raises Interrupted when `stop` was requested."""
+        """Evaluates a model during training; its classes are those of the data. Raises Interrupted if `stop` was
+        requested.
+        """
 
     @abstractmethod
     def evaluate_saved(
@@ -105,7 +108,7 @@ class Task(ABC, Generic[Data]):
         warn: Callable[[str], None],
         progress: Progress,
     ) -> Evaluation:
-        """Of a model whose classes are `class_names`, on the data that its config says, matched by name.
+        """Evaluates a model with the classes `class_names` on the data of its config; classes are matched by name.
 
         Raises UserError for data with other classes.
         """
@@ -114,20 +117,20 @@ class Task(ABC, Generic[Data]):
     def rehearse(
         self, model: nn.Module, val_set: Data, config: Config, *, world: World, device: torch.device
     ) -> list[str]:
-        """Predicts one evaluation batch, where there is something to see; lines on what came of it."""
+        """Predicts one evaluation batch, if the task has predictions to draw; returns lines about the result."""
 
     @abstractmethod
     def fingerprint(self, dataset: Data) -> str:
-        """Changes with what is learnt from a data set, whatever folder it lies in."""
+        """A hash of the content that is learned from a data set; it does not depend on the folder."""
 
     @abstractmethod
     def warnings(self, val_set: Data, config: Config) -> list[str]:
-        """What the figures will not count."""
+        """Warnings about annotations that the figures will not count."""
 
     @abstractmethod
     def saved_classes(self, dataset: Data) -> tuple[tuple[str, ...], tuple[int, ...]]:
-        """The names of the model's labels and the category ids of the data set, as a checkpoint states them."""
+        """The names of the model's labels and the category ids of the data set, as stored in a checkpoint."""
 
     @abstractmethod
     def describe(self, model: ModelConfig) -> str:
-        """The usual name of what a config builds."""
+        """The usual name of the model that a config describes."""

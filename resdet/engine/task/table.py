@@ -1,4 +1,4 @@
-"""The tasks by name, and which one a config is of."""
+"""The table of tasks, and the selection of a task from a config."""
 
 from __future__ import annotations
 
@@ -22,5 +22,5 @@ def task_of(config: Config) -> Task[Any]:
 
 
 def detection_of(config: Config) -> Detection:
-    """The task of a config of a detector; one without a second stage has a task of its own."""
+    """The task of a detector's config; a detector without a second stage has its own task."""
     return FIRST_STAGE if config.model.box_head is None else DETECTION

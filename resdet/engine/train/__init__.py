@@ -1,4 +1,4 @@
-"""Training: one loop, one step, and what surrounds them (what to build, what to resume from, when to save)."""
+"""Trains a model: one loop and one step, and the parts around them (build, resume, save)."""
 
 from resdet.engine.train.start import train
 

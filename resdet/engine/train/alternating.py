@@ -1,5 +1,6 @@
-"""Training in steps, as in the first Faster R-CNN: some parts learn, on proposals of another detector (Ren et al. 2015,
-section 3.2)."""
+"""Alternating training, as in the first Faster R-CNN: only some parts are trained, on proposals of another detector
+(Ren et al. 2015, section 3.2).
+"""
 
 from __future__ import annotations
 
@@ -21,12 +22,12 @@ PARTS = ("backbone", "neck", "rpn", "roi_heads")
 
 
 class OnProposals(nn.Module):
-    """The losses of a model on the proposals of another one, which stays as it is."""
+    """The losses of a model on the proposals of another model, which is not trained."""
 
     def __init__(self, losses_of: nn.Module, proposer: RCNN) -> None:
         super().__init__()
         self.losses_of = losses_of
-        self.propose = proposer.propose  # no part of this module: it stays in evaluation mode
+        self.propose = proposer.propose  # not registered as a submodule: it stays in evaluation mode
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         with torch.no_grad():
@@ -35,7 +36,7 @@ class OnProposals(nn.Module):
 
 
 def losses_module(model: nn.Module, config: Config, world: World, device: torch.device) -> nn.Module:
-    """The model as it is trained, on proposals of `train.proposals` where that is given."""
+    """The model as it is trained; it uses the proposals of `train.proposals` if that is given."""
     losses_of = trainable(model, config.train, world)
     if config.train.proposals is None:
         return losses_of
@@ -46,9 +47,9 @@ def losses_module(model: nn.Module, config: Config, world: World, device: torch.
 
 
 def choose_parts(model: nn.Module, config: Config) -> None:
-    """Takes all but `train.parts` out of training; with `train.proposals` also the first stage, which is not used.
+    """Freezes all parts except `train.parts`; with `train.proposals` also the first stage, which is not used.
 
-    Raises UserError for an unknown part, and for one whose batch statistics would move although it does not learn.
+    Raises UserError for an unknown part, and for a frozen part whose batch statistics would change.
     """
     parts: Sequence[str] = PARTS if config.train.parts is None else config.train.parts
     for part in parts:

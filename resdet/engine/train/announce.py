@@ -1,4 +1,4 @@
-"""What a run says before its first step."""
+"""The lines that a run prints before its first step."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from resdet.version import __version__
 
 
 def announce(state: TrainState, run: Run, source: Path | None, *, loaded: list[str], warnings: list[str]) -> None:
-    """Says what is about to be trained, on what, and how."""
+    """Prints a summary of the model, the data and the settings of the training."""
     config, log, world = run.config, run.log, run.world
     threads = f"{torch.get_num_threads()} threads" if run.device.type == "cpu" else torch.cuda.get_device_name()
     processes = f", {world.size} processes" if world.size > 1 else ""
@@ -22,6 +22,8 @@ def announce(state: TrainState, run: Run, source: Path | None, *, loaded: list[s
     sizes = [parameter.numel() for parameter in state.model.parameters()]
     trained = sum(parameter.numel() for parameter in state.model.parameters() if parameter.requires_grad)
     log.say(f"model: {config.model.backbone.name}, {sum(sizes) / 1e6:.2f} M parameters, {trained / 1e6:.2f} M trained")
+    mean, std = state.model.normalisation
+    log.say(f"images are normalised by the mean {mean} and the deviation {std} (R, G, B of 0..255)")
     for name, dataset in (("train", run.train_set), ("val", run.val_set)):
         log.say(f"{name}: {dataset.report.summary()}")
     if run.train_set is run.val_set:
@@ -46,7 +48,7 @@ def announce(state: TrainState, run: Run, source: Path | None, *, loaded: list[s
 
 
 def random_constants(config: Config, model: nn.Module) -> list[str]:
-    """Warns of layers that never learn although nothing was loaded into them."""
+    """Warns about layers that are never trained although no weights were loaded into them."""
     if config.model.weights or config.model.backbone.weights:
         return []
     frozen = sum(not parameter.requires_grad for parameter in model.parameters())

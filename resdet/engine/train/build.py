@@ -1,4 +1,4 @@
-"""The model and the optimizer at step 0, and what a config asks of them that cannot be."""
+"""Builds the model and the optimizer at step 0, and rejects configs that cannot be trained."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from resdet.models.rcnn import RCNN
 
 
 def check_setup(config: Config, world: World) -> None:
-    """Raises UserError for what cannot be divided among the processes."""
+    """Raises UserError for numbers that cannot be divided among the processes."""
     if config.train.batch_size % world.size:
         raise UserError(
             f"train.batch_size={config.train.batch_size} counts the images of all processes and must be divisible by"
@@ -33,7 +33,7 @@ def check_setup(config: Config, world: World) -> None:
 
 
 def check_num_classes(config: Config, dataset: ImageSet) -> None:
-    """Raises UserError when the config claims another number of classes than the data has."""
+    """Raises UserError if the number of classes in the config differs from the data."""
     found, wanted = len(dataset.class_names), config.model.num_classes
     if wanted is not None and wanted != found:
         raise UserError(f"model.num_classes={wanted}, but {dataset.annotations} has {found} categories; drop the key")
@@ -44,8 +44,8 @@ def build_state(
 ) -> tuple[TrainState, Config, list[str]]:
     """A model and an optimizer at step 0, the same in every process for the same seed.
 
-    Also gives the config completed by what follows from the weights, and lines on what was loaded. Without
-    `pretrained` nothing is, because a checkpoint comes next.
+    Also returns the config, completed with the conventions of the weights, and lines about the loaded weights. Without
+    `pretrained` no weights are loaded, because a checkpoint is loaded next.
     """
     _ = torch.manual_seed(config.train.seed)
     whole = config.model.weights if pretrained else None
@@ -61,15 +61,14 @@ def build_state(
         loaded = model.notes if isinstance(model, RCNN) else ()
     choose_parts(model, config)
     check_batch_norm(model, config, world)
-    config = with_normalisation(config, *model.normalisation)
     layout = torch.channels_last if config.train.channels_last else torch.contiguous_format
     model = model.to(device, memory_format=layout)  # pyright: ignore[reportCallIssue]
-    _ = torch.manual_seed(config.train.seed + world.rank)  # dropout differs between processes
+    _ = torch.manual_seed(config.train.seed + world.rank)  # dropout must differ between processes
     return TrainState(model, build_optimizer(model, config.optim)), config, list(loaded)
 
 
 def with_backbone_file(config: Config) -> Config:
-    """The config with the model file in place of a run or a checkpoint whose backbone is wanted."""
+    """The config with the path of the model file in place of a run or a checkpoint whose backbone is used."""
     weights = config.model.backbone.weights
     if weights is None or not (Path(weights).is_dir() or checkpoint.is_named(Path(weights))):
         return config
@@ -78,17 +77,8 @@ def with_backbone_file(config: Config) -> Config:
     return replace(config, model=replace(config.model, backbone=backbone))
 
 
-def with_normalisation(config: Config, mean: list[float] | None, std: list[float] | None) -> Config:
-    """The config with the mean and deviation written out that follow from the weights, which may not be at hand later.
-
-    What the config gives itself stays.
-    """
-    model = replace(config.model, pixel_mean=config.model.pixel_mean or mean, pixel_std=config.model.pixel_std or std)
-    return replace(config, model=model)
-
-
 def check_batch_norm(model: nn.Module, config: Config, world: World) -> None:
-    """Statistics of a single image are too noisy to train with (pixels of one image are not independent)."""
+    """Statistics of a single image are too noisy for training (the pixels of one image are not independent)."""
     learns_statistics = any(isinstance(module, nn.BatchNorm2d) for module in model.modules())
     if learns_statistics and config.train.batch_size // world.size == 1:
         raise UserError(

@@ -1,4 +1,4 @@
-"""A rehearsal: a few steps and one evaluation batch, timed, with nothing written."""
+"""A dry run: a few steps and one evaluation batch with time measurement; nothing is written."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from resdet.engine.train.alternating import losses_module
 from resdet.engine.train.state import Run, TrainState
 from resdet.engine.train.update import update
 
-TIMED = 2  # steps after a first one, which allocates and compiles
+TIMED = 2  # steps after the first one, which includes allocation and compilation
 
 
 def rehearse(state: TrainState, run: Run) -> Figures:
-    """Makes steps as training would, predicts one batch, and says what a whole run would take.
+    """Makes steps as in training, predicts one batch, and prints the estimated time and memory of a whole run.
 
     Raises UserError where training would.
     """
@@ -37,7 +37,7 @@ def rehearse(state: TrainState, run: Run) -> Figures:
 
 
 def timed_step(losses_of: nn.Module, loaded: LoadedBatch, state: TrainState, run: Run) -> float:
-    """One update; returns its seconds, without the wait for data."""
+    """Makes one update; returns its seconds, without the time of waiting for data."""
     start = time.perf_counter()
     record = update(state, run, losses_of, loaded)
     seconds = time.perf_counter() - start

@@ -1,4 +1,4 @@
-"""Training: one loop, read from top to bottom."""
+"""The training loop, which can be read from top to bottom."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def fit(state: TrainState, run: Run) -> Figures:
     """The training loop."""
     config, world, log, stop = run.config, run.world, run.log, run.stop
     steps = config.train.steps
-    # An evaluation that a signal cut short. The last one may also have changed the model (precise BN).
+    # A signal interrupted an evaluation. The last evaluation may also have changed the model (precise BN).
     if due_for_evaluation(state, config) and (evaluate_step(state, run) or state.step == steps):
         save(state, run)
     batches = run.task.training_batches(
@@ -40,28 +40,28 @@ def fit(state: TrainState, run: Run) -> Figures:
         try:
             if due_for_evaluation(state, config):
                 improved = evaluate_step(state, run)
-        finally:  # an evaluation that fails loses no step
+        finally:  # also if the evaluation fails, so that no step is lost
             if improved or due(state.step, config.train.checkpoint_every) or state.step == steps:
                 save(state, run)
     return finish(state, run)
 
 
 def due(step: int, every: int) -> bool:
-    """Whether something done every so many steps is to be done after update number `step`; every 0 is never."""
+    """Whether an action with the period `every` is due after update number `step`; with `every` 0 it is never due."""
     return every > 0 and step > 0 and step % every == 0
 
 
 def due_for_evaluation(state: TrainState, config: Config) -> bool:
-    """After every `eval.every` steps and at the end, once."""
+    """Due after every `eval.every` steps and at the end; the end counts once."""
     last = state.step == config.train.steps
     return state.evaluated != state.step and (last or due(state.step, config.eval.every))
 
 
 def evaluate_step(state: TrainState, run: Run) -> bool:
-    """Evaluates, writes the figures, and says whether this is the best evaluation so far.
+    """Evaluates, writes the figures, and returns whether this is the best evaluation so far.
 
-    The last evaluation is of a model with precise batch statistics, where the config asks for them, and leaves its
-    detections in the run, a COCO results file.
+    If the config requires it, the last evaluation uses a model with precise batch statistics. It also writes its
+    detections into the run as a COCO results file.
     """
     at_the_end = state.step == run.config.train.steps
     if at_the_end and run.config.train.precise_bn and not make_precise(state.model, run):
@@ -93,7 +93,7 @@ def evaluate_step(state: TrainState, run: Run) -> bool:
 
 
 def finish(state: TrainState, run: Run) -> Figures:
-    """The figures of the last evaluation, read back when the run had ended before."""
+    """The figures of the last evaluation; they are read from the run if it had already ended before."""
     if not run.metrics:
         run.log.say(f"finished at step {state.step} before; raise train.steps to go on, or start a new --output")
         run.metrics = run.files.written_figures()

@@ -23,8 +23,8 @@ def peak_learning_rate(optim: OptimConfig, train: TrainConfig) -> float:
 def learning_rate(step: int, optim: OptimConfig, train: TrainConfig) -> float:
     """The learning rate of update number `step`, counted from 0.
 
-    A linear warm-up from `warmup_factor` to 1 multiplies the schedule: `step` multiplies by `gamma` at each
-    milestone (a fraction of all steps), `cosine` falls to 0 over all steps, `constant` stays.
+    A linear warm-up from `warmup_factor` to 1 multiplies the schedule: `step` multiplies by `gamma` at each milestone
+    (a fraction of all steps), `cosine` decreases to 0 over all steps, `constant` does not change.
     """
     warmup = 1.0
     if step < optim.warmup_steps:
@@ -42,9 +42,9 @@ def learning_rate(step: int, optim: OptimConfig, train: TrainConfig) -> float:
 
 
 def build_optimizer(model: nn.Module, optim: OptimConfig) -> torch.optim.Optimizer:
-    """SGD with momentum or AdamW over the trainable parameters; normalisation layers have their own weight decay.
+    """SGD with momentum or AdamW over the trainable parameters; normalization layers have their own weight decay.
 
-    A group's `lr_scale` is its factor on the learning rate: that of `backbone_scales`, and 1 outside the backbone.
+    A group's `lr_scale` is its factor on the learning rate: the value of `backbone_scales`, or 1 outside the backbone.
     """
     optim = checked(optim)
     of_norms = {
@@ -75,7 +75,7 @@ def backbone_scales(model: nn.Module, optim: OptimConfig) -> dict[int, float]:
     """The factor on the learning rate of each of the backbone's parameters, by the parameter's id().
 
     The last stage has `backbone_lr`, and each stage before it `layer_decay` times the factor of the stage after it
-    (discriminative fine-tuning, Howard & Ruder 2018, section 3.2, a stage for a layer).
+    (discriminative fine-tuning, Howard & Ruder 2018, section 3.2, with a stage in place of a layer).
     """
     backbone = getattr(model, "backbone", None)
     if not isinstance(backbone, Backbone):
@@ -88,7 +88,7 @@ def backbone_scales(model: nn.Module, optim: OptimConfig) -> dict[int, float]:
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, value: float) -> None:
-    """Gives each parameter group `value` times its `lr_scale`, 1 where it has none."""
+    """Sets the learning rate of each parameter group to `value` times its `lr_scale` (default 1)."""
     for group in optimizer.param_groups:
         group["lr"] = value * group.get("lr_scale", 1.0)
 
@@ -105,5 +105,5 @@ def clip_gradients(model: nn.Module, limit: float | None) -> Float[Tensor, ""]:
 
 
 def _is_timm_norm(module: nn.Module) -> bool:
-    """timm's own normalisation layers (LayerNorm2d, RmsNorm, ...) do not all derive from torch's."""
+    """Whether it is timm's own normalization layer (LayerNorm2d, RmsNorm, ...); not all of them derive from torch's."""
     return type(module).__module__.startswith("timm.layers") and "norm" in type(module).__name__.lower()

@@ -1,8 +1,8 @@
-"""Precise batch normalisation: the statistics of the final weights over many training batches.
+"""Precise batch normalization: statistics computed with the final weights over many training batches.
 
-The running averages that training leaves behind are those of weights that were still moving, and of the last few
-batches above all. He et al. 2015 (appendix A) compute the statistics after training and hold them constant when
-fine-tuning for detection; Wu & Johnson 2021 (arXiv 2105.07576, section 3) measure what that is worth.
+The running averages of training were computed while the weights still changed, and mainly from the last few batches. He
+et al. 2015 (appendix A) compute the statistics after training and hold them constant when fine-tuning for detection; Wu
+& Johnson 2021 (arXiv 2105.07576, section 3) measure the benefit.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from resdet.structures import Batch
 
 @dataclass
 class Moments:
-    """Sums over all that a layer with C channels was given; every position of every image counts once."""
+    """Sums over all inputs of a layer with C channels; every position of every image counts once."""
 
     count: float
     total: Float64[Tensor, " C"]
@@ -35,7 +35,7 @@ class Moments:
         return cls(0.0, zeros, zeros.clone())
 
     def add(self, x: Float[Tensor, "N C *_"]) -> None:
-        """A call's own mean and variance first, in float32, then their sums: nothing large cancels."""
+        """Adds the mean and variance of one call, computed in float32, so that no large numbers cancel."""
         every_but_channels = [dim for dim in range(x.ndim) if dim != 1]
         variance, mean = torch.var_mean(x.float(), every_but_channels, correction=0)
         mean, variance, count = mean.double().cpu(), variance.double().cpu(), x.numel() // x.shape[1]
@@ -44,7 +44,7 @@ class Moments:
         self.squares += count * (variance + mean.square())
 
     def over_all(self, world: World) -> Moments:
-        """Those of all processes together, over the number of processes."""
+        """The sums of all processes together, divided by the number of processes."""
         count, *sums = world.mean([self.count, *self.total.tolist(), *self.squares.tolist()])
         total, squares = torch.tensor(sums, dtype=torch.float64).chunk(2)
         return Moments(count, total, squares)
@@ -56,7 +56,7 @@ class Moments:
 
 
 def batch_norms(model: nn.Module) -> list[_BatchNorm]:
-    """The layers that keep running statistics; frozen ones do not move."""
+    """The layers with running statistics; frozen layers are not included."""
     return [m for m in model.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
 
 
@@ -64,9 +64,10 @@ def batch_norms(model: nn.Module) -> list[_BatchNorm]:
 def recompute_statistics(model: nn.Module, batches: Iterable[Batch], *, expected: int, world: World) -> bool:
     """Replaces the running mean and variance of each batch norm by those of all its inputs over `batches`.
 
-    The model sees each batch as in training, every batch norm with that batch's own statistics, but without dropout.
-    The variance is that of all inputs together (the law of total variance), so it holds what differs between batches
-    too. Parameters, counters and modes stay. Changes nothing and says False when fewer than `expected` batches came.
+    The model sees each batch as in training, every batch norm with that batch's own statistics, but dropout is off. The
+    variance is that of all inputs together (the law of total variance), so it includes the variation between batches.
+    Parameters, counters and modes do not change. If there were fewer than `expected` batches, the statistics do not
+    change and the result is False.
     """
     norms = batch_norms(model)
     moments = [Moments.zero(norm) for norm in norms]
@@ -81,7 +82,7 @@ def recompute_statistics(model: nn.Module, batches: Iterable[Batch], *, expected
         return False
     for norm, its in zip(norms, moments, strict=True):
         whole = its.over_all(world)
-        if whole.count:  # a layer that the forward pass leaves out keeps what it has
+        if whole.count:  # a layer that the forward pass does not use keeps its statistics
             assert norm.running_mean is not None
             assert norm.running_var is not None
             mean, variance = whole.mean_and_variance()
@@ -92,7 +93,9 @@ def recompute_statistics(model: nn.Module, batches: Iterable[Batch], *, expected
 
 @contextmanager
 def batch_statistics(model: nn.Module, norms: list[_BatchNorm]) -> Iterator[None]:
-    """All of the model as in prediction, but for these layers, which use their batch's statistics and keep none."""
+    """The whole model in evaluation mode, except these layers, which use the statistics of their batch and
+    store none.
+    """
     mode = model.training
     _ = model.eval()
     for norm in norms:
@@ -112,7 +115,7 @@ def _adding_to(moments: Moments) -> Callable[[nn.Module, tuple[Tensor]], None]:
 def make_precise(model: nn.Module, run: Run) -> bool:
     """Gives the batch norms the statistics over the first `train.precise_bn` batches of the training order.
 
-    Says whether it did: not where a signal came in between, which leaves the model as it was.
+    Returns whether it did; if a signal arrived in between, the model is not changed.
     """
     config, world, count = run.config, run.world, run.config.train.precise_bn
     batches = run.task.training_batches(run.train_set, config, start_step=0, rank=world.rank, world_size=world.size)

@@ -1,4 +1,4 @@
-"""Where a run begins: at step 0 of a new folder, or at a checkpoint."""
+"""Finds the beginning of a run: step 0 of a new folder, or a checkpoint."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from resdet.text import first_few
 
 
 def find_resume(output: Path, resume: bool | str | Path, world: World) -> tuple[Path | None, list[str]]:  # noqa: FBT001
-    """The checkpoint to continue from, None to begin, and what to say about it.
+    """The checkpoint from which to continue (None: start at step 0), and messages about it.
 
-    `resume` is the value of `--resume`: absent (False), alone (True), or with a checkpoint.
-    Raises UserError when `output` holds anything that this run would overwrite.
+    `resume` is the value of `--resume`: absent (False), without a value (True), or a checkpoint. Raises UserError if
+    `output` contains anything that this run would overwrite.
     """
     is_run = RunFiles(output).hold_a_run
     if output.exists() and not output.is_dir():
@@ -42,7 +42,7 @@ def find_resume(output: Path, resume: bool | str | Path, world: World) -> tuple[
 
 
 def named_checkpoint(path: Path) -> Path:
-    """A checkpoint to resume from, given as such or as a run. Raises UserError when it is damaged."""
+    """The checkpoint of a path that is a checkpoint or a run. Raises UserError if it is damaged."""
     file, _ = checkpoint.find_model_file(path)
     if fault := checkpoint.damage(file.parent):
         raise UserError(f"{path}: cannot be resumed: {fault}; give a folder such as checkpoints/step_00000500")
@@ -50,13 +50,15 @@ def named_checkpoint(path: Path) -> Path:
 
 
 def as_resumed(config: Config, source: Path) -> Config:
-    """The config with the conventions of the run that goes on."""
+    """The config with the conventions of the run that is continued."""
     saved = checkpoint.read_model_file(source / MODEL).config.model
     return replace(config, model=as_in(config.model, saved))
 
 
 def abandoned(output: Path, state: TrainState) -> list[str]:
-    """Sets aside the checkpoints of an attempt that a run does not go on from; says so. The best is that of before."""
+    """Renames the checkpoints of an attempt that is not continued, and reports it. The best checkpoint is the one of
+    the earlier steps.
+    """
     best = checkpoint.checkpoint_path(output, state.best_step)
     with writing(output, "make room in it, or choose another --output"):
         names = checkpoint.set_aside(output, after=state.step)

@@ -1,4 +1,4 @@
-"""When a run saves: what is written, what a failing disk means, and leaving on a signal."""
+"""Saves a run: the files of a checkpoint, the reaction to disk errors, and the save after a signal."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from resdet.engine.signals import Stopped
 from resdet.engine.train.state import Run, TrainState
 from resdet.errors import UserError
 
-MOST_FAILED_SAVES = 3  # in a row
+MOST_FAILED_SAVES = 3  # consecutive failures
 
 
 def save(state: TrainState, run: Run) -> None:
-    """Saves a checkpoint; a disk that fails is a warning, and an error when it fails again and again."""
+    """Saves a checkpoint; a disk error is a warning, and a UserError if it is repeated."""
     snapshot = state.snapshot(run.data, run.world)
     unreadable = sorted(set().union(*run.world.gather(run.unreadable)))
     failure = None
@@ -33,14 +33,14 @@ def save(state: TrainState, run: Run) -> None:
 
 
 def write(state: TrainState, run: Run, snapshot: dict[str, Any], unreadable: list[str]) -> str | None:
-    """Writes a checkpoint and what points to it; returns why it could not."""
+    """Writes a checkpoint and the files that refer to it; returns the reason if that failed."""
     names = run.task.saved_classes(run.train_set)
     try:
         path = checkpoint.save_checkpoint(
             run.folder,
             step=state.step,
             weights=state.model.state_dict(),
-            metadata=checkpoint.model_metadata(run.config, *names),
+            metadata=checkpoint.model_metadata(run.config, *names, state.model.normalisation),
             state=snapshot,
         )
         if state.best_step == state.step:
@@ -55,7 +55,7 @@ def write(state: TrainState, run: Run, snapshot: dict[str, Any], unreadable: lis
 
 
 def leave(state: TrainState, run: Run) -> Stopped:
-    """Saves what is not saved yet; the exception to raise."""
+    """Saves the state if it is not saved yet; returns the exception to raise."""
     if run.saved_step != state.step:
         save(state, run)
     if run.saved_step != state.step:
@@ -65,7 +65,7 @@ def leave(state: TrainState, run: Run) -> Stopped:
 
 
 def note_usage(run: Run) -> None:
-    """Leaves in the run what it took, however it ends; a disk that fails is a warning."""
+    """Writes the resources of the training into the run, even after an error; a disk error is a warning."""
     if not run.world.leads:
         return
     try:

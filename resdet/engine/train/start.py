@@ -1,4 +1,4 @@
-"""From a config to a trained model: all that happens before the first step, in its order."""
+"""Trains a model from a config: all actions before the first step, in their order."""
 
 from __future__ import annotations
 
@@ -28,13 +28,14 @@ def train(
     resume: bool | str | Path = False,
     dry_run: bool = False,
 ) -> Figures:
-    """Trains a detector (task=classification: a classifier) into the folder `output`; the last evaluation's figures.
+    """Trains a detector (task=classification: a classifier) into the folder `output`; returns the last evaluation's
+    figures.
 
     `resume` continues the run in `output` from its newest checkpoint (from the beginning if it has none), or from
     the checkpoint given. `dry_run` makes a few steps, reports and writes nothing.
 
-    Raises UserError for a mistake in config, data or folder, and Stopped (a KeyboardInterrupt) when a signal ended
-    the run after saving.
+    Raises UserError for a mistake in config, data or folder, and Stopped (a KeyboardInterrupt) if a signal ended the
+    run, after saving.
     """
     config = checked(config)
     output, files, start = Path(output), RunFiles(Path(output)), time.monotonic()
@@ -51,7 +52,7 @@ def train(
         state, config, loaded = build_state(config, names, device, world, pretrained=source is None)
         if source:
             warnings += state.restore(source, config, task.fingerprint(train_set), world)
-        _ = world.any(flag=False)  # every process has looked at the folder as it was
+        _ = world.any(flag=False)  # all processes must examine the folder before it is changed
         if not dry_run and world.leads:
             reports = {"train": train_set.report.to_dict(), "val": val_set.report.to_dict()}
             files.begin(config, reports, state.step)

@@ -1,4 +1,4 @@
-"""What a training run works with, and its state: saved in a checkpoint, restored to the last bit."""
+"""The objects of a training run, and its state, which is saved in a checkpoint and restored exactly."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from resdet.config import Config
 from resdet.config.diff import resume_warnings
@@ -17,24 +16,25 @@ from resdet.engine.log import RunLog
 from resdet.engine.resources import Usage
 from resdet.engine.run_folder import MODEL, Figures, RunFiles
 from resdet.engine.signals import StopRequest
-from resdet.engine.task.interface import ImageSet, Task
+from resdet.engine.task.interface import ImageSet, Model, Task
 from resdet.errors import UserError
+from resdet.models.build.conventions import normalise_as
 
 
 @dataclass
 class TrainState:
-    """Everything that training changes; all of it is in a checkpoint."""
+    """Everything that training changes; a checkpoint contains all of it."""
 
-    model: nn.Module
+    model: Model
     optimizer: torch.optim.Optimizer
-    step: int = 0  # updates made
-    best: float | None = None  # the highest headline figure of an evaluation
+    step: int = 0  # the number of updates so far
+    best: float | None = None  # the highest value so far of the task's main figure
     best_step: int = 0
     evaluated: int = 0  # the step of the last evaluation
-    skipped: int = 0  # updates in a row left out for a gradient that was not finite
+    skipped: int = 0  # consecutive updates that were skipped because a gradient was not finite
 
     def snapshot(self, data: str, world: World) -> dict[str, Any]:
-        """What a checkpoint holds besides the weights: tensors and plain values only."""
+        """The content of a checkpoint besides the weights: only tensors and plain values."""
         return {
             "optimizer": self.optimizer.state_dict(),
             "step": self.step,
@@ -50,9 +50,9 @@ class TrainState:
         }
 
     def restore(self, checkpoint: Path, config: Config, data: str, world: World) -> list[str]:
-        """Continues from a checkpoint; returns a warning for each thing that makes the results differ.
+        """Continues from a checkpoint; returns a warning for each difference that changes the results.
 
-        Raises UserError, naming the keys, when the checkpoint is of another experiment.
+        Raises UserError that names the keys if the checkpoint belongs to another experiment.
         """
         saved, file = read_state(checkpoint), read_model_file(checkpoint / MODEL)
         warnings = resume_warnings(file.config, config, checkpoint)
@@ -62,6 +62,7 @@ class TrainState:
                 " train it in a new --output with model.weights set to its model.safetensors"
             )
         load_weights(self.model, file.weights, str(checkpoint))
+        normalise_as(self.model, config.model, file.contract)
         self.optimizer.load_state_dict(saved["optimizer"])
         self.step, self.best, self.best_step = saved["step"], saved["best"], saved["best_step"]
         self.evaluated, self.skipped = saved["evaluated"], saved["skipped"]
@@ -77,7 +78,7 @@ class TrainState:
 
 @dataclass
 class Run:
-    """What training reads, writes and asks, and what it remembers until the process ends."""
+    """The inputs and outputs of a training run, and the state that lives only in the process."""
 
     config: Config
     task: Task[Any]
@@ -89,18 +90,18 @@ class Run:
     log: RunLog
     stop: StopRequest
     usage: Usage
-    writes: bool = True  # not in a dry run
+    writes: bool = True  # None in a dry run
     saved_step: int = 0  # of the last checkpoint in the folder
-    failed_saves: list[str] = field(default_factory=list)  # reasons, since then
+    failed_saves: list[str] = field(default_factory=list)  # reasons for failed saves since then
     metrics: Figures = field(default_factory=dict)  # of the last evaluation
-    unreadable: set[str] = field(default_factory=set)  # a line for each image of this process that was left out
+    unreadable: set[str] = field(default_factory=set)  # one line for each image of this process that was left out
 
     @property
     def files(self) -> RunFiles:
         return RunFiles(self.folder)
 
     def note_unreadable(self, problems: tuple[str, ...]) -> None:
-        """Warns of each image that stands in a batch as a blank, once."""
+        """Warns once about each image that could not be read and is a blank in the batch."""
         for problem in problems:
             if problem not in self.unreadable:
                 self.unreadable.add(problem)
@@ -112,7 +113,7 @@ class Run:
 
 
 def _generators() -> dict[str, torch.Tensor]:
-    """Torch's generators of this process; nothing in training draws from Python's or NumPy's."""
+    """The torch generators of this process; training does not use Python's or NumPy's generators."""
     states = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         states["cuda"] = torch.cuda.get_rng_state()

@@ -1,4 +1,4 @@
-"""One update of the weights: the only place where losses are computed, differentiated and followed."""
+"""One update of the weights: the only place that computes losses and gradients and applies them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Losses = Mapping[str, Float[Tensor, ""]]
 
 
 class LossNotFinite(Exception):
-    """No update was made, because a loss is not finite; `losses` are all of them."""
+    """Raised instead of an update if a loss is not finite; `losses` are all losses."""
 
     def __init__(self, losses: dict[str, float]) -> None:
         super().__init__(", ".join(f"{name} is {value}" for name, value in losses.items() if not math.isfinite(value)))
@@ -29,7 +29,7 @@ class LossNotFinite(Exception):
 class Step:
     """Means over the processes: the losses by name, and the L2 norm of all gradients before they were clipped.
 
-    An update whose gradient is not finite is not `made`.
+    `made` is False if a gradient is not finite; the weights are then not changed.
     """
 
     losses: dict[str, float]
@@ -41,7 +41,9 @@ class Step:
 
 
 def gradients_of(forward: Callable[[], Losses], model: nn.Module, precision: torch.autocast) -> Losses:
-    """The losses, computed under `precision`; leaves the gradient of their sum, and no other, in the parameters."""
+    """Computes the losses under `precision` and replaces the gradients of the parameters by the gradient of
+    their sum.
+    """
     with precision:
         losses = forward()
     model.zero_grad()
@@ -60,17 +62,18 @@ def training_step(
     world: World = ALONE,
     look: Callable[[], None] | None = None,
 ) -> Step:
-    """Computes the losses under `precision`, their gradients, and follows these with the learning rate `lr`.
+    """Computes the losses under `precision`, their gradients, and updates the weights with the learning rate `lr`.
 
-    `look` is called when the gradients are there, before they are clipped to the norm `grad_clip` (None: not at all).
-    Waits for the device once. Raises LossNotFinite, on all processes, instead of an update with such a loss.
+    `look` is called when the gradients are computed, before they are clipped to the norm `grad_clip` (None: no
+    clipping). The function waits for the device once. Raises LossNotFinite, on all processes, instead of an update with
+    such a loss.
     """
     set_learning_rate(optimizer, lr)
     losses = gradients_of(forward, model, precision)
     if look:
         look()
     norm = clip_gradients(model, grad_clip)
-    *values, grad_norm = world.mean(torch.stack([*losses.values(), norm]).tolist())  # the one wait for the device
+    *values, grad_norm = world.mean(torch.stack([*losses.values(), norm]).tolist())  # the only wait for the device
     named = dict(zip(losses, values, strict=True))
     if not all(map(math.isfinite, values)):
         raise LossNotFinite(named)

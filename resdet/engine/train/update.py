@@ -1,4 +1,4 @@
-"""A training step of a run: on its next batch, at its learning rate, with what the run says of steps that go wrong."""
+"""One training step of a run: the next batch, its learning rate, and the messages about failed steps."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from resdet.engine.train.step import LossNotFinite, Step, training_step
 from resdet.errors import UserError
 from resdet.text import first_few
 
-MOST_SKIPPED = 10  # updates in a row with a gradient that is not finite
+MOST_SKIPPED = 10  # consecutive updates with a gradient that is not finite
 
 
 def update(state: TrainState, run: Run, losses_of: nn.Module, loaded: LoadedBatch) -> dict[str, float]:
-    """Makes update number `state.step`; its losses by name, their sum `loss`, and `lr` and `grad_norm`.
+    """Makes update number `state.step`; returns its losses by name, their sum `loss`, `lr` and `grad_norm`.
 
-    An update that would not be finite is left out. Raises UserError for a loss that is not finite, and for too many
-    such updates in a row.
+    An update with a gradient that is not finite is skipped. Raises UserError for a loss that is not finite, and for too
+    many consecutive skipped updates.
     """
     config, lr = run.config, learning_rate(state.step, run.config.optim, run.config.train)
     run.note_unreadable(loaded.skipped)
@@ -46,7 +46,7 @@ def update(state: TrainState, run: Run, losses_of: nn.Module, loaded: LoadedBatc
 
 
 def refused(error: LossNotFinite, state: TrainState, run: Run, images: Sequence[ImageInfo]) -> UserError:
-    """The user's message on a loss that is not finite, with the images it came from, which a run also writes down."""
+    """The error for a loss that is not finite, with the images of the batch, which are also written into the run."""
     everywhere = [image for share in run.world.gather(tuple(images)) for image in share]
     if run.writes and run.world.leads:
         run.files.write_bad_step(
@@ -65,7 +65,7 @@ def refused(error: LossNotFinite, state: TrainState, run: Run, images: Sequence[
 
 
 def count_skipped(step: Step, state: TrainState, run: Run) -> None:
-    """Warns of an update that was left out. Raises UserError when too many were in a row."""
+    """Warns about a skipped update. Raises UserError if too many consecutive updates were skipped."""
     if step.made:
         state.skipped = 0
         return

@@ -1,8 +1,7 @@
-"""From a config to the second stage of a detector: heads of boxes and masks, and what they cost."""
+"""Builds the second stage of a detector from a config: box heads, mask heads and their losses."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -30,16 +29,17 @@ from resdet.ops.roi_align import roi_align
 from resdet.ops.roi_kernels import roi_pool
 from resdet.ops.sampling import BalancedSampler
 
-DELTA_WEIGHTS = [10.0, 10.0, 5.0, 5.0]  # of a lone stage: targets of a deviation near one (Girshick's code)
+# of a single stage: targets with a standard deviation near one (Girshick's code)
+DELTA_WEIGHTS = [10.0, 10.0, 5.0, 5.0]
 
-# What a stage of the detector pays for its boxes, from the config of that stage.
+# The box losses for the deltas of a stage, from the config of that stage.
 BOX_LOSSES: dict[str, Callable[[RPNConfig | BoxHeadConfig], BoxLoss]] = {
     "smooth_l1": lambda config: partial(smooth_l1_box_loss, beta=config.smooth_l1_beta),
     "giou": lambda config: giou_box_loss,
     "ciou": lambda config: ciou_box_loss,
 }
 
-# What runs on each region, from the config and the channels of the maps that regions are pooled from.
+# The layers that run on each region, from the config and the channels of the maps from which regions are pooled.
 BOX_HEADS: dict[str, Callable[[BoxHeadConfig, int], BoxHead]] = {
     "two_fc": lambda box, channels: TwoLayerBoxHead(channels, box.resolution, box.fc_dim),
     "four_conv_fc": lambda box, channels: FourConvBoxHead(channels, box.resolution, box.fc_dim, norm=norm_of(box.norm)),
@@ -49,9 +49,9 @@ BOX_HEADS: dict[str, Callable[[BoxHeadConfig, int], BoxHead]] = {
 def build_roi_heads(
     config: ModelConfig, box_heads: Sequence[BoxHead], channels: int, strides: Sequence[int], num_classes: int
 ) -> RoIHeads | None:
-    """The second stage on maps of some channels and strides, with one stage for each box head; None without any.
+    """The second stage on maps of some channels and strides, with one stage for each box head; None without a box head.
 
-    Raises UserError for parts that do not fit together.
+    Raises UserError for parts that cannot be combined.
     """
     box, cascade = config.box_head, config.cascade
     if box is None:
@@ -77,7 +77,7 @@ def build_roi_heads(
 def _stages(
     box: BoxHeadConfig, cascade: CascadeConfig | None, box_heads: Sequence[BoxHead], num_classes: int
 ) -> list[Stage]:
-    """The stages of a cascade, or the one there is without it."""
+    """The stages of a cascade, or the single stage without a cascade."""
     ious = cascade.ious if cascade else [box.foreground_iou]
     matchers = [_first_matcher(box, cascade), *(Matcher(iou, iou) for iou in ious[1:])]
     weights = cascade.delta_weights if cascade else [DELTA_WEIGHTS]
@@ -95,7 +95,7 @@ def _stages(
 
 
 def build_box_heads(config: ModelConfig, channels: int) -> tuple[BoxHead, ...]:
-    """The head of each stage of a cascade, one without a cascade, none without a box head."""
+    """One head for each stage of a cascade, one head without a cascade, none without a box head."""
     box = config.box_head
     if box is None:
         return ()
@@ -108,7 +108,7 @@ def stages_of(config: ModelConfig) -> int:
 
 
 def _first_matcher(box: BoxHeadConfig, cascade: CascadeConfig | None) -> Matcher:
-    """What a proposal shows to the (first) box head."""
+    """The matcher of proposals and ground truth for the (first) box head."""
     iou = cascade.ious[0] if cascade else box.foreground_iou
     if box.background_iou_low >= iou:
         name = "model.cascade.ious[0]" if cascade else "model.box_head.foreground_iou"
@@ -132,7 +132,7 @@ def _check_cascade(config: ModelConfig) -> None:
 
 
 def _check_stages(cascade: CascadeConfig) -> None:
-    if not cascade.ious or len(cascade.ious) != len(cascade.delta_weights):
+    if len(cascade.ious) != len(cascade.delta_weights):
         raise UserError(
             f"model.cascade.ious has {len(cascade.ious)} stages and model.cascade.delta_weights "
             f"{len(cascade.delta_weights)}; give both for each stage"
@@ -142,13 +142,10 @@ def _check_stages(cascade: CascadeConfig) -> None:
             f"model.cascade.ious={cascade.ious}: a stage asks for no less overlap than the one before; write "
             f"{sorted(cascade.ious)}"
         )
-    for weights in cascade.delta_weights:
-        if len(weights) != 4 or not all(0 < weight < math.inf for weight in weights):
-            raise UserError(f"model.cascade.delta_weights: {weights} must be four numbers above 0, for dx, dy, dw, dh")
 
 
 def build_box_loss(config: RPNConfig | BoxHeadConfig) -> BoxLoss:
-    """The loss of deltas that a stage of the detector asks for."""
+    """The loss of deltas for a stage of the detector, from its config."""
     part = "rpn" if isinstance(config, RPNConfig) else "box_head"
     return row_of(BOX_LOSSES, config.box_loss, f"model.{part}.box_loss")(config)
 
@@ -172,7 +169,7 @@ def _region_loss(box: BoxHeadConfig, num_classes: int) -> RegionLoss:
 
 
 def _mask_head(config: ModelConfig, box_head: BoxHead, channels: int, num_classes: int) -> MaskHead | None:
-    """On regions of its own, or (C4) on what conv5 makes of a region."""
+    """A mask head on its own pooled regions, or (C4) on the output of conv5 for each region."""
     mask = config.mask_head
     if mask is None:
         return None
@@ -213,5 +210,5 @@ def _pooling(box: BoxHeadConfig) -> Pooling:
 
 
 def norm_of(name: str) -> Callable[[int], nn.Module] | None:
-    """Makes a normalisation layer for a number of channels; None for the name none."""
+    """A function from a number of channels to a normalization layer; None for the name none."""
     return None if name == "none" else NORMS[name]

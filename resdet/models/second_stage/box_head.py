@@ -1,4 +1,4 @@
-"""Box heads: one vector for each pooled region, and from it what the region is and where exactly (Girshick 2015)."""
+"""Box heads: a vector for each pooled region, from which class and box are predicted (Girshick 2015)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 class BoxHead(nn.Module):
     """One vector for each region, in two steps: `maps`, which a mask head can share, and `forward` of them.
 
-    Most box heads make no maps: theirs are the regions as they come.
+    Most box heads have no such maps; their `maps` returns the regions unchanged.
     """
 
     out_channels: int  # of the vector
@@ -45,10 +45,10 @@ class TwoLayerBoxHead(BoxHead):
 class FourConvBoxHead(BoxHead, nn.Sequential):
     """Four 3x3 convolutions and one fully connected layer (Wu & He 2018, "Group Normalization", section 4.2).
 
-    Its layers are numbered as torchvision's FastRCNNConvFCHead numbers them.
+    The numbers of its layers are those of torchvision's FastRCNNConvFCHead.
 
     Args:
-        norm: makes a normalisation layer for a number of channels; None: convolutions with a bias.
+        norm: makes a normalization layer for a number of channels; None: convolutions with a bias.
     """
 
     def __init__(
@@ -67,11 +67,11 @@ class FourConvBoxHead(BoxHead, nn.Sequential):
 class C5BoxHead(BoxHead):
     """A ResNet's conv5 on each region, then the mean over the region (He et al. 2015, appendix A).
 
-    A mask head takes what conv5 makes of a region before the mean (He et al. 2017, figure 4).
+    A mask head uses the output of conv5 for a region before the mean (He et al. 2017, figure 4).
 
     Args:
-        layer4: conv5, taken out of the backbone, whose name it keeps.
-        out_channels: of conv5.
+        layer4: conv5, removed from the backbone; it keeps its name.
+        out_channels: the output channels of conv5.
     """
 
     def __init__(self, layer4: nn.Module, out_channels: int) -> None:
@@ -117,5 +117,5 @@ def _conv(channels: int, norm: Callable[[int], nn.Module] | None) -> nn.Sequenti
 
 
 def _init_hidden(layer: nn.Linear) -> None:
-    nn.init.kaiming_uniform_(layer.weight, a=1)  # Detectron's initialisation
+    nn.init.kaiming_uniform_(layer.weight, a=1)  # Detectron's initialization
     nn.init.zeros_(layer.bias)

@@ -1,4 +1,4 @@
-"""From the classes and boxes of regions to the detections of an image."""
+"""Computes the detections of an image from the classes and boxes of its regions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from resdet.structures import Detections
 
 @dataclass(frozen=True)
 class DetectionLimits:
-    """Which detections are reported: above a score, apart from one another, the best so many of an image."""
+    """Limits of the reported detections: the least score, the largest overlap, and the number per image."""
 
     score_threshold: float
     nms_iou: float
@@ -33,7 +33,8 @@ def class_candidates(
 ) -> Detections:
     """Every class of every proposal, (N, P * K), overlapping and in the order of the proposals.
 
-    B boxes a proposal: one for each class, or one for all of them. An entry that is not `valid` keeps its values here.
+    B is the number of boxes per proposal: one for each class, or one for all classes. The values of an entry that is
+    not `valid` are not changed here.
     """
     classes = probabilities.shape[2] - 1
     boxes = clip_boxes(boxes.expand(-1, -1, classes, -1).flatten(1, 2), sizes)

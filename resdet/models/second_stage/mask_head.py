@@ -1,4 +1,4 @@
-"""Mask heads: for each region, which of its cells belong to the object (He et al. 2017)."""
+"""Mask heads: predict for each region which of its cells belong to the object (He et al. 2017)."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from resdet.structures import Detections, Targets
 class MaskHead(nn.Module):
     """3x3 convolutions, an upsampling by two, and one mask for each class (He et al. 2017, figure 4).
 
-    On a pyramid four convolutions; on what conv5 makes of a region (C4) none. Layers have Detectron2's names.
+    With a pyramid it has four convolutions; on the output of conv5 (C4) it has none. Layers have Detectron2's names.
 
     Args:
         in_channels: of a region.
-        masks: one a class, or 1 for all classes together.
+        masks: one per class, or 1 for all classes together.
         convs, channels: of the layers before the masks.
-        norm: makes a normalisation layer for a number of channels; None: convolutions with a bias.
+        norm: makes a normalization layer for a number of channels; None: convolutions with a bias.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class MaskHead(nn.Module):
         positive: Bool[Tensor, "N R"],
         targets: Targets,
     ) -> dict[str, Float[Tensor, ""]]:
-        """`loss_mask` over the regions that are `positive` and whose object, the slot `matched`, has a mask."""
+        """`loss_mask` over the regions that are `positive` and whose object (the slot `matched`) has a mask."""
         assert targets.masks is not None, "a mask head learns from masks: these targets have none"
         logits = self(pool(boxes)).unflatten(0, boxes.shape[:2])
         frames = take(targets.boxes, matched)
@@ -78,7 +78,7 @@ class MaskHead(nn.Module):
 
 
 class NormedConv(nn.Conv2d):
-    """A 3x3 convolution, its normalisation and a ReLU."""
+    """A 3x3 convolution, its normalization and a ReLU."""
 
     def __init__(self, in_channels: int, channels: int, norm: Callable[[int], nn.Module] | None) -> None:
         super().__init__(in_channels, channels, 3, padding=1, bias=norm is None)
@@ -95,9 +95,10 @@ def mask_loss(
     wanted: Bool[Tensor, "N R M M"],
     counted: Bool[Tensor, "N R"],
 ) -> Float[Tensor, ""]:
-    """Mean binary cross-entropy over the cells of the regions that count; 0 where none does.
+    """The mean binary cross entropy over the cells of the regions that count; 0 if there are none.
 
-    Masks of other classes than a region's own cost nothing, so classes do not compete (He et al. 2017, section 3).
+    Masks of other classes than a region's own do not contribute to the loss, so classes do not compete (He et al. 2017,
+    section 3).
     """
     each = F.binary_cross_entropy_with_logits(of_class(logits, labels), wanted.to(logits), reduction="none")
     return zero_padding(each.mean((2, 3)), counted).sum() / counted.sum().clamp(min=1)

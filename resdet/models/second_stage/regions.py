@@ -1,4 +1,4 @@
-"""Which regions a second stage learns from, and what each of them shows."""
+"""Selects the regions for the training of the second stage, and matches them to the ground truth."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from resdet.structures import Proposals, Targets
 def sample_regions(
     proposals: Proposals, targets: Targets, matcher: Matcher, sampler: BalancedSampler, *, background: int
 ) -> Regions:
-    """Regions to learn from, positives first; label `background` for what matches nothing.
+    """The sampled regions, positives first; a region without a match has the label `background`.
 
-    The ground truth itself joins the proposals, so that there are positives from the first step on.
+    The ground-truth boxes are added to the proposals, so that there are positives from the first step on.
     """
     candidates = torch.cat([proposals.boxes, targets.boxes], dim=1)
     real = torch.cat([proposals.valid, targets.valid & ~targets.crowd], dim=1)
@@ -40,9 +40,10 @@ def sample_regions(
 def matched_again(
     boxes: Float[Tensor, "N R 4"], before: Regions, targets: Targets, matcher: Matcher, *, background: int
 ) -> Regions:
-    """What regions show to the next stage of a cascade, which has moved them to `boxes`.
+    """The regions of the next stage of a cascade, matched again after they were moved to `boxes`.
 
-    All of them stay: the stage before has resampled them by moving them (Cai & Vasconcelos 2018, section 4.1).
+    All regions are kept, because the stage before has already resampled them by moving them (Cai & Vasconcelos 2018,
+    section 4.1).
     """
     matches = matcher(boxes, targets.boxes, targets.crowd, targets.valid)
     return Regions(
@@ -55,7 +56,7 @@ def matched_again(
 
 
 def positives_first(regions: Regions, *, background: int) -> Regions:
-    """The same regions, the positive ones before the others, otherwise in their order."""
+    """The same regions, with the positive ones first, otherwise in the same order."""
     positive = regions.valid & (regions.labels < background)
     order = positive.int().argsort(dim=1, descending=True, stable=True)
     return Regions(

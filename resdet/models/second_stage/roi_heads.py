@@ -27,13 +27,13 @@ from resdet.structures import Detections, Proposals, Targets
 
 @dataclass(frozen=True)
 class Stage:
-    """A box head and what belongs to it.
+    """A box head with its predictor, matcher and box coder.
 
     Args:
         box_head: one vector for each region.
         box_predictor: logits and deltas from the vector, or from two of them with global context.
-        matcher: what a region shows to this stage.
-        box_coder: what its deltas mean. Later stages weigh deltas more, for there is less left to move.
+        matcher: matches regions and ground truth for this stage.
+        box_coder: encodes the deltas. Later stages weight deltas more, because their corrections are smaller.
     """
 
     box_head: BoxHead
@@ -45,21 +45,22 @@ class Stage:
 class RoIHeads(nn.Module):
     """A list of stages: each pools the boxes of the stage before, classifies and refines them.
 
-    A list of one is the second stage of Faster R-CNN, of several that of Cascade R-CNN. A lone stage may have deltas
-    for each class; several have one set for all classes each. Parameters are named as in torchvision and Detectron2:
-    `box_head.fc6` and `box_predictor.cls_score` of a lone stage, `box_head.0.fc6` and so on of several.
+    A list of one stage is the second stage of Faster R-CNN, a list of several is that of Cascade R-CNN. A single stage
+    may have deltas for each class; in a list of several, each stage has one set for all classes. Parameters are named
+    as in torchvision and Detectron2: `box_head.fc6` and `box_predictor.cls_score` for a single stage, `box_head.0.fc6`
+    and so on for several.
 
-    A mask head learns on the sampled regions; in a cascade on the boxes of the last stage, which it predicts on.
+    A mask head is trained on the sampled regions; in a cascade, on the boxes of the last stage, as in prediction.
 
     Args:
         pooler: features of boxes, for all stages.
         stages: at least one.
-        sampler: chooses the proposals that are learned from, once for all stages.
+        sampler: selects the proposals for training, once for all stages.
         limits: which detections are reported.
-        region_loss: what classes and boxes cost in each stage.
+        region_loss: the loss of classes and boxes in each stage.
         global_context: join the vector of the whole image to that of each region (He et al. 2015, appendix B).
         mask_head: masks of regions; None: boxes alone.
-        mask_pooler: features of boxes for the mask head; None: the maps that a lone stage's box head makes of a region.
+        mask_pooler: features of boxes for the mask head; None: the maps of a single stage's box head.
     """
 
     def __init__(
@@ -94,7 +95,7 @@ class RoIHeads(nn.Module):
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """Put together from the modules as they are now, so that one that is exchanged counts."""
+        """The stages, assembled from the present modules, so that a module that was replaced is used."""
         heads, predictors = _listed(self.box_head), _listed(self.box_predictor)
         parts = zip(heads, predictors, self.matchers, self.box_coders, strict=True)
         return tuple(Stage(*part) for part in parts)  # pyright: ignore[reportArgumentType]  # modules are of any type
@@ -105,16 +106,16 @@ class RoIHeads(nn.Module):
         boxes: Float[Tensor, "N R 4"],
         sizes: Int64[Tensor, "N 2"],
     ) -> tuple[Float[Tensor, "N R K_1"], Float[Tensor, "N R B 4"]]:
-        """What each box shows, and where its object is: as `classify`."""
+        """Classifies and refines boxes; the same as `classify`."""
         return self.classify(partial(self.pooler, features), boxes, sizes)
 
     def classify(
         self, pool: Pool, boxes: Float[Tensor, "N R 4"], sizes: Int64[Tensor, "N 2"], *, first: int = 0
     ) -> tuple[Float[Tensor, "N R K_1"], Float[Tensor, "N R B 4"]]:
-        """Class probabilities of each box (background last), and where the last stage puts it.
+        """Class probabilities of each box (background last), and its box after the last stage.
 
-        Probabilities are the mean over the stages from number `first` on (-1: the last alone), each of which looks at
-        the boxes of the one before. B is K, a box for each class, or 1. They are not cut to the image.
+        Probabilities are the mean over the stages from number `first` on (-1: the last alone), each of which uses the
+        boxes of the one before. B is K (a box for each class) or 1. Boxes are not clipped to the image.
         """
         probabilities, found = [], boxes[:, :, None]
         for stage in self.stages[first:]:
@@ -127,7 +128,9 @@ class RoIHeads(nn.Module):
     def maps(
         self, stage: Stage, pool: Pool, boxes: Float[Tensor, "N R 4"], sizes: Int64[Tensor, "N 2"]
     ) -> Float[Tensor, "N R_1 C h w"]:
-        """What the box head makes of each region before its vector; with `global_context` the whole image is first."""
+        """The maps of the box head for each region, before its vector; with `global_context` the whole image
+        is first.
+        """
         regions = with_image_box(boxes, sizes) if self.global_context else boxes
         return stage.box_head.maps(pool(regions)).unflatten(0, regions.shape[:2])
 
@@ -147,8 +150,8 @@ class RoIHeads(nn.Module):
         targets: Targets,
         sizes: Int64[Tensor, "N 2"],
     ) -> dict[str, Float[Tensor, ""]]:
-        """`loss_classifier` and `loss_box_reg` over the sampled regions of the batch (Girshick 2015, equation 1), of
-        several stages `loss_classifier_stage0` and so on; `loss_mask` where there is a mask head.
+        """`loss_classifier` and `loss_box_reg` over the sampled regions of the batch (Girshick 2015, equation 1); for
+        several stages `loss_classifier_stage0` and so on; `loss_mask` if there is a mask head.
         """
         stages, pool = self.stages, partial(self.pool_to_learn, features)
         regions, losses, seen = self.sample(proposals, targets), {}, []
@@ -166,13 +169,15 @@ class RoIHeads(nn.Module):
     def pool_to_learn(
         self, features: Sequence[Float[Tensor, "N C _h _w"]], boxes: Float[Tensor, "N R 4"]
     ) -> Float[Tensor, "N*R C h w"]:
-        """Regions whose gradient is divided by the number of stages: together they move the maps as one does."""
+        """The pooled regions with gradients divided by the number of stages, so that the maps receive the mean
+        gradient.
+        """
         pooled = self.pooler(features, boxes)
         count = len(self.matchers)
         return pooled if count == 1 else scaled_gradient(pooled, 1 / count)
 
     def sample(self, proposals: Proposals, targets: Targets) -> Regions:
-        """What the first stage learns from, positives first."""
+        """The regions for the training of the first stage, positives first."""
         return sample_regions(proposals, targets, self.matchers[0], self.sampler, background=self.num_classes)
 
     def moved(
@@ -183,7 +188,9 @@ class RoIHeads(nn.Module):
         targets: Targets,
         sizes: Int64[Tensor, "N 2"],
     ) -> Regions:
-        """The regions where stage `number` of several puts them, and what they show to the next one, or to the last."""
+        """The regions after stage `number` of several has moved them, matched for the next stage, or for the
+        last one.
+        """
         boxes = clip_boxes(self.box_coders[number].decode(deltas.detach().squeeze(2), regions.boxes), sizes)
         matcher = self.matchers[min(number + 1, len(self.matchers) - 1)]
         return matched_again(boxes, regions, targets, matcher, background=self.num_classes)
@@ -195,13 +202,13 @@ class RoIHeads(nn.Module):
         regions: Regions,
         targets: Targets,
     ) -> dict[str, Float[Tensor, ""]]:
-        """`loss_mask` where there is a mask head, over as many regions as can be positive.
+        """`loss_mask` if there is a mask head, over as many regions as can be positive.
 
-        `maps` are those of the regions, which a mask head without a pooler works on.
+        `maps` are the maps of the regions, which a mask head without a pooler uses.
         """
         if self.mask_head is None:
             return {}
-        if len(self.matchers) > 1:  # matched again, they have lost the sampler's order
+        if len(self.matchers) > 1:  # after the second matching the positives are no longer first
             regions = positives_first(regions, background=self.num_classes)
         first = slice(self.sampler.most_positives)
         labels = regions.labels[:, first]
@@ -234,7 +241,7 @@ class RoIHeads(nn.Module):
     def mask_regions(
         self, features: Sequence[Float[Tensor, "N C _h _w"]], boxes: Float[Tensor, "N R 4"]
     ) -> Float[Tensor, "N*R D h w"]:
-        """What the mask head works on."""
+        """The input of the mask head."""
         if self.mask_pooler is not None:
             return self.mask_pooler(features, boxes)
         return self.stages[-1].box_head.maps(self.pooler(features, boxes))
@@ -246,13 +253,13 @@ class RoIHeads(nn.Module):
         proposals: Proposals,
         sizes: Int64[Tensor, "N 2"],
     ) -> Detections:
-        """Every class of every proposal, as `classify` found it."""
+        """Every class of every proposal, from the output of `classify`."""
         threshold = self.limits.score_threshold
         return class_candidates(boxes, probabilities, proposals.valid, sizes, score_threshold=threshold)
 
 
 def scaled_gradient(x: Float[Tensor, "*S"], scale: float) -> Float[Tensor, "*S"]:
-    """x itself, whose gradient is `scale` times as large."""
+    """x itself; its gradient is multiplied by `scale`."""
     constant = x.detach()
     return constant + (x - constant) * scale
 

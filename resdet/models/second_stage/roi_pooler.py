@@ -1,4 +1,4 @@
-"""Features of boxes, from the level of a pyramid that fits the size of each (Lin et al. 2017, section 4.2)."""
+"""Pools the features of boxes, each from the pyramid level that fits its size (Lin et al. 2017, section 4.2)."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from torch import Tensor, nn
 
 from resdet.ops.roi_align import assign_levels
 
-# RoIAlign or RoIPool with its options filled in: (features, strides, boxes, levels) to regions.
+# RoIAlign or RoIPool with fixed options: (features, strides, boxes, levels) to regions.
 Pooling = Callable[[Sequence[Tensor], Sequence[int | float], Tensor, Tensor], Tensor]
 
-# Boxes (N, R, 4) to their regions (N * R, C, h, w).
+# From boxes (N, R, 4) to their regions (N * R, C, h, w).
 Pool = Callable[[Tensor], Tensor]
 
 
 class RoIPooler(nn.Module):
-    """Each box is pooled from the level that fits its size (of one level: from that)."""
+    """Pools each box from the level that fits its size; with a single level, from that level."""
 
     def __init__(self, strides: Sequence[int], pooling: Pooling) -> None:
         super().__init__()
@@ -30,6 +30,7 @@ class RoIPooler(nn.Module):
         self, features: Sequence[Float[Tensor, "N C _h _w"]], boxes: Float[Tensor, "N R 4"]
     ) -> Float[Tensor, "N*R C h w"]:
         """`features` may have coarser levels than the pooler uses (P6 serves the RPN alone)."""
-        boxes = boxes.nan_to_num()  # of a net that has diverged: the loss shall say so, not an index out of bounds
+        # for a net that has diverged: the error must be the loss that is not finite, not an index out of bounds
+        boxes = boxes.nan_to_num()
         levels = assign_levels(boxes, self.finest, self.coarsest) - self.finest
         return self.pooling(features[: len(self.strides)], self.strides, boxes, levels)

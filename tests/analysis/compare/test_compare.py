@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from resdet.data.batches.loader import open_split
 from resdet.engine.run_folder import read_run
 from resdet.errors import UserError
 from resdet.evaluation.coco import evaluate_coco, read_ground_truth, read_results
+from resdet.models.build.conventions import completed
 
 NANO = str(Path(__file__).parents[3] / "configs" / "nano.yaml")
 FABRICATED = ("data.shapes.val_images=40", "train.steps=40", "train.device=cpu")
@@ -62,7 +64,6 @@ def fabricate(wanted: Request, shifts: dict[str, float], *, images_per_second: f
 
 
 def report(wanted: Request) -> dict[str, Any]:
-    """The content of compare.json, which reads back as what it was written from."""
     outcome = compare_backbones(wanted, jobs=1, devices=[], train=False, say=lambda _: None)
     assert outcome.comparison is not None
     assert read_comparison(wanted.output / "compare.json") == outcome.comparison
@@ -132,6 +133,18 @@ def test_runs_with_another_config_are_refused_by_the_keys(tmp_path: Path) -> Non
         _ = list_runs(request(tmp_path, "nano", overrides=[*FABRICATED, "train.steps=60"]))
     harmless = [*FABRICATED, "train.log_every=3", "train.device=auto"]
     assert "finished, box AP 0." in list_runs(request(tmp_path, "nano", overrides=harmless))[1]
+
+
+def test_a_run_that_wrote_out_its_conventions_is_still_the_one_that_left_them_open(tmp_path: Path) -> None:
+    masks = [*FABRICATED, "model.mask_head.name=fcn"]
+    (run, *_) = fabricate(request(tmp_path, "nano", overrides=masks), {"nano": 0.1})
+    completed_model, _ = completed(run.config.model, None, "")
+    written = replace(completed_model, pixel_mean=[1.0, 2.0, 3.0], pixel_std=[1.0, 1.0, 1.0])
+    assert (written.anchors.rounded, written.mask_head and written.mask_head.sampling_ratio) == (False, 2)
+    _ = (run.folder / "config.yaml").write_text(to_yaml(replace(run.config, model=written)))
+    assert "finished, box AP 0." in list_runs(request(tmp_path, "nano", overrides=masks))[1]
+    with pytest.raises(UserError, match=r"model.anchors.rounded=true \(was false\)"):
+        _ = list_runs(request(tmp_path, "nano", overrides=[*masks, "model.anchors.rounded=true"]))
 
 
 def test_a_damaged_file_of_an_earlier_comparison_is_named(tmp_path: Path) -> None:

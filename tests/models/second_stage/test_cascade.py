@@ -257,8 +257,11 @@ def test_a_scaled_gradient_leaves_the_value() -> None:
     [
         ([THREE, "model.neck.name=c4", "model.backbone.name=resnet18"], "model.cascade does not go with model.neck"),
         (["model.cascade.ious=[0.5, 0.6]"], "ious has 2 stages and model.cascade.delta_weights 3"),
-        (["model.cascade={ious: [0.5], delta_weights: [[1, 2, 3]]}"], r"\[1.0, 2.0, 3.0\] must be four numbers"),
-        (["model.cascade={ious: [], delta_weights: []}"], "has 0 stages"),
+        (
+            ["model.cascade={ious: [0.5], delta_weights: [[1, 2, 3]]}"],
+            "delta_weights=.* must be a list of .* lists of 4 numbers above 0",
+        ),
+        (["model.cascade={ious: [], delta_weights: []}"], "model.cascade.ious=.* is empty"),
         (["model.cascade.ious=[0.7, 0.5, 0.6]"], r"no less overlap than the one before; write \[0.5, 0.6, 0.7\]"),
         (["model.cascade={ious: [1.5], delta_weights: [[1, 1, 1, 1]]}"], "at most 1"),
         ([THREE, "model.box_head=null"], "model.cascade needs the box head"),
