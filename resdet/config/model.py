@@ -19,7 +19,7 @@ class BackboneConfig(Group):
         None, help="weights by name (IMAGENET1K_V1), a .pth or .safetensors file, or a run; null: from scratch"
     )
     norm: Literal["frozen_bn", "bn", "sync_bn", "gn", "none"] = key(
-        "frozen_bn", help="normalisation; families without any (vgg16) have none"
+        "frozen_bn", help="normalization; families without any (vgg16) have none"
     )
     frozen_stages: int = key(
         2, ge=0, le=100, help="0: train all; 1: freeze the stem; 2: and the first stage; ... (Detectron's FREEZE_AT)"

@@ -141,8 +141,8 @@ class OptimConfig(Group):
         1.0, ge=0, le=1, help="a further factor for each stage of the backbone before its last one"
     )
     momentum: float = key(0.9, ge=0, le=1, help="of sgd")
-    weight_decay: float = key(1e-4, ge=0, le=FINITE, help="of all weights but those of normalisation layers")
-    norm_weight_decay: float = key(0.0, ge=0, le=FINITE, help="of weights and biases of normalisation layers")
+    weight_decay: float = key(1e-4, ge=0, le=FINITE, help="of all weights but those of normalization layers")
+    norm_weight_decay: float = key(0.0, ge=0, le=FINITE, help="of weights and biases of normalization layers")
     schedule: Literal["step", "cosine", "constant"] = key("step", help="how the learning rate falls after the warm-up")
     milestones: list[float] = key(
         [2 / 3, 8 / 9], ge=0, le=1, length=(0, 100), help="of schedule=step: fractions of train.steps"

@@ -28,7 +28,7 @@ from resdet.engine.run_folder import BEST, CHECKPOINTS, LAST, MANIFEST, MODEL, S
 from resdet.errors import UserError
 from resdet.files import sync_folder, write_synced
 from resdet.models.build.conventions import contract_of
-from resdet.models.normalised import Normalisation
+from resdet.models.normalized import Normalization
 from resdet.text import first_few
 from resdet.version import __version__
 from resdet.weights import read_safetensors
@@ -50,11 +50,11 @@ class ModelFile:
 
 
 def model_metadata(
-    config: Config, class_names: tuple[str, ...], category_ids: tuple[int, ...], normalisation: Normalisation
+    config: Config, class_names: tuple[str, ...], category_ids: tuple[int, ...], normalization: Normalization
 ) -> dict[str, str]:
-    """The header of a model file, whose contract states the model's `normalisation`; the step is added on saving."""
+    """The header of a model file, whose contract states the model's `normalization`; the step is added on saving."""
     return {
-        **contract_of(config, class_names, f"resdet {__version__}", normalisation).to_metadata(),
+        **contract_of(config, class_names, f"resdet {__version__}", normalization).to_metadata(),
         "format": "resdet 1",
         "resdet_version": __version__,
         "config": to_yaml(config),

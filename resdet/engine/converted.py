@@ -72,8 +72,8 @@ def _detector_header(converted: Converted, given: Path | None) -> tuple[Config, 
         config.model, _ = completed(config.model, contract, contract.source)
         check_tensors(config.model, converted.state, len(names), str(given))
     config.model.num_classes = len(names)
-    normalisation = list(contract.pixel_mean), list(contract.pixel_std)
-    return config, model_metadata(config, names, category_ids_of(names), normalisation) | {"step": "0"}
+    normalization = list(contract.pixel_mean), list(contract.pixel_std)
+    return config, model_metadata(config, names, category_ids_of(names), normalization) | {"step": "0"}
 
 
 def category_ids_of(class_names: Sequence[str]) -> tuple[int, ...]:

@@ -14,7 +14,7 @@ from resdet.engine.checkpoint import ModelFile, find_model_file, load_weights, r
 from resdet.engine.task.interface import Model
 from resdet.engine.task.table import task_of
 from resdet.errors import UserError
-from resdet.models.build.conventions import normalise_as
+from resdet.models.build.conventions import normalize_as
 from resdet.models.rcnn import RCNN
 from resdet.test_time.build import build_detector
 from resdet.text import first_few
@@ -83,7 +83,7 @@ def restored(model: SavedModel) -> Model:
         if model.changes:
             raise UserError(f"{error}; the model was trained without {' '.join(model.changes)}") from None
         raise
-    normalise_as(module, config.model, model.saved.contract)
+    normalize_as(module, config.model, model.saved.contract)
     return module
 
 

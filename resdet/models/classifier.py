@@ -10,11 +10,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from resdet.models.backbones import Backbone
-from resdet.models.normalised import Normalised
+from resdet.models.normalized import Normalized
 from resdet.structures import Batch
 
 
-class Classifier(Normalised):
+class Classifier(Normalized):
     """`model(batch)` returns the loss by name, `model.predict(batch)` returns the probability of each class.
 
     The class of an image is the label of its one target, and images are not padded.

@@ -10,14 +10,14 @@ from torch import Tensor
 
 from resdet.models.backbones import Backbone
 from resdet.models.necks import FeaturePyramidNetwork, SingleLevel
-from resdet.models.normalised import Normalised
+from resdet.models.normalized import Normalized
 from resdet.models.rpn import RPN, ProposalLimits
 from resdet.models.second_stage.roi_heads import RoIHeads
 from resdet.ops.dense import inside, zero_padding
 from resdet.structures import Batch, Detections, Proposals
 
 
-class RCNN(Normalised):
+class RCNN(Normalized):
     """`model(batch)` returns the training losses by name, `model.predict(batch)` returns detections.
 
     Both run the same dense graph for any number of images. `model.training` only affects normalization layers and

@@ -36,7 +36,7 @@ class CoverageReport:
     missing: tuple[str, ...]
     unexpected: tuple[str, ...]
     mismatched: tuple[str, ...]
-    reinitialised: tuple[str, ...] = ()
+    reinitialized: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property
@@ -47,7 +47,7 @@ class CoverageReport:
 
     def line(self) -> str:
         """The report as one line for a log."""
-        heads = f", {len(self.reinitialised)} re-initialised" if self.reinitialised else ""
+        heads = f", {len(self.reinitialized)} re-initialized" if self.reinitialized else ""
         return (
             f"{self.source}: {len(self.matched)} matched ({100 * self.ratio:.1f} %), {len(self.missing)} missing, "
             f"{len(self.unexpected)} unexpected, {len(self.mismatched)} mismatched{heads}"
@@ -55,7 +55,7 @@ class CoverageReport:
 
     def details(self) -> str:
         """The line, the notes, and the names of all tensors that did not match, one per line."""
-        kinds = ("missing", "unexpected", "mismatched", "reinitialised")
+        kinds = ("missing", "unexpected", "mismatched", "reinitialized")
         names = [f"  {kind}: {', '.join(getattr(self, kind))}" for kind in kinds if getattr(self, kind)]
         return "\n".join([self.line(), *(f"  {note}" for note in self.notes), *names])
 
@@ -67,7 +67,7 @@ def load_checked(
     source: str,
     also: Sequence[nn.Module] = (),
     required: float = 0.99,
-    reinitialise: Sequence[str] = (),
+    reinitialize: Sequence[str] = (),
     class_heads: Sequence[str] = CLASS_HEADS,
     new_classes: bool = False,
     notes: tuple[str, ...] = (),
@@ -81,14 +81,14 @@ def load_checked(
 
     Args:
         source: the name of the file for messages.
-        reinitialise: prefixes of names that keep their fresh values, given by the user.
+        reinitialize: prefixes of names that keep their fresh values, given by the user.
         class_heads: prefixes of names that keep their fresh values where only the number of classes differs.
         new_classes: the classes are others, whatever their number: all of `class_heads` keep their fresh values.
         notes: earlier changes of the tensors, which are added to the report.
     """
     target = _target(module, also)
     state = without_counters(state)
-    anew = (*reinitialise, *class_heads) if new_classes else tuple(reinitialise)
+    anew = (*reinitialize, *class_heads) if new_classes else tuple(reinitialize)
     report = replace(_compare(target, state, source, anew, tuple(class_heads)), notes=notes)
     report = report if new_classes else _with_head_notes(report, target, state)
     _check(report, target, state, required)
@@ -119,23 +119,23 @@ def _compare(
     target: Mapping[str, Tensor],
     state: Mapping[str, Tensor],
     source: str,
-    reinitialise: tuple[str, ...],
+    reinitialize: tuple[str, ...],
     class_heads: tuple[str, ...],
 ) -> CoverageReport:
-    kinds: dict[str, list[str]] = {"matched": [], "missing": [], "mismatched": [], "reinitialised": []}
+    kinds: dict[str, list[str]] = {"matched": [], "missing": [], "mismatched": [], "reinitialized": []}
     for name, ours in target.items():
         theirs = state.get(name)
-        if name.startswith(reinitialise):
-            kinds["reinitialised"].append(name)
+        if name.startswith(reinitialize):
+            kinds["reinitialized"].append(name)
         elif theirs is None:
             kinds["missing"].append(name)
         elif theirs.shape == ours.shape and theirs.is_floating_point() == ours.is_floating_point():
             kinds["matched"].append(name)
         elif name.startswith(class_heads) and theirs.shape[1:] == ours.shape[1:]:
-            kinds["reinitialised"].append(name)
+            kinds["reinitialized"].append(name)
         else:
             kinds["mismatched"].append(name)
-    unexpected = tuple(name for name in state if name not in target and not name.startswith(reinitialise))
+    unexpected = tuple(name for name in state if name not in target and not name.startswith(reinitialize))
     return CoverageReport(source, unexpected=unexpected, **{kind: tuple(names) for kind, names in kinds.items()})
 
 
@@ -144,14 +144,14 @@ def _with_head_notes(
 ) -> CoverageReport:
     """Notes, for each re-initialized head, whether the user named it or the number of classes differs."""
     notes = []
-    for name in report.reinitialised:
+    for name in report.reinitialized:
         if name in state and state[name].shape != target[name].shape and name.endswith("weight"):
             theirs, ours = len(state[name]), len(target[name])
             notes.append(
                 f"{name} starts anew: the file has {theirs} rows, the model {ours} (another number of classes)"
             )
-    if len(notes) < len([name for name in report.reinitialised if name.endswith("weight")]):
-        notes.append("other re-initialised names were asked for")
+    if len(notes) < len([name for name in report.reinitialized if name.endswith("weight")]):
+        notes.append("other re-initialized names were asked for")
     return replace(report, notes=(*report.notes, *notes))
 
 
@@ -193,7 +193,7 @@ def _cause(report: CoverageReport, target: Mapping[str, Tensor], state: Mapping[
         return f"Likely cause: {prefix}"
     if statistics:
         side = "the model" if statistics[0] in report.missing else "the file"
-        return f"Likely cause: another normalisation (only {side} has batch statistics); see model.backbone.norm"
+        return f"Likely cause: another normalization (only {side} has batch statistics); see model.backbone.norm"
     if not report.matched and all(name.split(".")[-2:-1] in (["fc"], ["classifier"], ["head"]) for name in state):
         return "Likely cause: the file holds a classifier without its backbone"
     sides = f"the file is {theirs or 'another network'}, the model {ours or 'another one'}"
@@ -201,7 +201,7 @@ def _cause(report: CoverageReport, target: Mapping[str, Tensor], state: Mapping[
 
 
 def _lone_mask_head(report: CoverageReport) -> str | None:
-    shared = (*report.matched, *report.mismatched, *report.reinitialised)
+    shared = (*report.matched, *report.mismatched, *report.reinitialized)
     if any(name.startswith(MASK_HEAD) for name in shared):
         return None
     if any(name.startswith(MASK_HEAD) for name in report.missing):

@@ -17,11 +17,11 @@ def load_model_weights(
     model: nn.Module,
     weights: PublishedWeights,
     *,
-    reinitialise: Sequence[str] = (),
+    reinitialize: Sequence[str] = (),
     class_heads: Sequence[str] = CLASS_HEADS,
     class_names: Sequence[str] | None = None,
 ) -> CoverageReport:
-    """Loads a whole model, all of it but the names in `reinitialise` and, for other classes, the layers of the classes.
+    """Loads a whole model, all of it but the names in `reinitialize` and, for other classes, the layers of the classes.
 
     With the model's `class_names`, classes are the same where the file lists the same names in the same order. Without
     them, or where the file names none, they are the same where there are as many.
@@ -36,7 +36,7 @@ def load_model_weights(
         model,
         weights.state,
         source=weights.source,
-        reinitialise=reinitialise,
+        reinitialize=reinitialize,
         class_heads=class_heads,
         new_classes=bool(changed),
         notes=(*weights.notes, *changed),

@@ -177,7 +177,7 @@ def _tensors(tree: Mapping[Any, Any], path: Path) -> tuple[dict[str, Tensor], tu
 def _tensor(value: Tensor | PickledArray, name: str, path: Path) -> Tensor:
     if isinstance(value, Tensor):
         if value.layout != torch.strided or value.is_quantized:
-            raise UserError(f"{path}: tensor {name!a} is sparse or quantised; only dense tensors are read")
+            raise UserError(f"{path}: tensor {name!a} is sparse or quantized; only dense tensors are read")
         return value.detach()
     try:
         return value.tensor()

@@ -32,7 +32,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = load_config(ROOT / "configs/nano.yaml")
     _ = torch.manual_seed(0)
     model = build_model(config.model, len(NAMES))
-    metadata = model_metadata(config, NAMES, CATEGORY_IDS, model.normalisation)
+    metadata = model_metadata(config, NAMES, CATEGORY_IDS, model.normalization)
     return save_checkpoint(run, step=1, weights=model.state_dict(), metadata=metadata, state={})
 
 
@@ -203,7 +203,7 @@ def test_a_detector_of_masks_writes_them_and_draws_them(photos: Path, tmp_path: 
     config = load_config(ROOT / "configs/nano.yaml", overrides=["model.mask_head.channels=8"])
     _ = torch.manual_seed(0)
     model = build_model(config.model, len(NAMES))
-    metadata = model_metadata(config, NAMES, CATEGORY_IDS, model.normalisation)
+    metadata = model_metadata(config, NAMES, CATEGORY_IDS, model.normalization)
     checkpoint = save_checkpoint(tmp_path / "run", step=1, weights=model.state_dict(), metadata=metadata, state={})
     output = tmp_path / "out"
     assert main(["predict", str(checkpoint), str(photos), "--output", str(output), "--score", "0.2"]) == 0

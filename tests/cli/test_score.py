@@ -90,7 +90,7 @@ def test_errors_and_a_comparison_are_printed_on_demand(
     _ = other.write_text("[]")
     assert run(*files, "--errors", "--against", str(other)) == 0
     printed = capsys.readouterr().out
-    for words in ("Errors at IoU .5", "AP50 lost", "localisation", "other.json (1 images drawn 1,000 times", "+1.000"):
+    for words in ("Errors at IoU .5", "AP50 lost", "localization", "other.json (1 images drawn 1,000 times", "+1.000"):
         assert words in printed
     with pytest.raises(UserError, match="leave out --metric voc12"):
         _ = run(*files, "--metric", "voc12", "--errors")

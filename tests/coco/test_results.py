@@ -76,7 +76,7 @@ def test_the_number_of_further_bad_entries_is_given(truth: GroundTruth, tmp_path
         _ = read_results(written(tmp_path, [GOOD, *bad]), truth)
 
 
-def test_results_for_another_data_set_are_recognised(truth: GroundTruth, tmp_path: Path) -> None:
+def test_results_for_another_data_set_are_recognized(truth: GroundTruth, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no image id in common with truth.json .*its own data set"):
         _ = read_results(written(tmp_path, [GOOD | {"image_id": i} for i in (1, 2)]), truth)
 

@@ -181,7 +181,7 @@ def test_sigkill_in_the_middle_of_saving_leaves_a_sound_checkpoint(tmp_path: Pat
 
 def whole_model(folder: Path, config: Config) -> Path:
     model = build_model(config.model, 2)
-    names = model_metadata(config, ("cat", "dog"), (17, 90), model.normalisation)
+    names = model_metadata(config, ("cat", "dog"), (17, 90), model.normalization)
     return save_checkpoint(folder, step=3, weights=model.state_dict(), metadata=names, state={"step": 3})
 
 
@@ -199,19 +199,19 @@ def test_a_model_loads_from_its_run_its_checkpoint_and_its_file_alone(tmp_path: 
     assert saved.contract.channel_order == "RGB"
 
 
-def test_the_contract_of_a_model_file_says_how_its_images_are_normalised_and_the_config_stays(
+def test_the_contract_of_a_model_file_says_how_its_images_are_normalized_and_the_config_stays(
     tmp_path: Path, nano: Config
 ):
     model = build_model(nano.model, 2)
-    model.normalise_by((100.0, 110.5, 120.0), (1.0, 2.0, 57.375))
-    names = model_metadata(nano, ("cat", "dog"), (17, 90), model.normalisation)
+    model.normalize_by((100.0, 110.5, 120.0), (1.0, 2.0, 57.375))
+    names = model_metadata(nano, ("cat", "dog"), (17, 90), model.normalization)
     _ = save_checkpoint(tmp_path, step=3, weights=model.state_dict(), metadata=names, state={"step": 3})
     loaded, config, *_ = load_model(tmp_path)
     assert config.model.pixel_mean is None
     assert isinstance(loaded, RCNN)
-    assert loaded.normalisation == model.normalisation
+    assert loaded.normalization == model.normalization
     (overridden,) = read_models([tmp_path], ["model.pixel_mean=[1, 2, 3]"])
-    assert built(overridden).normalisation == ([1, 2, 3], [1, 2, 57.375])
+    assert built(overridden).normalization == ([1, 2, 3], [1, 2, 57.375])
 
 
 def test_a_file_of_an_earlier_version_has_the_mean_in_its_config_and_loads_too(tmp_path: Path, nano: Config):
@@ -222,7 +222,7 @@ def test_a_file_of_an_earlier_version_has_the_mean_in_its_config_and_loads_too(t
         _ = save_checkpoint(tmp_path, step=3, weights=model.state_dict(), metadata=names | contract, state={"step": 3})
         loaded = load_model(tmp_path)[0]
         assert isinstance(loaded, RCNN)
-        assert loaded.normalisation == ([100.0, 110.5, 120.0], [1.0, 2.0, 57.375])
+        assert loaded.normalization == ([100.0, 110.5, 120.0], [1.0, 2.0, 57.375])
 
 
 class Planted:

@@ -1,4 +1,4 @@
-"""Precise batch normalisation, against means and variances of the layers' own inputs."""
+"""Precise batch normalization, against means and variances of the layers' own inputs."""
 
 import json
 from collections.abc import Sequence

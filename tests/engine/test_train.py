@@ -308,7 +308,7 @@ def test_saves_that_fail_again_and_again_are_an_error(tmp_path: Path, nano: Conf
 
 def test_batch_norm_with_one_image_a_process_is_refused(tmp_path: Path, nano: Config):
     nano.model.backbone.norm, nano.train.batch_size = "bn", 1
-    with pytest.raises(UserError, match=r"batch normalisation with 1 image a process"):
+    with pytest.raises(UserError, match=r"batch normalization with 1 image a process"):
         _ = train(nano, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -317,7 +317,7 @@ def test_frozen_layers_with_random_weights_are_a_loud_warning(tmp_path: Path, na
     nano.model.backbone.norm, nano.train.steps = "frozen_bn", 1
     _ = train(nano, tmp_path / "run")
     assert (
-        "warning: frozen batch normalisation with random weights will never learn"
+        "warning: frozen batch normalization with random weights will never learn"
         in (tmp_path / "run/log.txt").read_text()
     )
 
@@ -451,38 +451,38 @@ def test_training_can_start_from_another_run_of_other_classes(tmp_path: Path, na
     assert " 0 missing, 0 unexpected, 0 mismatched" in (tmp_path / "tuned/log.txt").read_text()
 
 
-def test_weights_bring_their_normalisation_which_outlives_their_file(tmp_path: Path, nano: Config, full_run: Path):
-    """Backbone weights with another mean: a fine-tuned, a resumed and an evaluated model normalise as they did."""
+def test_weights_bring_their_normalization_which_outlives_their_file(tmp_path: Path, nano: Config, full_run: Path):
+    """Backbone weights with another mean: a fine-tuned, a resumed and an evaluated model normalize as they did."""
     mean, std = (100.0, 110.5, 120.0), (1.0, 2.0, 57.375)
     source = load_model(full_run)[0]
     state = {k.removeprefix("backbone."): v for k, v in source.state_dict().items() if k.startswith("backbone.")}
     save_weights(tmp_path / "nano.safetensors", state, WeightContract(mean, std, source="a test"))
     nano.model.backbone.weights, nano.train.steps = str(tmp_path / "nano.safetensors"), 3
 
-    def normalises_so(run: str) -> bool:
+    def normalizes_so(run: str) -> bool:
         model, config, *_ = load_model(tmp_path / run)
         assert config == load_config(tmp_path / run / "config.yaml")
         assert config.model.pixel_mean is None, "which the user left open"
         assert isinstance(model, RCNN)
-        line = f"images are normalised by the mean {list(mean)} and the deviation {list(std)}"
-        return model.normalisation == (list(mean), list(std)) and line in (tmp_path / run / "log.txt").read_text()
+        line = f"images are normalized by the mean {list(mean)} and the deviation {list(std)}"
+        return model.normalization == (list(mean), list(std)) and line in (tmp_path / run / "log.txt").read_text()
 
     trained = train(nano, tmp_path / "run")
-    assert normalises_so("run")
+    assert normalizes_so("run")
     assert evaluate_checkpoint(tmp_path / "run").figures == trained
     (tmp_path / "nano.safetensors").unlink()
 
     nano.train.steps = 6
     _ = train(nano, tmp_path / "run", resume=True)
-    assert normalises_so("run")
+    assert normalizes_so("run")
 
     nano.model.backbone.weights = str(tmp_path / "run")
     _ = train(nano, tmp_path / "backbone")
-    assert normalises_so("backbone")
+    assert normalizes_so("backbone")
 
     nano.model.backbone.weights, nano.model.weights = None, str(tmp_path / "run")
     _ = train(nano, tmp_path / "tuned")
-    assert normalises_so("tuned")
+    assert normalizes_so("tuned")
     nano.model.pixel_mean = [0.0, 0.0, 0.0]
     with pytest.raises(UserError, match=r"pixel_mean: the weights have \(100.*, the model \(0"):
         _ = train(nano, tmp_path / "other")

@@ -84,7 +84,7 @@ def test_other_classes_start_anew_and_all_else_is_loaded(nano: Config, source: P
     (line,) = [line for line in loaded if "class layers" in line]
     assert "the class layers start anew" in line
     assert said in line
-    assert "0 missing, 0 unexpected, 0 mismatched, 4 re-initialised" in loaded[0]
+    assert "0 missing, 0 unexpected, 0 mismatched, 4 re-initialized" in loaded[0]
 
 
 @pytest.mark.parametrize("names", [SHAPES[:3], RENAMED])

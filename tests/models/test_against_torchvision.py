@@ -64,9 +64,9 @@ def as_batch(theirs: FasterRCNN, images: list[Tensor], targets: Targets | None =
 
 
 def their_features(theirs: FasterRCNN, images: list[Tensor]) -> tuple[ImageList, dict[str, Tensor]]:
-    normalised = [theirs.transform.normalize(image) for image in images]  # pyright: ignore[reportCallIssue]
+    normalized = [theirs.transform.normalize(image) for image in images]  # pyright: ignore[reportCallIssue]
     padded = theirs.transform.batch_images(  # pyright: ignore[reportCallIssue]
-        normalised, size_divisible=theirs.transform.size_divisible
+        normalized, size_divisible=theirs.transform.size_divisible
     )
     return ImageList(padded, [(i.shape[-2], i.shape[-1]) for i in images]), theirs.backbone(padded)
 

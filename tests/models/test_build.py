@@ -1,4 +1,4 @@
-"""`model.backbone.weights`: every part they are for is filled, and images are normalised as the weights ask for."""
+"""`model.backbone.weights`: every part they are for is filled, and images are normalized as the weights ask for."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ def test_weights_fill_the_backbone_whatever_its_parts(resnet18: Path, layout: st
     assert "matched (100.0 %)" in model.notes[0]
 
 
-def test_the_model_normalises_as_its_weights_were_trained(resnet18: Path) -> None:
+def test_the_model_normalizes_as_its_weights_were_trained(resnet18: Path) -> None:
     model = build_model(config_of("resnet18", f"model.backbone.weights={resnet18}"), 3)
-    assert model.normalisation == (IMAGENET_MEAN, [1.0, 1.0, 1.0])
+    assert model.normalization == (IMAGENET_MEAN, [1.0, 1.0, 1.0])
 
 
 def test_a_config_that_contradicts_the_weights_is_refused(resnet18: Path) -> None:
@@ -72,18 +72,18 @@ def test_fc6_and_fc7_of_a_vgg_fill_its_c4_head(tmp_path: Path) -> None:
     assert build_model(config_of("vgg11", weights), 3).notes[0].count("0 missing") == 1  # FPN: a head of its own
 
 
-def test_without_weights_the_backbone_says_how_to_normalise() -> None:
-    assert build_model(config_of("nano"), 3).normalisation == (IMAGENET_MEAN, IMAGENET_STD)
-    assert build_model(config_of("timm/mobilenetv3_small_050"), 3).normalisation == (IMAGENET_MEAN, IMAGENET_STD)
+def test_without_weights_the_backbone_says_how_to_normalize() -> None:
+    assert build_model(config_of("nano"), 3).normalization == (IMAGENET_MEAN, IMAGENET_STD)
+    assert build_model(config_of("timm/mobilenetv3_small_050"), 3).normalization == (IMAGENET_MEAN, IMAGENET_STD)
     inception = build_model(config_of("timm/tf_mobilenetv3_small_minimal_100"), 3)
-    assert inception.normalisation == ([127.5] * 3, [127.5] * 3)
+    assert inception.normalization == ([127.5] * 3, [127.5] * 3)
 
 
 def test_the_config_has_the_last_word_without_weights() -> None:
     model = build_model(config_of("nano", "model.pixel_mean=[1, 2, 3]", "model.pixel_std=[4, 5, 6]"), 3)
-    assert model.normalisation == ([1, 2, 3], [4, 5, 6])
-    model.normalise_by((7.0, 8.0, 9.0), (1.0, 1.0, 1.0))
-    assert model.normalisation == ([7, 8, 9], [1, 1, 1])
+    assert model.normalization == ([1, 2, 3], [4, 5, 6])
+    model.normalize_by((7.0, 8.0, 9.0), (1.0, 1.0, 1.0))
+    assert model.normalization == ([7, 8, 9], [1, 1, 1])
 
 
 def test_no_anchor_is_both_foreground_and_background() -> None:

@@ -42,7 +42,7 @@ class Same(Backbone):
 
 
 def test_two_classes_by_hand():
-    """Mean colour (1, 2, 4) after normalisation; the two logits are its first and its second channel."""
+    """Mean colour (1, 2, 4) after normalization; the two logits are its first and its second channel."""
     model = Classifier(Same(), 2, pixel_mean=[10.0, 20.0, 30.0], pixel_std=[2.0, 1.0, 5.0])
     with torch.no_grad():
         _ = model.fc.weight.copy_(torch.tensor([[1.0, 0, 0], [0, 1, 0]]))

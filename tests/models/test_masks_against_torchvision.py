@@ -68,8 +68,8 @@ def padded(theirs: MaskRCNN, images: list[Tensor]) -> Tensor:
 
 
 def their_features(theirs: MaskRCNN) -> dict[str, Tensor]:
-    normalised = [theirs.transform.normalize(image) for image in images()]  # pyright: ignore[reportCallIssue]
-    return theirs.backbone(padded(theirs, normalised))
+    normalized = [theirs.transform.normalize(image) for image in images()]  # pyright: ignore[reportCallIssue]
+    return theirs.backbone(padded(theirs, normalized))
 
 
 def our_features(ours: RCNN, batch: Batch) -> list[Tensor]:

@@ -175,7 +175,7 @@ def test_every_trainable_parameter_gets_a_finite_gradient(backbone: str, objects
         assert all(parameter.grad.any() for parameter in model.neck.parameters() if parameter.grad is not None)
 
 
-def test_the_padding_is_exactly_zero_after_normalisation() -> None:
+def test_the_padding_is_exactly_zero_after_normalization() -> None:
     model, batch = small_model(), random_batch([1, 1])
     images = model.normalized(batch)
     for image, (height, width) in zip(images, batch.sizes.tolist(), strict=True):

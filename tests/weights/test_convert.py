@@ -323,7 +323,7 @@ def test_a_converted_detector_loads_into_ours(tmp_path):
     ours = build_model(ModelConfig(), 3)
     weights = open_weights(tmp_path / "tv.pth")
     report, contract = load_model_weights(ours, weights), weights.contract
-    assert (report.ratio, report.unexpected, report.reinitialised) == (1.0, (), ())
+    assert (report.ratio, report.unexpected, report.reinitialized) == (1.0, (), ())
     assert contract is not None
     assert contract.pixel_mean == CAFFE_MEAN  # torchvision's and Caffe's are the same three numbers
     scores = model.state_dict()["roi_heads.box_predictor.cls_score.bias"]

@@ -105,15 +105,15 @@ def test_another_number_of_classes_starts_the_head_anew_and_says_so():
     model = head(3)
     before = copied(model)
     report = load_checked(model, head(80).state_dict(), source="w.pth")
-    assert report.reinitialised == (
+    assert report.reinitialized == (
         "roi_heads.box_predictor.cls_score.weight",
         "roi_heads.box_predictor.cls_score.bias",
         "roi_heads.box_predictor.bbox_pred.weight",
         "roi_heads.box_predictor.bbox_pred.bias",
     )
-    assert report.line().endswith("0 mismatched, 4 re-initialised")
+    assert report.line().endswith("0 mismatched, 4 re-initialized")
     assert "cls_score.weight starts anew: the file has 81 rows, the model 4" in report.details()
-    for name in report.reinitialised:
+    for name in report.reinitialized:
         assert torch.equal(model.state_dict()[name], before[name])
     assert torch.equal(model.state_dict()["body.0.weight"], before["body.0.weight"]) is False
 
@@ -132,8 +132,8 @@ def test_a_head_of_other_width_is_refused():
 def test_a_head_that_is_named_starts_anew():
     model = head(3)
     before = copied(model)
-    report = load_checked(model, head(3).state_dict(), source="w.pth", reinitialise=["roi_heads.box_predictor."])
-    assert len(report.reinitialised) == 4
+    report = load_checked(model, head(3).state_dict(), source="w.pth", reinitialize=["roi_heads.box_predictor."])
+    assert len(report.reinitialized) == 4
     assert "asked for" in report.details()
     name = "roi_heads.box_predictor.cls_score.weight"
     assert torch.equal(model.state_dict()[name], before[name])
@@ -142,7 +142,7 @@ def test_a_head_that_is_named_starts_anew():
 def test_a_missing_head_is_refused_unless_named():
     state = {name: value for name, value in head(3).state_dict().items() if name.startswith("body")}
     assert "missing roi_heads.box_predictor.cls_score.weight" in refusal(head(3), state)
-    assert load_checked(head(3), state, source="w.pth", reinitialise=["roi_heads."]).ratio == 1.0
+    assert load_checked(head(3), state, source="w.pth", reinitialize=["roi_heads."]).ratio == 1.0
 
 
 def detector(*overrides, classes=3):
@@ -155,7 +155,7 @@ MASK = "model.mask_head={name: fcn, channels: 8}"
 
 def starting_anew(model, file):
     report = load_checked(model, detector(*file).state_dict(), source="w.pth", new_classes=True)
-    return {name.removeprefix("roi_heads.").rpartition(".")[0] for name in report.reinitialised}
+    return {name.removeprefix("roi_heads.").rpartition(".")[0] for name in report.reinitialized}
 
 
 def test_new_classes_start_the_last_layers_of_all_heads_anew():
@@ -168,7 +168,7 @@ def test_new_classes_start_the_last_layers_of_all_heads_anew():
 def test_another_number_of_classes_starts_the_masks_anew_as_well():
     model, other = detector(MASK, classes=5), detector(MASK)
     report = load_checked(model, other.state_dict(), source="w.pth")
-    assert {name for name in report.reinitialised if "mask" in name} == {
+    assert {name for name in report.reinitialized if "mask" in name} == {
         f"roi_heads.mask_head.predictor.{kind}" for kind in ("weight", "bias")
     }
     kept = "roi_heads.mask_head.deconv.weight"
@@ -185,9 +185,9 @@ def test_a_mask_head_on_one_side_only_is_refused_however_few_its_tensors_are(req
     message = refusal(without, with_masks.state_dict(), required=required)
     assert message.endswith("the file has a mask head and the model none; set model.mask_head.name=fcn")
     report = load_checked(
-        with_masks, without.state_dict(), source="w.pth", required=required, reinitialise=["roi_heads.mask_head."]
+        with_masks, without.state_dict(), source="w.pth", required=required, reinitialize=["roi_heads.mask_head."]
     )
-    assert len(report.reinitialised) == 12
+    assert len(report.reinitialized) == 12
 
 
 def test_tensors_of_several_modules_are_one_target():
@@ -207,8 +207,8 @@ def test_the_cause_is_a_prefix():
 def test_the_cause_is_the_norm():
     norms = nn.Sequential(*(nn.GroupNorm(1, 2) for _ in range(3)))
     batch = nn.Sequential(*(nn.BatchNorm2d(2) for _ in range(3)))
-    assert "another normalisation (only the file has batch statistics)" in refusal(norms, batch.state_dict())
-    assert "another normalisation (only the model has batch statistics)" in refusal(batch, norms.state_dict())
+    assert "another normalization (only the file has batch statistics)" in refusal(norms, batch.state_dict())
+    assert "another normalization (only the model has batch statistics)" in refusal(batch, norms.state_dict())
 
 
 def test_the_cause_is_a_classifier_alone():

@@ -196,4 +196,4 @@ def test_a_truncated_safetensors_file_is_refused(tmp_path):
 @pytest.mark.filterwarnings("ignore:Validating sparse")
 def test_sparse_tensors_are_refused(tmp_path):
     torch.save({"w": torch.eye(3).to_sparse()}, tmp_path / "w.pth")
-    refused(tmp_path / "w.pth", "sparse or quantised")
+    refused(tmp_path / "w.pth", "sparse or quantized")

@@ -24,7 +24,7 @@ from resdet.structures import Batch
 
 T = TypeVar("T")
 
-NOT_COUNTED = "RoI pooling, NMS, normalisation, activations and the resizing of images"
+NOT_COUNTED = "RoI pooling, NMS, normalization, activations and the resizing of images"
 
 
 @dataclass(frozen=True)

@@ -115,7 +115,7 @@ def probe(net: Net, *, steps: int, every: int, kernels: str = "3x3") -> list[Sna
     state, config, _ = build_state(config, train_set.class_names, device, world)
     model, optimizer = state.model.train(), state.optimizer if net.run is None else None
     if net.run is None:
-        initialise(model, net.init)
+        initialize(model, net.init)
     batches = task.training_batches(train_set, config, start_step=0, rank=0, world_size=1)
     layers = watched_layers(model, kernels)
     precision = autocast(config.train, device)
@@ -132,7 +132,7 @@ def probe(net: Net, *, steps: int, every: int, kernels: str = "3x3") -> list[Sna
     return snapshots
 
 
-def initialise(model: nn.Module, init: str) -> None:
+def initialize(model: nn.Module, init: str) -> None:
     """Initializes the weights of the backbone's convolutions with one of INITS; "he" keeps their initial weights."""
     draw = INITS[init]
     if draw is None:

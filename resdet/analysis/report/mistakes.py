@@ -13,7 +13,7 @@ from resdet.evaluation.analysis.analyse import Analysis
 
 MEANINGS = {
     "classification": "right place, wrong class",
-    "localisation": "right class, box too far off",
+    "localization": "right class, box too far off",
     "both": "wrong class and box off",
     "duplicate": "an object found twice",
     "background": "a box where nothing is",

@@ -27,7 +27,7 @@ SMOOTHNESS = 0.5  # the permitted distance of an outline from its mask, in units
 MISSED, FALSE, RIGHT = "#ffb020", "#ff4d5e", "#35d07f"
 WRONG = {
     "classification": "wrong class",
-    "localisation": "box off",
+    "localization": "box off",
     "both": "class and box",
     "duplicate": "twice",
     "background": "nothing there",

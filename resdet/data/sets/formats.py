@@ -13,13 +13,13 @@ from resdet.data.sets.voc import annotation_file, conversion_notes
 
 
 class Format(NamedTuple):
-    """`recognises` a path by its name; `read` has the path and the folder of images, None where only scores count.
+    """`recognizes` a path by its name; `read` has the path and the folder of images, None where only scores count.
 
     `read` gives the content as `resdet.coco.reader` checks it (`annotations_from_dict`, from a COCO file's content),
     and raises UserError naming the file, the entry and a remedy.
     """
 
-    recognises: Callable[[Path], bool]
+    recognizes: Callable[[Path], bool]
     read: Callable[[Path, Path | None], Annotations]
 
 
@@ -45,7 +45,7 @@ def _with_notes(file: Path) -> Annotations:
     return replace(content, mended=content.mended | conversion_notes(file))
 
 
-# The last row that recognises a file reads it, so that a row which is added comes before these.
+# The last row that recognizes a file reads it, so that a row which is added comes before these.
 FORMATS = {
     "coco": Format(_any, _read_coco),
     "voc": Format(_is_list, _read_voc),
@@ -54,7 +54,7 @@ FORMATS = {
 
 def read_content(annotations: Path, images: Path | None = None) -> Annotations:
     """What a file of any format says. Raises UserError for anything in it that cannot be meant."""
-    chosen = [row for row in FORMATS.values() if row.recognises(annotations)][-1]
+    chosen = [row for row in FORMATS.values() if row.recognizes(annotations)][-1]
     return chosen.read(annotations, images)
 
 

@@ -22,8 +22,8 @@ def announce(state: TrainState, run: Run, source: Path | None, *, loaded: list[s
     sizes = [parameter.numel() for parameter in state.model.parameters()]
     trained = sum(parameter.numel() for parameter in state.model.parameters() if parameter.requires_grad)
     log.say(f"model: {config.model.backbone.name}, {sum(sizes) / 1e6:.2f} M parameters, {trained / 1e6:.2f} M trained")
-    mean, std = state.model.normalisation
-    log.say(f"images are normalised by the mean {mean} and the deviation {std} (R, G, B of 0..255)")
+    mean, std = state.model.normalization
+    log.say(f"images are normalized by the mean {mean} and the deviation {std} (R, G, B of 0..255)")
     for name, dataset in (("train", run.train_set), ("val", run.val_set)):
         log.say(f"{name}: {dataset.report.summary()}")
     if run.train_set is run.val_set:
@@ -55,7 +55,7 @@ def random_constants(config: Config, model: nn.Module) -> list[str]:
     frozen_norms = any("FrozenBatchNorm" in type(module).__name__ for module in model.modules())
     if not frozen and not frozen_norms:
         return []
-    what = [f"{frozen} frozen parameters"] * bool(frozen) + ["frozen batch normalisation"] * frozen_norms
+    what = [f"{frozen} frozen parameters"] * bool(frozen) + ["frozen batch normalization"] * frozen_norms
     return [
         f"{' and '.join(what)} with random weights will never learn: set model.backbone.weights, or train from scratch"
         " with model.backbone.norm=gn model.backbone.frozen_stages=0"

@@ -82,7 +82,7 @@ def check_batch_norm(model: nn.Module, config: Config, world: World) -> None:
     learns_statistics = any(isinstance(module, nn.BatchNorm2d) for module in model.modules())
     if learns_statistics and config.train.batch_size // world.size == 1:
         raise UserError(
-            "batch normalisation with 1 image a process (train.batch_size over the number of processes);"
+            "batch normalization with 1 image a process (train.batch_size over the number of processes);"
             " use model.backbone.norm=gn, frozen_bn or sync_bn, or a larger batch"
         )
     if config.train.precise_bn and not batch_norms(model):

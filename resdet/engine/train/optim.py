@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from resdet.config import OptimConfig, TrainConfig, checked
 from resdet.models.backbones import Backbone
 
-NORMALISATION = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.LocalResponseNorm)
+NORMALIZATION = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.LocalResponseNorm)
 
 
 def peak_learning_rate(optim: OptimConfig, train: TrainConfig) -> float:
@@ -50,7 +50,7 @@ def build_optimizer(model: nn.Module, optim: OptimConfig) -> torch.optim.Optimiz
     of_norms = {
         id(parameter)
         for module in model.modules()
-        if isinstance(module, NORMALISATION) or _is_timm_norm(module)
+        if isinstance(module, NORMALIZATION) or _is_timm_norm(module)
         for parameter in module.parameters(recurse=False)
     }
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]

@@ -40,7 +40,7 @@ def write(state: TrainState, run: Run, snapshot: dict[str, Any], unreadable: lis
             run.folder,
             step=state.step,
             weights=state.model.state_dict(),
-            metadata=checkpoint.model_metadata(run.config, *names, state.model.normalisation),
+            metadata=checkpoint.model_metadata(run.config, *names, state.model.normalization),
             state=snapshot,
         )
         if state.best_step == state.step:

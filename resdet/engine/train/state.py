@@ -18,7 +18,7 @@ from resdet.engine.run_folder import MODEL, Figures, RunFiles
 from resdet.engine.signals import StopRequest
 from resdet.engine.task.interface import ImageSet, Model, Task
 from resdet.errors import UserError
-from resdet.models.build.conventions import normalise_as
+from resdet.models.build.conventions import normalize_as
 
 
 @dataclass
@@ -62,7 +62,7 @@ class TrainState:
                 " train it in a new --output with model.weights set to its model.safetensors"
             )
         load_weights(self.model, file.weights, str(checkpoint))
-        normalise_as(self.model, config.model, file.contract)
+        normalize_as(self.model, config.model, file.contract)
         self.optimizer.load_state_dict(saved["optimizer"])
         self.step, self.best, self.best_step = saved["step"], saved["best"], saved["best_step"]
         self.evaluated, self.skipped = saved["evaluated"], saved["skipped"]

@@ -2,17 +2,17 @@
 
 Matching is COCO's at IoU 0.5. Every unmatched detection that is not ignored gets the first type that applies:
 
-    localisation     overlaps an object of its class by 0.1 up to 0.5
+    localization     overlaps an object of its class by 0.1 up to 0.5
     classification   overlaps an object of another class by 0.5 or more
     duplicate        overlaps an object of its class by 0.5 or more, which a better detection has taken
     background       overlaps no object by 0.1
     both             everything else: an object of another class, by 0.1 up to 0.5
 
-    missed           an object without a correct detection and without a classification or localisation error
+    missed           an object without a correct detection and without a classification or localization error
 
 Crowd regions are not objects here, and detections on them are not errors. The effect of correcting one type alone:
 
-    classification, localisation   the detection becomes correct and keeps its score: it gets the class, or the box, of
+    classification, localization   the detection becomes correct and keeps its score: it gets the class, or the box, of
                                    its object. If several such errors have the same object, only the best-scored one
                                    is corrected, and none if the object is already found; the others are removed
     duplicate, background, both    the detections are removed
@@ -35,12 +35,12 @@ from resdet.evaluation.analysis.curves import precision_at_recalls
 from resdet.evaluation.analysis.matches import NONE, Matches, Pairs, greedy
 from resdet.evaluation.backends import Problem
 
-ERROR_TYPES = ("classification", "localisation", "both", "duplicate", "background", "missed")
-CLASSIFICATION, LOCALISATION, BOTH, DUPLICATE, BACKGROUND, MISSED = range(6)
+ERROR_TYPES = ("classification", "localization", "both", "duplicate", "background", "missed")
+CLASSIFICATION, LOCALIZATION, BOTH, DUPLICATE, BACKGROUND, MISSED = range(6)
 NO_ERROR = -1
 ERROR_MEANINGS = {
     "classification": "on an object of another class",
-    "localisation": "on an object of its class, IoU .1 to .5",
+    "localization": "on an object of its class, IoU .1 to .5",
     "both": "on an object of another class, IoU .1 to .5",
     "duplicate": "on an object that a better detection found",
     "background": "on nothing, IoU below .1",
@@ -110,7 +110,7 @@ class Findings:
     """The status of each of D detections and G objects at IoU 0.5."""
 
     error: Int64[np.ndarray, " D"]  # an index into ERROR_TYPES, or NO_ERROR (correct or ignored)
-    points_at: Int64[np.ndarray, " D"]  # the object of a classification or localisation error, or NONE
+    points_at: Int64[np.ndarray, " D"]  # the object of a classification or localization error, or NONE
     right: Bool[np.ndarray, " D"]
     taken: Int64[np.ndarray, " D"]  # the object of a correct detection, or NONE
     to_find: Bool[np.ndarray, " G"]
@@ -133,9 +133,9 @@ def find_errors(problem: Problem, pairs: Pairs, matches: Matches) -> Findings:
         own_iou >= FOREGROUND_IOU,
         np.maximum(own_iou, other_iou) < BACKGROUND_IOU,
     )
-    kind = np.select(conditions, (LOCALISATION, CLASSIFICATION, DUPLICATE, BACKGROUND), default=BOTH)
+    kind = np.select(conditions, (LOCALIZATION, CLASSIFICATION, DUPLICATE, BACKGROUND), default=BOTH)
     error = np.where(wrong, kind, NO_ERROR)
-    points_at = np.where(error == LOCALISATION, own, np.where(error == CLASSIFICATION, other, NONE))
+    points_at = np.where(error == LOCALIZATION, own, np.where(error == CLASSIFICATION, other, NONE))
     taken = np.where(right, matches.truth[:, 0, 0], NONE).astype(np.int64)
     found, covered = np.zeros(objects, dtype=bool), np.zeros(objects, dtype=bool)
     found[taken[right]] = True
@@ -190,7 +190,7 @@ def ap50_after(problem: Problem, findings: Findings, *, mended: Collection[int])
 
 
 def _best_pointers(problem: Problem, findings: Findings) -> Int64[np.ndarray, " w"]:
-    """The classification or localisation error with the best score for each object that has no correct detection."""
+    """The classification or localization error with the best score for each object that has no correct detection."""
     pointing = np.flatnonzero(findings.points_at != NONE)
     pointing = pointing[~findings.found[findings.points_at[pointing]]]
     pointing = pointing[np.argsort(-problem.scores[pointing], kind="stable")]

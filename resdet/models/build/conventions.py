@@ -15,7 +15,7 @@ import torch
 from resdet.config import Config, ModelConfig
 from resdet.errors import UserError
 from resdet.models.backbones import BACKBONES, build_backbone
-from resdet.models.normalised import Normalisation, Normalised
+from resdet.models.normalized import Normalization, Normalized
 from resdet.weights.contract import WeightContract, conflicts
 from resdet.weights.layers import LayerConventions, layer_conventions
 
@@ -34,7 +34,7 @@ def completed(config: ModelConfig, contract: WeightContract | None, source: str)
     """The config with its null conventions filled in from the weights or, without weights, from the table; and a line
     about the weights.
 
-    The mean and deviation of images stay open: `normalise_as` gives them to the model.
+    The mean and deviation of images stay open: `normalize_as` gives them to the model.
     Raises UserError if the config contradicts the conventions of the weights.
     """
     taken: list[str] = []
@@ -65,18 +65,18 @@ def as_in(config: ModelConfig, other: ModelConfig) -> ModelConfig:
     return config
 
 
-def normalise_as(model: Normalised, config: ModelConfig, contract: WeightContract | None) -> None:
+def normalize_as(model: Normalized, config: ModelConfig, contract: WeightContract | None) -> None:
     """Sets the mean and deviation that the weights were trained with, unless the config gives its own."""
     if contract is not None:
-        model.normalise_by(config.pixel_mean or contract.pixel_mean, config.pixel_std or contract.pixel_std)
+        model.normalize_by(config.pixel_mean or contract.pixel_mean, config.pixel_std or contract.pixel_std)
 
 
 def contract_of(
-    config: Config, class_names: Sequence[str], source: str, normalisation: Normalisation
+    config: Config, class_names: Sequence[str], source: str, normalization: Normalization
 ) -> WeightContract:
-    """The contract of this model's weights, for another model that starts from them; `normalisation` is the model's."""
+    """The contract of this model's weights, for another model that starts from them; `normalization` is the model's."""
     model, _ = completed(config.model, None, source)
-    (r, g, b), (std_r, std_g, std_b) = normalisation
+    (r, g, b), (std_r, std_g, std_b) = normalization
     layers = backbone_conventions(model.backbone.name, model.backbone.norm)
     box = model.box_head if config.task == "detection" and _aligns(model) else None
     return WeightContract(

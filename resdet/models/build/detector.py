@@ -15,7 +15,7 @@ from resdet.errors import UserError, row_of
 from resdet.models.backbones import BACKBONES, Backbone, build_backbone
 from resdet.models.backbones.resnet import ResNet
 from resdet.models.backbones.vgg import VGG
-from resdet.models.build.conventions import completed, normalise_as
+from resdet.models.build.conventions import completed, normalize_as
 from resdet.models.build.heads import build_box_heads, build_box_loss, build_roi_heads, norm_of
 from resdet.models.classifier import Classifier
 from resdet.models.necks import ConvLevels, FeaturePyramidNetwork, PathAggregationNetwork, SingleLevel, SubsampledLevel
@@ -70,7 +70,7 @@ def build_model(config: ModelConfig, num_classes: int) -> RCNN:
         test_limits=ProposalLimits(rpn.pre_nms_test, rpn.proposals_test),
         notes=notes,
     )
-    normalise_as(model, config, contract)
+    normalize_as(model, config, contract)
     return model
 
 
@@ -106,7 +106,7 @@ def pretrained_detector(
     config, taken = completed(config, weights.contract, str(file))
     model = build_model(_without_weights(config), len(class_names))
     report = load_model_weights(model, weights, class_names=class_names)
-    normalise_as(model, config, weights.contract)
+    normalize_as(model, config, weights.contract)
     return model, config, (*report.details().splitlines(), *taken)
 
 
@@ -119,7 +119,7 @@ def pretrained_classifier(
     config, taken = completed(config, contract, str(file))
     model = build_classifier(_without_weights(config), len(class_names))
     report = load_model_weights(model, weights, class_heads=("fc.",), class_names=class_names)
-    normalise_as(model, config, contract)
+    normalize_as(model, config, contract)
     return model, config, (*report.details().splitlines(), *taken)
 
 

@@ -13,7 +13,7 @@ from resdet.analysis.probe.layers import (
     LayerSignal,
     Net,
     Snapshot,
-    initialise,
+    initialize,
     nets_of,
     nets_of_runs,
     observe,
@@ -159,7 +159,7 @@ def test_the_first_update_of_sgd_is_the_learning_rate_times_the_gradient(patches
 
 
 def test_a_deep_plain_net_without_norms_has_no_gradient_left_and_with_batch_norm_it_has(patches: Config):
-    """Xavier's initialisation loses half the variance in each of 55 layers with ReLU; batch norm restores it."""
+    """Xavier's initialization loses half the variance in each of 55 layers with ReLU; batch norm restores it."""
     nets = nets_of(patches, ["plain56_cifar"], ["bn", "none"], ["xavier"])
     with_norms, without = (probe(net, steps=1, every=1)[0].layers[0].gradient for net in nets)
     assert with_norms is not None
@@ -175,13 +175,13 @@ def test_the_gradient_without_norms_falls_with_the_depth(patches: Config):
         assert deep < shallow * 2**-6
 
 
-def test_the_initialisations_have_their_variances():
+def test_the_initializations_have_their_variances():
     _ = torch.manual_seed(0)
     net = nn.ModuleDict({"backbone": build_backbone("resnet18", norm="bn")})
     layer = net.get_submodule("backbone.layer4.0.conv1")  # from 256 to 512 channels
     assert isinstance(layer, nn.Conv2d)
     for init, variance in (("he", 2 / (9 * 512)), ("xavier", 2 / (9 * (256 + 512))), ("gaussian", 1e-4)):
-        initialise(net, init)
+        initialize(net, init)
         assert layer.weight.var().item() == pytest.approx(variance, rel=0.02)
 
 

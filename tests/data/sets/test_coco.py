@@ -287,7 +287,7 @@ def test_five_duplicate_annotation_ids_are_listed(folder: Folder) -> None:
     assert "duplicate annotation ids: 11, 12, 13, 14, 15 and 1 more" in folder.refusal(data)
 
 
-def test_corners_given_for_sizes_are_recognised(folder: Folder) -> None:
+def test_corners_given_for_sizes_are_recognized(folder: Folder) -> None:
     data = content()
     corners = [[60, 40, 90, 70], [50, 50, 99, 79], [10, 60, 20, 75], [2, 2, 9, 9]]
     data["annotations"] = [
@@ -296,7 +296,7 @@ def test_corners_given_for_sizes_are_recognised(folder: Folder) -> None:
     assert "xyxy" in folder.refusal(data)
 
 
-def test_fractions_given_for_pixels_are_recognised(folder: Folder) -> None:
+def test_fractions_given_for_pixels_are_recognized(folder: Folder) -> None:
     data = content()
     data["annotations"] = [
         {"id": number, "image_id": 7, "category_id": 1, "bbox": [0.1, 0.2, 0.3, 0.4]} for number in range(3)

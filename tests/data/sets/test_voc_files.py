@@ -179,7 +179,7 @@ def test_filenames_that_are_overruled_are_counted_in_the_report(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("ending", [" -1", "  1", " 0", "\t1"])
-def test_a_list_of_one_class_is_recognised_as_a_whole(tmp_path: Path, ending: str) -> None:
+def test_a_list_of_one_class_is_recognized_as_a_whole(tmp_path: Path, ending: str) -> None:
     for entry in ("000012", "000017"):
         _ = touched(tmp_path / f"JPEGImages/{entry}.jpg")
         _ = annotated(tmp_path, entry, f"{entry}.jpg")

@@ -47,7 +47,7 @@ def errors_of(ground_truth: GroundTruth, results: CocoResults) -> dict[str, int]
     ("entry", "expected"),
     [
         pytest.param((1, DOG, HERE, 0.9), {"classification": 1}, id="the wrong class"),
-        pytest.param((1, CAT, [0, 0, 20, 9], 0.9), {"localisation": 1}, id="IoU 0.45 with its class"),
+        pytest.param((1, CAT, [0, 0, 20, 9], 0.9), {"localization": 1}, id="IoU 0.45 with its class"),
         pytest.param((1, DOG, [0, 0, 20, 9], 0.9), {"both": 1, "missed": 1}, id="IoU 0.45 with another class"),
         pytest.param((1, CAT, THERE, 0.9), {"background": 1, "missed": 1}, id="nothing is there"),
         pytest.param((1, CAT, [0, 0, 20, 1.9], 0.9), {"background": 1, "missed": 1}, id="IoU 0.095"),
@@ -105,7 +105,7 @@ def test_a_mended_class_or_box_counts_with_its_own_score() -> None:
     errors = analyse(ground_truth, found(wrong_class, loose_box)).errors
     assert errors.ap50 == 0
     assert errors.cost["classification"] == pytest.approx(1 / 2)  # the cat's class: 1; the dog's: still 0
-    assert errors.cost["localisation"] == pytest.approx(1 / 4)  # the dog's class: right, behind a wrong one
+    assert errors.cost["localization"] == pytest.approx(1 / 4)  # the dog's class: right, behind a wrong one
     assert errors.by_class[:, 1].tolist() == [1, 1, 0, 0, 0, 0]  # both are dogs to the detector
 
 
@@ -113,16 +113,16 @@ def test_of_several_errors_about_one_object_the_best_is_mended_and_the_others_go
     ground_truth = truth((1, CAT, HERE))
     loose = [(1, CAT, [0, 0, 20, 9], 0.9), (1, CAT, [0, 0, 20, 8], 0.8), (1, CAT, [0, 0, 9, 20], 0.7)]
     errors = analyse(ground_truth, found(*loose)).errors
-    assert errors.counts["localisation"] == 3
-    assert errors.cost["localisation"] == pytest.approx(1)
+    assert errors.counts["localization"] == 3
+    assert errors.cost["localization"] == pytest.approx(1)
 
 
 def test_of_errors_of_both_kinds_about_one_object_the_best_alone_can_be_mended() -> None:
     """As tidecv has it: mending boxes alone removes the loose one, for the dog is the surer about this cat."""
     ground_truth = truth((1, CAT, HERE))
     errors = analyse(ground_truth, found((1, DOG, HERE, 0.9), (1, CAT, [0, 0, 20, 9], 0.8))).errors
-    assert errors.counts["classification"] == errors.counts["localisation"] == 1
-    assert errors.cost["localisation"] == 0
+    assert errors.counts["classification"] == errors.counts["localization"] == 1
+    assert errors.cost["localization"] == 0
     assert errors.cost["classification"] == pytest.approx(1)  # ahead of the loose box
 
 
@@ -271,7 +271,7 @@ def test_a_part_of_the_images_is_analysed_as_a_data_set_of_its_own() -> None:
 
 
 def test_masks_are_analysed_by_their_pixels() -> None:
-    """Boxes are equal; the mask of the upper third is a localisation error."""
+    """Boxes are equal; the mask of the upper third is a localization error."""
 
     def rows(last: int) -> dict[str, Any]:
         return {"size": [30, 10], "counts": [0, *[last, 30 - last] * 10]}
@@ -287,7 +287,7 @@ def test_masks_are_analysed_by_their_pixels() -> None:
     corners = np.array([[0.0, 0, 10, 30]] * 2)
     results.add(1, corners, np.array([0.9, 0.8]), np.array([1, 1]), [rows(10), rows(25)])
     analysis: Analysis = analyse(ground_truth_from_dict(data), results, iou_type="segm")
-    assert analysis.errors.counts["localisation"] == 1
+    assert analysis.errors.counts["localization"] == 1
     assert analysis.errors.ap50 == pytest.approx(1 / 2)
     assert analysis.worst[0].false.tolist() == [0]
     assert analysis.worst[0].found.tolist() == [1]

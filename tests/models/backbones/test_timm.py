@@ -68,7 +68,7 @@ def test_levels_equal_those_of_timms_whole_model():
         ("tf_efficientnet_lite0", 127.5, 127.5),
     ],
 )
-def test_normalisation_is_the_models_own(name: str, mean: float, std: float):
+def test_normalization_is_the_models_own(name: str, mean: float, std: float):
     with torch.device("meta"):
         backbone = TimmBackbone(name)
     assert backbone.pixel_mean[0] == pytest.approx(mean)

@@ -1,4 +1,4 @@
-"""What every model has that takes images in 0..255: the mean and deviation that they are normalised by."""
+"""The base class of models that take images in 0..255 and normalize them by a mean and a standard deviation."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from torch import Tensor, nn
 
 from resdet.structures import Batch
 
-Normalisation = tuple[list[float], list[float]]  # mean and deviation: R, G, B in 0..255
+Normalization = tuple[list[float], list[float]]  # mean and deviation: R, G, B in 0..255
 
 
-class Normalised(nn.Module):
-    """A model that normalises its images itself. Its buffers alone say how; a model file states them in its contract.
+class Normalized(nn.Module):
+    """A model that normalizes its images. Its buffers are the only owner of the mean and the standard deviation; a model
+    file states them in its weight contract.
 
-    The buffers are no part of the state dict, which has the same names whatever the images are.
+    The buffers are not part of the state dict.
     """
 
     pixel_mean: Tensor
@@ -28,13 +29,13 @@ class Normalised(nn.Module):
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(3, 1, 1), persistent=False)
 
     @property
-    def normalisation(self) -> Normalisation:
-        """Mean and deviation that images are normalised by: R, G, B in 0..255, as short as float32 can be written."""
+    def normalization(self) -> Normalization:
+        """Mean and deviation that images are normalized by: R, G, B in 0..255, as short as float32 can be written."""
         mean, std = (values.flatten().cpu().numpy().astype(str) for values in (self.pixel_mean, self.pixel_std))
         return mean.astype(float).tolist(), std.astype(float).tolist()
 
-    def normalise_by(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        """As weights that were loaded later ask for."""
+    def normalize_by(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        """Sets the mean and standard deviation that weights loaded later require."""
         for buffer, values in ((self.pixel_mean, mean), (self.pixel_std, std)):
             _ = buffer.copy_(torch.tensor(values).view(3, 1, 1))
 
