@@ -14,7 +14,7 @@ Normalization = tuple[list[float], list[float]]  # mean and deviation: R, G, B i
 
 
 class Normalized(nn.Module):
-    """A model that normalizes its images. Its buffers are the only owner of the mean and the standard deviation; a model
+    """A model that normalizes its images. Only its buffers own the mean and the standard deviation; a model
     file states them in its weight contract.
 
     The buffers are not part of the state dict.
