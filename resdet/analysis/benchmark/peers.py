@@ -60,7 +60,7 @@ class TorchvisionPeer(nn.Module):
             rpn_post_nms_top_n_test=rpn.proposals_test,
             rpn_nms_thresh=rpn.nms_iou,
             rpn_batch_size_per_image=rpn.batch_size_per_image,
-            box_roi_pool=MultiScaleRoIAlign(["0", "1", "2", "3"], box.resolution, box.sampling_ratio),
+            box_roi_pool=MultiScaleRoIAlign(["0", "1", "2", "3"], box.resolution, _ratio(box.sampling_ratio)),
             box_score_thresh=box.score_threshold,
             box_nms_thresh=box.nms_iou,
             box_detections_per_img=box.detections,
@@ -100,7 +100,7 @@ def _add_masks(detector: FasterRCNN, mask: MaskHeadConfig, num_classes: int) -> 
     assert isinstance(roi_heads, RoIHeads)
     convs = 4 if mask.convs is None else mask.convs
     channels = 256  # of its pyramid
-    roi_heads.mask_roi_pool = MultiScaleRoIAlign(["0", "1", "2", "3"], mask.resolution, mask.sampling_ratio)
+    roi_heads.mask_roi_pool = MultiScaleRoIAlign(["0", "1", "2", "3"], mask.resolution, _ratio(mask.sampling_ratio))
     width = mask.channels or channels
     roi_heads.mask_head = MaskRCNNHeads(channels, (width,) * convs, 1)
     roi_heads.mask_predictor = MaskRCNNPredictor(width if convs else channels, width, num_classes + 1)
