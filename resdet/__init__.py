@@ -1,4 +1,4 @@
-"""resdet: train, evaluate and compare object detectors. The names below are the whole door.
+"""resdet trains, evaluates and compares object detectors. The names below are its public interface.
 
 They are imported at first use, so that `import resdet` and the command line's `--help` need no torch.
 """
@@ -8,22 +8,23 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from resdet.version import __version__
+
 if TYPE_CHECKING:
     from resdet.config import load_config
-    from resdet.engine.checkpoint import load_model as load
     from resdet.engine.evaluate import evaluate
+    from resdet.engine.saved_models import load_model as load
     from resdet.engine.train import train
     from resdet.models.build.detector import build_model
 
 __all__ = ["__version__", "build_model", "evaluate", "load", "load_config", "train"]
-__version__ = "0.1.0"
 
 _DOOR = {
     "load_config": ("resdet.config", "load_config"),
     "build_model": ("resdet.models.build.detector", "build_model"),
     "train": ("resdet.engine.train", "train"),
     "evaluate": ("resdet.engine.evaluate", "evaluate"),
-    "load": ("resdet.engine.checkpoint", "load_model"),
+    "load": ("resdet.engine.saved_models", "load_model"),
 }
 
 

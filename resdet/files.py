@@ -1,21 +1,73 @@
-"""Files that are whole or absent, whatever ends the process while they are written."""
+"""Writes files atomically: after any interruption a file is either complete or absent."""
 
 from __future__ import annotations
 
 import json
 import os
+import secrets
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from resdet.errors import UserError
 
+ANOTHER_OUTPUT = "choose another --output"
+# characters of the name that are repeated in its temporary name; file systems permit 255 bytes in total
+LONGEST_STEM = 50
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A temporary path for writing; it replaces `path` when the block ends, and is deleted after an error.
+
+    Readers see the old content or the new, never a part; the file is on the disk before it appears. Its mode is the one
+    that the user's umask gives to new files. For a device or a pipe, which has no content to replace, the path itself
+    is yielded. If several processes write the same path, the last one to finish determines the content. Raises OSError.
+    """
+    if path.parent == Path("/dev") or (path.exists() and not path.is_file() and not path.is_dir()):
+        yield path
+        return
+    temporary = path.with_name(f"{_beginning(path)}{secrets.token_hex(4)}.tmp")
+    descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+    try:
+        try:
+            mode = stat.S_IMODE(os.fstat(descriptor).st_mode)
+        finally:
+            os.close(descriptor)
+        yield temporary
+        temporary.chmod(mode)  # some libraries create their own file under this name, readable only by its owner
+        _sync(temporary)
+        temporary.replace(path)
+        sync_folder(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def leftovers(path: Path) -> list[Path]:
+    """The temporary files for `path` that a killed process left behind."""
+    beginning = _beginning(path)
+    return [entry for entry in path.parent.iterdir() if entry.name.startswith(beginning) and entry.suffix == ".tmp"]
+
+
+def _beginning(path: Path) -> str:
+    return f".{path.name[:LONGEST_STEM]}."
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Writes a file whole or not at all, as `whole_file` does. Raises OSError."""
+    with whole_file(path) as temporary:
+        temporary.write_bytes(data)
+
 
 def write_synced(path: Path, data: bytes) -> None:
-    """Writes a file and waits until it is on the disk."""
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
+    """Writes a file in a folder that will be renamed, and waits until the file is on the disk."""
+    path.write_bytes(data)
+    _sync(path)
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb+") as file:
         os.fsync(file.fileno())
 
 
@@ -29,42 +81,33 @@ def sync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A name beside `path` to write a file under, which takes the place of `path` when the block ends.
-
-    Readers see the old content or the new, never a part, also where several processes write at once. The file may be
-    read by whom the umask allows, whatever the writer gave it; a block that raises leaves nothing behind.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+def writing(place: Path, remedy: str = ANOTHER_OUTPUT) -> Iterator[None]:
+    """Converts file system errors inside the block into a UserError that names the path and the remedy."""
     try:
-        with temporary.open("wb") as file:
-            mode = os.fstat(file.fileno()).st_mode & 0o777
-        yield temporary
-        temporary.chmod(mode)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        sync_folder(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+        yield
+    except OSError as error:
+        raise UserError(f"{place}: cannot be written ({error.strerror or error}); {remedy}") from None
 
 
-def replace_file(path: Path, data: bytes) -> None:
-    """Readers see the old content or the new, never a part."""
-    with replacing(path) as temporary:
-        _ = temporary.write_bytes(data)
+def write_output(path: Path, data: bytes, remedy: str = ANOTHER_OUTPUT) -> None:
+    """Writes the output file of a command completely or not at all. Raises UserError whose message ends
+    with `remedy`.
+    """
+    with writing(path, remedy):
+        replace_file(path, data)
 
 
 def write_outputs(folder: Path, contents: Mapping[str, bytes]) -> None:
-    """Files, by name, of the folder that a command was given; it is made. Raises UserError where that cannot be."""
-    try:
+    """Writes files, by name, into the output folder of a command, which is created. Raises UserError if that fails."""
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         for name, data in contents.items():
             replace_file(folder / name, data)
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be written ({error.strerror}); choose another --output") from None
 
 
 def readable_json(content: object) -> bytes:
-    """For people and programs: indented, every script as it is."""
-    return json.dumps(content, indent=1, ensure_ascii=False).encode()
+    """JSON for people and programs: indented, with all scripts unescaped. Raises ValueError for NaN, which JSON does
+    not have.
+    """
+    # Half of a surrogate pair (a file name that is not UTF-8) becomes \udc80, which JSON reads back unchanged.
+    return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False).encode(errors="backslashreplace") + b"\n"

@@ -10,7 +10,7 @@ Letters, the same everywhere:
 Conventions, stated here and assumed everywhere else:
     boxes      (x1, y1, x2, y2) in float32 pixels of the padded input; width is x2 - x1, without a + 1
     sizes      (height, width) of each image inside the padded batch, in pixels
-    labels     0 .. K-1; background is K and known to the box head alone
+    labels     0 .. K-1; background is K and only the box head uses it
     images     RGB, 0 .. 255, padded on the right and at the bottom with zeros
     masks      an object's mask lives in the frame of its box: B x B (targets) or M x M (detections) cells, row by row
     padding    an entry that is not `valid` holds a zero box, zero score, label 0
@@ -26,12 +26,12 @@ import torch
 from jaxtyping import Bool, Float, Int64, Shaped, UInt8
 from torch import Tensor
 
-Noun = TypeVar("Noun", bound="_Dense")  # typing.Self is refused by the shape checks of the tests
+Noun = TypeVar("Noun", bound="_Dense")  # the shape checks of the tests do not accept typing.Self
 
 
 @dataclass(frozen=True)
 class _Dense:
-    """Moves every tensor of a noun at once."""
+    """Moves all tensors of an object at once."""
 
     def to(self: Noun, device: torch.device | str, *, non_blocking: bool = False) -> Noun:
         moved = {
@@ -53,12 +53,12 @@ class _Dense:
 
 @dataclass(frozen=True)
 class Targets(_Dense):
-    """Ground truth. Crowd regions are never matched; candidates that lie in them are left out of the losses.
+    """Ground truth. Crowd regions are never matched; candidates that lie in them do not contribute to the losses.
 
     `seeds` holds one number in [0, 2**32) for each sample. All random sampling of anchors and RoIs is a stateless
     function of it, so the losses depend on weights and batch alone: the same after a resume, in any number of
-    processes, eager or compiled. `masks` say how much of each cell of its box an object covers, 0 .. 255; an object
-    without a mask has zeros (B is data.mask_resolution).
+    processes, eager or compiled. `masks` are the coverage of each cell of an object's box, 0 .. 255; an object without
+    a mask has zeros (B is data.mask_resolution).
     """
 
     boxes: Float[Tensor, "N G 4"]
@@ -82,7 +82,7 @@ class Proposals(_Dense):
 class Batch(_Dense):
     """Images padded to one size, and (in training) their targets.
 
-    `proposals` are regions to learn from in the place of the model's own.
+    `proposals` are training regions that replace the model's own.
     """
 
     images: Shaped[Tensor, "N 3 H W"]

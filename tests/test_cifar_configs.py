@@ -7,8 +7,8 @@ import torch
 
 from resdet.config import load_config
 from resdet.data.sets.labelled import shapes_patches
-from resdet.engine.classify import training_batches
-from resdet.engine.optim import build_optimizer, learning_rate
+from resdet.engine.task.table import task_of
+from resdet.engine.train.optim import build_optimizer, learning_rate
 from resdet.models.build.detector import build_classifier
 
 FOLDER = Path(__file__).parents[1] / "configs/cifar"
@@ -40,7 +40,7 @@ def test_a_config_builds_and_makes_a_step(name: str):
     _ = torch.manual_seed(0)
     model = build_classifier(config.model, len(dataset.class_names))
     before = {name: parameter.clone() for name, parameter in model.named_parameters()}
-    batch = next(training_batches(dataset, config, start_step=0, rank=0, world_size=1)).batch
+    batch = next(task_of(config).training_batches(dataset, config, start_step=0, rank=0, world_size=1)).batch
     loss = model(batch)["loss_classifier"]
     loss.backward()
     _ = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)  # a deep plain net's explode at the start

@@ -9,7 +9,7 @@ import torch
 
 from resdet.config import load_config
 from resdet.data.batches.loader import open_split, training_batches
-from resdet.engine.optim import build_optimizer
+from resdet.engine.train.optim import build_optimizer
 from resdet.models.build.detector import build_model
 
 ROOT = Path(__file__).parents[1] / "configs"

@@ -13,9 +13,9 @@ import torch
 from torch import nn
 
 from resdet.config import BoxHeadConfig, Config, load_config
-from resdet.data.batches.loader import KNOWN_SETS
+from resdet.data.sets.splits import KNOWN_SETS
 from resdet.data.sets.voc import KNOWN_SETS as VOC_SETS
-from resdet.engine.optim import learning_rate
+from resdet.engine.train.optim import learning_rate
 from resdet.models.build.detector import build_model
 from resdet.models.rcnn import RCNN
 from resdet.models.second_stage.box_head import C5BoxHead, TwoLayerBoxHead
@@ -135,7 +135,7 @@ def build_anchors(name: str) -> torch.Tensor:
     from resdet.ops.anchors import cell_anchors
 
     anchors = config(name).model.anchors
-    return cell_anchors(anchors.sizes, anchors.ratios, rounded=anchors.rounded)
+    return cell_anchors(anchors.sizes, anchors.ratios, rounded=bool(anchors.rounded))
 
 
 @pytest.mark.parametrize("name", BOTH)
@@ -168,7 +168,7 @@ def test_an_image_teaches_64_regions_a_quarter_of_them_positive(name: str) -> No
 
 @pytest.mark.parametrize(("name", "low"), [*((n, 0.0) for n in COCO), *((n, 0.1) for n in VOC)])
 def test_negatives_reach_down_to_0_on_coco_and_to_01_on_voc(name: str, low: float) -> None:
-    matcher = heads(name).matcher
+    matcher = heads(name).stages[0].matcher
     assert (matcher.background_iou_low, matcher.background_iou, matcher.foreground_iou) == (low, 0.5, 0.5)
 
 

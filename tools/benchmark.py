@@ -1,4 +1,4 @@
-"""Time training and prediction: see resdet/cli/benchmark.py."""
+"""The command `resdet benchmark`, as a script for a checkout that is not installed."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""`resdet check-data` for a checkout that is not installed."""
+"""The command `resdet check-data`, as a script for a checkout that is not installed."""
 
 import sys
 

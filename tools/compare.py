@@ -1,4 +1,4 @@
-"""The command `resdet compare`, as a script."""
+"""The command `resdet compare`, as a script for a checkout that is not installed."""
 
 import sys
 

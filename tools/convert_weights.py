@@ -1,4 +1,4 @@
-"""`resdet convert-weights` for a checkout that is not installed."""
+"""The command `resdet convert-weights`, as a script for a checkout that is not installed."""
 
 import sys
 

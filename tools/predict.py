@@ -1,4 +1,4 @@
-"""`resdet predict` for a checkout that is not installed."""
+"""The command `resdet predict`, as a script for a checkout that is not installed."""
 
 import sys
 

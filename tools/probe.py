@@ -1,4 +1,4 @@
-"""Look inside nets: see resdet/cli/probe.py."""
+"""The command `resdet probe`, as a script for a checkout that is not installed."""
 
 import sys
 

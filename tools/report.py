@@ -1,4 +1,4 @@
-"""`resdet report` for a checkout that is not installed."""
+"""The command `resdet report`, as a script for a checkout that is not installed."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""`resdet score` for a checkout that is not installed."""
+"""The command `resdet score`, as a script for a checkout that is not installed."""
 
 import sys
 

@@ -1,1 +1,1 @@
-"""Reports, comparisons, probes and benchmarks."""
+"""Pages and measurements about runs and models: reports, comparisons, probes and benchmarks."""

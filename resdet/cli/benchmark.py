@@ -23,16 +23,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    import json
     from pathlib import Path
 
     from rich.console import Console
     from rich.table import Table
 
-    from resdet.analysis.benchmark.command import benchmark
-    from resdet.cli.train import split_inputs
+    from resdet.analysis.benchmark.timing import benchmark
+    from resdet.cli.inputs import split_inputs
     from resdet.config import load_config
     from resdet.errors import UserError
+    from resdet.files import readable_json, write_output
 
     height, _, width = args.size.partition("x")
     if not (height.isdigit() and width.isdigit() and int(height) and int(width)):
@@ -55,5 +55,5 @@ def run(args: argparse.Namespace) -> int:
         table.add_row(title, f"{results[f'{name}/seconds']:.3f} s", *peer)
     Console().print(table)
     if args.json:
-        Path(args.json).write_text(json.dumps(results, indent=1) + "\n")
+        write_output(Path(args.json), readable_json(results), "choose another file for --json")
     return 0

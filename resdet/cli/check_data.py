@@ -1,7 +1,7 @@
 """Check an annotation file and its images before training on them.
 
-Prints what was read, what would be skipped or mended, and how objects are spread over classes and sizes.
-An error that would stop a training run stops this command too: one line, exit code 2.
+Prints the number of annotations that were read, skipped or corrected, and how objects are spread over classes and
+sizes. An error that would stop a training run stops this command too: one line, exit code 2.
 
   resdet check-data annotations.json images/
   resdet check-data my/ImageSets/Main/train.txt my/JPEGImages
@@ -26,7 +26,9 @@ SIZES = (("small (under 32 x 32)", 0, 32**2), ("medium", 32**2, 96**2), ("large 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command line."""
     parser.add_argument(
-        "annotations", metavar="ANNOTATIONS", help="COCO json, or a VOC split (ImageSets/Main/train.txt)"
+        "annotations",
+        metavar="ANNOTATIONS",
+        help="COCO json, VOC split (ImageSets/Main/train.txt), or a format of --plugin",
     )
     parser.add_argument("images", metavar="IMAGES", help="folder that its file names are relative to")
     parser.add_argument("--decode", action="store_true", help="also decode every image (minutes for 100,000)")
@@ -39,12 +41,11 @@ def run(args: argparse.Namespace) -> int:
 
     from rich.console import Console
 
-    from resdet.data.sets.coco import read_coco
-    from resdet.data.sets.voc import annotation_file
+    from resdet.data.sets.formats import read_set
     from resdet.errors import UserError
 
     images = Path(args.images)
-    dataset = read_coco(annotation_file(Path(args.annotations), images), images)
+    dataset = read_set(Path(args.annotations), images)
     report = dataset.report
     console = Console()
     console.print(_plain(report.annotations), soft_wrap=True)
@@ -53,6 +54,8 @@ def run(args: argparse.Namespace) -> int:
     notes = _notes(report.skipped, report.skipped_masks, report.fixed)
     if notes.row_count:
         console.print(notes)
+    for note in dataset.ground_truth().notes("segm" if report.masks else "bbox"):
+        console.print(f"scoring: {_plain(note)}", soft_wrap=True)
     if args.strict and notes.row_count:
         raise UserError(f"{report.summary()}; mend the annotations, or leave out --strict")
     if args.decode:
@@ -127,7 +130,7 @@ def _notes(skipped: dict[str, Note], skipped_masks: dict[str, Note], fixed: dict
 
 
 def _decode_all(dataset: CocoDataset) -> None:
-    """Raises UserError with the number of broken images and the first of them."""
+    """Raises UserError with the number of unreadable images and the name of the first."""
     from concurrent.futures import ThreadPoolExecutor
 
     from resdet.data.images.decode import ImageError, read_image
@@ -140,14 +143,16 @@ def _decode_all(dataset: CocoDataset) -> None:
             return str(error)
         return None
 
-    with ThreadPoolExecutor() as pool:  # decoding leaves Python's lock
+    with ThreadPoolExecutor() as pool:  # decoding releases Python's global interpreter lock
         problems = list(filter(None, pool.map(problem, range(len(dataset)))))
     if problems:
         raise UserError(f"{len(problems)} of {len(dataset)} images cannot be used; the first: {problems[0]}")
 
 
 def _plain(text: str) -> str:
-    """Safe for the terminal: neither rich's markup nor control characters."""
+    """Text that is safe for the terminal: without rich's markup and without control characters."""
     from rich.markup import escape
 
-    return escape("".join(character if character.isprintable() else ascii(character)[1:-1] for character in text))
+    from resdet.text import printable
+
+    return escape(printable(text))

@@ -1,11 +1,11 @@
 """Train backbones against one another, several seeds each, and say which is better, by how much and at what cost.
 
 A comparison is a folder: runs/<backbone>-seed<k>/ are training runs of `resdet train`, compare.json and compare.html
-say what came of them. What is finished is taken as it is and what was interrupted goes on, so the same command can be
-given again after a stop, with more backbones or with more seeds. Ctrl-C, SIGTERM and SIGUSR1 save all runs (143).
+contain the results. Finished runs are reused and interrupted runs are continued, so the same command can be given again
+after a stop, with more backbones or with more seeds. Ctrl-C, SIGTERM and SIGUSR1 save all runs (143).
 
-The first backbone is the one that the others are compared with. A difference is called significant only where its
-95 % interval, over the images (paired bootstrap) and over the seeds (Welch's t) together, excludes 0.
+All other backbones are compared with the first one. A difference is called significant only where its 95 % interval,
+over the images (paired bootstrap) and over the seeds (Welch's t) together, excludes 0.
 
   resdet compare configs/quickstart.yaml --backbones vgg16_bn resnet18 --seeds 3 --output runs/vgg_to_resnet
   resdet compare configs/quickstart.yaml train.steps=300 --backbones resnet18 timm/convnext_atto --output runs/two
@@ -52,12 +52,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Trains and compares; returns the exit code. Raises UserError for mistakes and failed runs, Stopped when told."""
+    """Trains and compares; returns the exit code. Raises UserError for mistakes and failed runs, and Stopped after a
+    signal.
+    """
     from functools import partial
 
-    from resdet.analysis.compare.command import Request, compare_backbones, list_runs
-    from resdet.analysis.compare.table import print_comparison
-    from resdet.cli.train import split_inputs
+    from resdet.analysis.compare.compare_backbones import Request, compare_backbones, list_runs
+    from resdet.cli.comparison_tables import print_comparison
+    from resdet.cli.inputs import split_inputs
     from resdet.errors import UserError
 
     files, overrides = split_inputs(args.inputs)

@@ -1,7 +1,8 @@
 """Convert published weights to a safetensors file that says how they were trained.
 
 Reads Detectron2's model zoo, torchvision's classifiers and detectors, MSRA's ResNets (R-50.pkl, R-101.pkl) and timm's
-checkpoints, without running anything a file contains. The report says what was converted, left out and assumed.
+checkpoints, without executing any code in a file. The report lists the tensors that were converted or left out, and the
+assumptions.
 
 examples:
   tools/convert_weights.py R-50.pkl --format msra --output r50_msra.safetensors
@@ -31,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Converts, writes, and prints what was done and the contract."""
+    """Converts, writes, and prints the steps and the contract."""
     from pathlib import Path
 
     from resdet.engine.converted import convert_to_file

@@ -1,11 +1,11 @@
 """Evaluate a trained detector: COCO's figures, as a table.
 
-A checkpoint carries its config and class names, so nothing else is needed; key=value overrides change the data or
-the evaluation. CHECKPOINT is a run (its newest checkpoint), a checkpoint's folder or a model.safetensors. Several of
-them, of the same classes, are evaluated as an ensemble, with the data of the first.
+A checkpoint carries its config and class names, so nothing else is needed; key=value overrides change the data or the
+evaluation. CHECKPOINT is a run or RUN/last (its newest checkpoint), RUN/best, a checkpoint's folder or a
+model.safetensors. Several of them, of the same classes, are evaluated as an ensemble, with the data of the first.
 
   resdet evaluate runs/quickstart
-  resdet evaluate runs/quickstart/checkpoints/$(cat runs/quickstart/best)
+  resdet evaluate runs/quickstart/best
   resdet evaluate runs/quickstart data.val.annotations=my.json data.val.images=photos --output runs/mine
   resdet evaluate runs/a runs/b test.refinement.nms_iou=0.3 test.voting.iou=0.5 test.augmentation.flip=true
 """
@@ -13,6 +13,7 @@ them, of the same classes, are evaluated as an ensemble, with the data of the fi
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 
 
@@ -28,23 +29,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Evaluates, prints and writes; returns the exit code. Raises UserError for a user's mistake."""
-    from resdet.cli.predict import draw_examples
-    from resdet.cli.train import split_inputs
+    from resdet.cli.inputs import split_inputs
+    from resdet.cli.predict import drawings_line
+    from resdet.cli.tables import print_figures
     from resdet.engine.distributed import is_lead
     from resdet.engine.evaluate_checkpoint import evaluate_checkpoint
-    from resdet.engine.log import printable
     from resdet.errors import UserError
-    from resdet.evaluation.tables import print_figures
-    from resdet.test_time.build import build_detector
+    from resdet.predict.gallery import draw_gallery
+    from resdet.text import printable
 
     paths, overrides = split_inputs(args.inputs)
     if not paths:
         raise UserError("no CHECKPOINT given; name a run, such as runs/quickstart")
     first, *also = map(Path, paths)
-    metrics = evaluate_checkpoint(first, also=also, overrides=overrides, output=args.output, prepare=build_detector)
+    done = evaluate_checkpoint(first, also=also, overrides=overrides, output=args.output)
     if is_lead():
-        print_figures({printable(name): value for name, value in metrics.items()}, title=" + ".join(paths))
+        print_figures({printable(name): value for name, value in done.figures.items()}, title=" + ".join(paths))
         if args.output:
-            print(f"\nwritten: {args.output}/eval.json, {args.output}/predictions.json")
-            print(printable(draw_examples(first, args.output, also=also, overrides=overrides)))
+            print(printable(f"\nwritten: {args.output}"))
+        if args.output and done.dataset is not None and done.found is not None:
+            draw = partial(draw_gallery, done.found, done.categories, done.dataset, done.config, args.output)
+            print(printable(drawings_line(draw)))
     return 0

@@ -1,6 +1,6 @@
-"""The `resdet` command: finds the subcommand, parses its arguments, turns errors into exit codes.
+"""The `resdet` command: finds the subcommand, parses its arguments, and converts errors into exit codes.
 
-Nothing here or at the top of a command's file imports torch, so that `--help` answers at once.
+Nothing here or at the top of a command's file imports torch, so that `--help` is fast.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ import sys
 from collections.abc import Sequence
 from types import ModuleType
 
-import resdet
 from resdet.errors import UserError, did_you_mean
+from resdet.plugins import load_plugins
+from resdet.text import printable
+from resdet.version import __version__
 
 # Each file has a docstring (the first paragraph is the summary), add_arguments(parser) and run(args) -> exit code.
 COMMANDS = {
@@ -27,21 +29,25 @@ COMMANDS = {
     "check-data": "resdet.cli.check_data",
     "convert-weights": "resdet.cli.convert_weights",
 }
+# Those that build a model, read annotations or score, and so can run a user's own files.
+WITH_PLUGINS = {
+    "train", "evaluate", "predict", "score", "benchmark", "compare", "probe", "report", "check-data", "export",
+}  # fmt: skip
 DONE, FAILED, MISTAKE, STOPPED = 0, 1, 2, 143
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command line; returns its exit code.
 
-    0 done, 2 a user's mistake (one line on stderr), 143 stopped by a signal; any other exception is an error of
-    resdet itself and passes with its traceback, which Python turns into 1.
+    0 done, 2 a user's mistake (one line on stderr), 143 stopped by a signal; any other exception is an error of resdet
+    itself; it is not caught, so Python prints its traceback and exits with 1.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(overview())
         return DONE
     if arguments[0] == "--version":
-        print(resdet.__version__)
+        print(__version__)
         return DONE
     name, *rest = arguments
     if name not in COMMANDS:
@@ -49,9 +55,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return MISTAKE
     command = importlib.import_module(COMMANDS[name])
     try:
-        return command.run(parser_of(name, command).parse_intermixed_args(rest))
+        parsed = parser_of(name, command).parse_intermixed_args(rest)
+        load_plugins(getattr(parsed, "plugin", ()))
+        return command.run(parsed)
     except UserError as error:
-        print(f"error: {one_line(str(error))}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         return MISTAKE
     except KeyboardInterrupt as stop:
         print(str(stop) or "interrupted", file=sys.stderr)
@@ -59,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parser_of(name: str, command: ModuleType) -> argparse.ArgumentParser:
-    """The parser of a command; its docstring is the help."""
+    """The parser of a command; its help text is the module's docstring."""
     summary, _, details = (command.__doc__ or "").strip().partition("\n\n")
     parser = argparse.ArgumentParser(
         prog=f"resdet {name}",
@@ -69,6 +77,15 @@ def parser_of(name: str, command: ModuleType) -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     command.add_arguments(parser)
+    if name in WITH_PLUGINS:
+        parser.add_argument(
+            "--plugin",
+            action="append",
+            default=[],
+            metavar="FILE.py",
+            help="run this Python file of yours first: it may add backbones, metrics, formats, ... to resdet's tables "
+            "(docs/extending.md); the one option that runs code, so name only files that you trust",
+        )
     return parser
 
 
@@ -80,11 +97,6 @@ def overview() -> str:
         for name, module in COMMANDS.items()
     ]
     return "\n".join(["usage: resdet COMMAND ...  (resdet COMMAND --help says more)", "", *lines])
-
-
-def one_line(text: str) -> str:
-    """Printable characters only: names out of data files must not steer the terminal."""
-    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 if __name__ == "__main__":

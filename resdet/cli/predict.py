@@ -1,15 +1,15 @@
 """Detect objects in images: drawings, and predictions.json in COCO's results form.
 
-CHECKPOINT is a run (its newest checkpoint), a checkpoint's folder or a model.safetensors. A PATH is an image, or a
-folder whose images are taken in the order of their names, without its subfolders.
+CHECKPOINT is a run or RUN/last (its newest checkpoint), RUN/best, a checkpoint's folder or a model.safetensors. A
+PATH is an image, or a folder whose images are taken in the order of their names, without its subfolders.
 
-DIR gets <name>.jpg for each image, with the boxes of at least --score; predictions.json with all detections that the
-model gives (above its own score_threshold, 0.05 unless its config says otherwise); and images.json, which says which
-image_id is which file. A folder of earlier predictions is replaced; one that holds anything else is refused. An image
-that cannot be read is named and left out, and the exit code is then 2.
+DIR receives <name>.jpg for each image, with the boxes whose score is at least --score; predictions.json with all
+detections of the model (above its own score_threshold, 0.05 unless its config says otherwise); and images.json, which
+maps each image_id to its file. A folder of earlier predictions is replaced; a folder with any other content is an
+error. An image that cannot be read is reported and left out, and the exit code is then 2.
 
   resdet predict runs/quickstart photos --output predictions
-  resdet predict runs/quickstart/checkpoints/$(cat runs/quickstart/best) a.jpg b.jpg --output predictions --score 0.3
+  resdet predict runs/quickstart/best a.jpg b.jpg --output predictions --score 0.3
   resdet predict runs/a photos test.refinement.nms_iou=0.3 test.voting.iou=0.5 --ensemble runs/b --output predictions
 """
 
@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from resdet.predict.prediction_folder import PredictionFolder
     from resdet.predict.predictor import Predictor
 
-PLAIN_EVERY = 10.0  # seconds between lines where there is no terminal
+PLAIN_EVERY = 10.0  # seconds between lines if there is no terminal
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Predicts, draws and writes; returns the exit code. Raises UserError for a user's mistake."""
-    from resdet.cli.train import split_inputs
+    from resdet.cli.inputs import split_inputs
     from resdet.errors import UserError
     from resdet.predict.image_list import find_images
 
@@ -52,8 +52,8 @@ def run(args: argparse.Namespace) -> int:
     inputs, overrides = split_inputs(args.inputs)
     paths = find_images([Path(text) for text in inputs])
 
-    from resdet.engine.log import printable
     from resdet.predict.prediction_folder import IMAGES, PREDICTIONS, PredictionFolder
+    from resdet.text import printable
 
     predictor, models = load_predictor([args.checkpoint, *args.ensemble], ["train.device=auto", *overrides])
     for model in models:
@@ -76,18 +76,19 @@ def run(args: argparse.Namespace) -> int:
 
 
 def load_predictor(paths: Sequence[Path], overrides: Sequence[str]) -> tuple[Predictor, list[SavedModel]]:
-    """A predictor of the model of a checkpoint, or of an ensemble of several, by its config with overrides."""
+    """A predictor with the model of a checkpoint, or with an ensemble of several, as its config with overrides
+    describes it.
+    """
     from resdet.data.batches.collate import size_divisor
     from resdet.engine.distributed import World, choose_device, uses_bf16
-    from resdet.engine.saved_models import built, place, read_models
+    from resdet.engine.saved_models import detector_of, read_models
     from resdet.predict.predictor import Predictor
-    from resdet.test_time.build import build_detector
 
     models = read_models(paths, overrides)
     config = models[0].saved.config
     device = choose_device(config.train.device, World())
     predictor = Predictor(
-        place(build_detector([built(model) for model in models], config), device, config.train),
+        detector_of(models, device),
         short_side=config.data.augment.test_short_side,
         max_side=config.data.augment.max_side,
         size_divisor=size_divisor(config.model),
@@ -100,12 +101,12 @@ def load_predictor(paths: Sequence[Path], overrides: Sequence[str]) -> tuple[Pre
 
 
 def predict(predictor: Predictor, paths: list[Path], folder: PredictionFolder) -> None:
-    """Predicts all images into the folder, with a live line on a terminal and plain ones elsewhere."""
+    """Predicts all images into the folder, with a live line on a terminal and plain lines otherwise."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
     from resdet.data.images.decode import ImageError
-    from resdet.engine.log import printable
+    from resdet.text import printable
 
     console = Console(markup=False, highlight=False, emoji=False)
     columns = (
@@ -135,28 +136,14 @@ def predict(predictor: Predictor, paths: list[Path], folder: PredictionFolder) -
     )
 
 
-def draw_examples(
-    checkpoint: Path,
-    output: Path,
-    *,
-    also: Sequence[Path] = (),
-    overrides: Sequence[str] = (),
-    overfit: int | None = None,
-) -> str:
-    """Draws what a saved model finds in its val set beside the ground truth, into `output`/drawings.
+def drawings_line(draw: Callable[[], Path]) -> str:
+    """Draws; returns a line with the path of the drawings, or with the reason why there are none.
 
-    Returns the line that says where, or why there are no drawings: training and evaluation, which end with them, have
-    done their work. With `overfit` the images are the first so many training images.
+    An error in drawing does not make the command fail, because training or evaluation has already finished.
     """
-    from resdet.data.batches.loader import open_split, subset
     from resdet.errors import UserError
-    from resdet.predict.gallery import draw_gallery
 
     try:
-        predictor, models = load_predictor([checkpoint, *also], overrides)
-        saved = models[0].saved
-        data = saved.config.data
-        dataset = subset(open_split(data, "train"), overfit) if overfit else open_split(data, "val")
-        return f"drawings: {draw_gallery(predictor, dataset, saved.config, output, class_names=saved.class_names)}"
+        return f"drawings: {draw()}"
     except UserError as error:
         return f"no drawings: {error}"

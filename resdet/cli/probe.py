@@ -1,14 +1,14 @@
 """Look inside nets: gradient, response and update of each layer, over a few training steps.
 
 The measurements of He et al. 2015: whether gradients vanish (section 4.1), and how large the responses of plain and
-residual layers are (Fig. 7). Every combination of --backbones, --norms and --inits is a net; what is not given is as
-the config says. --runs looks at trained nets instead, on the first training batch of each.
+residual layers are (Fig. 7). Every combination of --backbones, --norms and --inits is a network; an option that is not
+given keeps the config's value. --runs measures trained networks instead, on the first training batch of each.
 
   resdet probe configs/cifar/patches.yaml --backbones plain20_cifar plain56_cifar --norms bn none --output probe
   resdet probe configs/quickstart.yaml --backbones vgg16 resnet50 --kernels all --steps 20 --output probe
   resdet probe --runs runs/plain20 runs/plain56 runs/resnet20 runs/resnet56 --output probe
 
-The output folder gets probe.html (a page of plots, one file) and probe.json (the numbers, by net, step and layer).
+The output folder receives probe.html (a page of plots, one file) and probe.json (the numbers, by net, step and layer).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from resdet.cli.train import split_inputs
+    from resdet.cli.inputs import split_inputs
     from resdet.config import load_config
     from resdet.errors import UserError
 
@@ -45,8 +45,8 @@ def run(args: argparse.Namespace) -> int:
     if args.runs and (overrides or args.backbones or args.norms or args.inits):
         raise UserError("--runs are looked at as they were trained; leave out overrides, --backbones, --norms, --inits")
 
+    from resdet.analysis.probe.layers import nets_of, nets_of_runs, probe
     from resdet.analysis.probe.page import draw_figure, summary_rows, to_json, to_page
-    from resdet.analysis.probe.signal import nets_of, nets_of_runs, probe
     from resdet.files import write_outputs
 
     if args.runs:
@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def aligned(rows: list[dict[str, str]]) -> str:
-    """A table as text: the first column to the left, the others to the right."""
+    """A table as text: the first column aligned to the left, the others to the right."""
     lines = [list(rows[0]), *(list(row.values()) for row in rows)]
     first, *widths = (max(map(len, column)) for column in zip(*lines, strict=True))
     return "\n".join(

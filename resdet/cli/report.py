@@ -1,7 +1,7 @@
 """Write a run's report: one HTML file with its figures, what it gets wrong, pictures, curves, data and config.
 
 RUN is the folder that resdet train wrote; training writes the report itself at its end. The file needs neither a
-network nor a server. What the folder does not have is left out, and the page says what would bring it.
+network nor a server. A part whose file is missing is left out, and the page names the command that creates the file.
 
   resdet report runs/quickstart
   resdet evaluate runs/quickstart --output runs/quickstart     (brings predictions.json, of the newest checkpoint)
@@ -17,30 +17,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command line."""
     parser.add_argument("run", type=Path, metavar="RUN", help="the folder of a run")
     parser.add_argument("--output", type=Path, metavar="FILE", help="where to write it (default: RUN/report.html)")
-    parser.add_argument("--overfit", type=int, metavar="N", help="the run was trained with --overfit N")
 
 
 def run(args: argparse.Namespace) -> int:
     """Writes the report; returns the exit code. Raises UserError for a folder that is no run."""
     from resdet.analysis.report import write_report
-    from resdet.engine.log import printable
-    from resdet.errors import UserError
+    from resdet.text import printable
 
-    if args.overfit is not None and args.overfit < 1:
-        raise UserError(f"--overfit {args.overfit} must be at least 1, as it was in training")
-    print(printable(f"report: {write_report(args.run, args.output, overfit=args.overfit)}"))
+    print(printable(f"report: {write_report(args.run, args.output)}"))
     return 0
 
 
-def report_line(run: Path, *, overfit: int | None) -> str:
-    """Writes the report at the end of training; returns the line that says where it is, or why there is none.
+def report_line(run: Path) -> str:
+    """Writes the report at the end of training; returns a line with its path, or with the reason why there is none.
 
-    What a report cannot be made of is no reason for a run that has done its work to fail.
+    An error in the report does not make a finished run fail.
     """
     from resdet.analysis.report import write_report
     from resdet.errors import UserError
 
     try:
-        return f"report: {write_report(run, overfit=overfit)}"
+        return f"report: {write_report(run)}"
     except UserError as error:
         return f"warning: no report: {error}; resdet report {run} tries again"

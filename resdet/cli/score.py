@@ -11,20 +11,20 @@ from __future__ import annotations
 
 import argparse
 
-METRICS = ("coco", "voc07", "voc12", "recall")
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command line."""
     parser.add_argument(
-        "ground_truth", metavar="GROUND_TRUTH", help="COCO json, or a VOC split (ImageSets/Main/test.txt)"
+        "ground_truth",
+        metavar="GROUND_TRUTH",
+        help="COCO json, VOC split (ImageSets/Main/test.txt), or a format of --plugin",
     )
     parser.add_argument("results", metavar="RESULTS", help="detections, COCO results json (predictions.json)")
     parser.add_argument(
         "--metric",
-        choices=METRICS,
         default="coco",
-        help="coco: AP and AR; voc07: AP50 by 11 points; voc12: AP50 by area; recall: AR of class-agnostic boxes",
+        help="coco: AP and AR; voc07: AP50 by 11 points; voc12: AP50 by area; recall: AR of class-agnostic boxes; "
+        "or a row that --plugin adds",
     )
     parser.add_argument("--iou-type", choices=("bbox", "segm"), default="bbox", help="compare boxes or masks")
     parser.add_argument(
@@ -32,6 +32,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("auto", "pycocotools", "hotcoco"),
         default="auto",
         help="evaluator; auto is hotcoco where it is installed (same figures, much faster)",
+    )
+    parser.add_argument(
+        "--count-skipped",
+        action="store_true",
+        help="annotations without area or outside their image are objects to find, as pycocotools reads a file",
     )
     parser.add_argument("--errors", action="store_true", help="also print what is wrong, by type, and what it costs")
     parser.add_argument(
@@ -46,34 +51,35 @@ def run(args: argparse.Namespace) -> int:
     """Scores, prints and writes; returns the exit code. Raises UserError for input that cannot be scored."""
     from pathlib import Path
 
-    from resdet.data.sets.voc import annotation_file
-    from resdet.errors import UserError
+    from resdet.cli.error_tables import print_differences, print_errors
+    from resdet.cli.tables import print_figures
+    from resdet.coco.ground_truth import ground_truth as scored_view
+    from resdet.data.sets.formats import read_content
+    from resdet.errors import UserError, row_of
     from resdet.evaluation.analysis.analyse import analyse
     from resdet.evaluation.analysis.bootstrap import paired_bootstrap
-    from resdet.evaluation.coco import backend_name, evaluate_coco, read_ground_truth, read_results
-    from resdet.evaluation.error_tables import print_differences, print_errors
-    from resdet.evaluation.proposals import evaluate_proposals
-    from resdet.evaluation.tables import print_figures, write_figures
-    from resdet.evaluation.voc import VOC_BACKEND, evaluate_voc
+    from resdet.evaluation.coco import backend_name, read_results
+    from resdet.evaluation.metrics import METRICS, OWN_BACKEND, Scoring
+    from resdet.files import readable_json, write_output
 
-    if args.metric.startswith("voc") and args.iou_type == "segm":
+    metric = row_of(METRICS, args.metric, "--metric")
+    if metric.own_comparison and args.iou_type == "segm":
         raise UserError(f"--metric {args.metric} compares boxes; leave out --iou-type segm")
     if args.against == args.results:
         raise UserError(f"--against {args.against} is the results file itself; name that of another detector")
     if args.metric != "coco" and (args.errors or args.against):
         raise UserError(f"--errors and --against speak of COCO's figures; leave out --metric {args.metric}")
-    backend = VOC_BACKEND if args.metric.startswith("voc") else backend_name(args.backend)
-    ground_truth = read_ground_truth(annotation_file(Path(args.ground_truth)))
+    backend = OWN_BACKEND if metric.own_comparison else backend_name(args.backend)
+    ground_truth = scored_view(read_content(Path(args.ground_truth)), count_skipped=args.count_skipped)
     results = read_results(args.results, ground_truth)
-    if args.metric == "coco":
-        figures = evaluate_coco(ground_truth, results, iou_type=args.iou_type, backend=args.backend)
-    elif args.metric == "recall":
-        figures = evaluate_proposals(ground_truth, results, iou_type=args.iou_type, backend=args.backend)
-    else:
-        figures = evaluate_voc(ground_truth, results, rule=args.metric)
+    figures = metric.score(ground_truth, results, Scoring(iou_type=args.iou_type, backend=args.backend))
     if args.json:
-        write_figures(args.json, figures | {"backend": backend})
-    print_figures(figures, title=f"{args.results} ({args.metric}, by {backend})", notes=ground_truth.notes())
+        write_output(Path(args.json), readable_json(figures | {"backend": backend}), "choose another file for --json")
+    print_figures(
+        figures,
+        title=f"{args.results} ({args.metric}, by {backend})",
+        notes=[*ground_truth.notes(args.iou_type), *results.remarks],
+    )
     if args.errors:
         print_errors(analyse(ground_truth, results, iou_type=args.iou_type))
     if args.against:

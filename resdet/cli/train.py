@@ -17,7 +17,10 @@ predictions; overview.jpg has all of them) and report.html (all of it on one pag
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
+
+from resdet.text import printable
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,65 +37,83 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--dry-run", action="store_true", help="a few steps and one evaluation batch; writes nothing")
     parser.add_argument(
-        "--overfit", type=int, metavar="N", help="train and evaluate on the first N training images, as a check"
+        "--overfit", type=int, metavar="N", help="train.overfit=N: train and evaluate on the first N training images"
+    )
+    parser.add_argument(
+        "--help-config",
+        nargs="?",
+        const="",
+        metavar="PREFIX",
+        help="print the keys of a config, all or those below PREFIX (such as model.rpn), with type, default and bounds",
     )
 
 
 def run(args: argparse.Namespace) -> int:
     """Trains; returns the exit code. Raises UserError for a user's mistake, Stopped after a signal."""
+    from resdet.cli.inputs import split_inputs
     from resdet.config import load_config
+    from resdet.engine.run_folder import RunFiles
     from resdet.errors import UserError
 
+    if args.help_config is not None:
+        from resdet.config.help import config_help
+
+        print(config_help(args.help_config))
+        return 0
     if args.output is None and not args.dry_run:
         raise UserError("--output DIR is missing: the folder for checkpoints, metrics and figures, such as runs/first")
     if isinstance(args.resume, str) and args.resume.endswith((".yaml", ".yml")):
         raise UserError(f"--resume took {args.resume} for a checkpoint; write the config before --resume")
     files, overrides = split_inputs(args.inputs)
-    output = args.output or Path("dry-run")  # which writes nothing
-    if not files and args.resume and (output / "config.yaml").exists():
-        files = [str(output / "config.yaml")]
+    output = args.output or Path("dry-run")  # a dry run writes nothing
+    config_file = RunFiles(output).config
+    if not files and args.resume and config_file.exists():
+        files = [str(config_file)]
     if not files:
         raise UserError("no CONFIG given; try configs/quickstart.yaml")
+    if args.overfit is not None:
+        overrides.append(f"train.overfit={args.overfit}")
     config = load_config(*files, overrides=overrides)
 
-    from resdet.cli.predict import draw_examples
+    from resdet.cli.predict import drawings_line
     from resdet.cli.report import report_line
     from resdet.engine.distributed import is_lead
-    from resdet.engine.log import printable
+    from resdet.engine.task.table import task_of
     from resdet.engine.train import train
+    from resdet.predict.gallery import draw_run
 
-    metrics = train(config, output, resume=args.resume, overfit=args.overfit, dry_run=args.dry_run)
+    metrics = train(config, output, resume=args.resume, dry_run=args.dry_run)
     if not args.dry_run and is_lead():
         report(metrics, output)
-        if config.task == "classification":
-            print(printable(report_line(output, overfit=args.overfit)))
+        if not task_of(config).has_detections:
+            print(printable(report_line(output)))
             print(f"next: resdet evaluate {output}   resdet probe --runs {output} --output {output}/probe")
             return 0
-        device = f"train.device={config.train.device}"  # the checkpoint's own may not be here
-        print(printable(draw_examples(output, output, overrides=[device], overfit=args.overfit)))
-        print(printable(report_line(output, overfit=args.overfit)))
+        print(printable(drawings_line(partial(draw_run, output))))
+        print(printable(report_line(output)))
         advise(output)
     return 0
 
 
-def split_inputs(inputs: list[str]) -> tuple[list[str], list[str]]:
-    """Config files and key=value overrides; a file may have `=` in its name."""
-    files = [text for text in inputs if "=" not in text or Path(text).exists()]
-    return files, [text for text in inputs if text not in files]
-
-
 def report(metrics: dict[str, float | None], output: Path) -> None:
-    """The figures as tables, and where they are."""
-    from resdet.engine.log import printable
-    from resdet.evaluation.tables import print_figures
+    """The figures as tables, and the paths of the files that contain them."""
+    from resdet.cli.tables import print_figures
+    from resdet.engine.run_folder import RunFiles
+    from resdet.text import printable
 
     print_figures({printable(name): value for name, value in metrics.items()}, title=str(output))
-    print(f"\nfigures: {output}/eval.json   log: {output}/log.txt   checkpoints: {output}/checkpoints")
+    files = RunFiles(output)
+    print(f"\nfigures: {files.figures}   log: {files.log}   checkpoints: {files.checkpoints}")
 
 
 def advise(output: Path) -> None:
-    """What to do next."""
+    """The next commands that the user can run. Without a best checkpoint (val has no objects, or no object was found)
+    they use the last.
+    """
+    from resdet.engine.run_folder import BEST, LAST, RunFiles
+
+    chosen = LAST if RunFiles(output).best() is None else BEST
     print("next:")
-    print(f"  resdet predict {output} IMAGES --output {output}/predictions")
-    print(f"  resdet evaluate {output}/checkpoints/$(cat {output}/best)")
+    print(f"  resdet predict {output}/{chosen} IMAGES --output {output}/predictions")
+    print(f"  resdet evaluate {output}/{chosen}")
     print("  the same with another backbone: model.backbone.name=vgg16 and a new --output")

@@ -1,1 +1,1 @@
-"""The one reader of annotations: records, verdicts, class names, run lengths and results files."""
+"""The only code that reads annotations and results: records, verdicts, class names, run lengths."""

@@ -1,22 +1,29 @@
-"""The JSON of a COCO annotation file as typed records; a record that does not fit is named by its ids."""
+"""Parses the JSON of a COCO annotation file into typed records; an error names the record that does not fit by
+its ids.
+"""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
 
 from resdet.errors import UserError
+from resdet.text import shortened
 
 Id = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+EXPECTED = "a COCO file is an object with lists images, annotations, categories"
 
 
 class ImageRecord(msgspec.Struct, gc=False):
+    """Training needs all four fields; scoring needs the id, and also the size for masks and for the image border."""
+
     id: Id
-    file_name: str
-    height: int
-    width: int
+    file_name: str | None = None
+    height: Id | None = None
+    width: Id | None = None
 
 
 class AnnotationRecord(msgspec.Struct, gc=False):
@@ -25,14 +32,15 @@ class AnnotationRecord(msgspec.Struct, gc=False):
     category_id: Id
     bbox: tuple[float, float, float, float]  # x, y, width, height
     area: float | None = None
-    iscrowd: int | bool = 0
+    iscrowd: int | bool | None = None
     difficult: int | bool | None = None  # Pascal VOC's
-    segmentation: msgspec.Raw = msgspec.Raw(b"[]")  # a view of the file, parsed later in chunks
+    ignore: int | bool | None = None  # the same meaning under another name
+    segmentation: msgspec.Raw = msgspec.Raw(b"[]")  # a view of the file, parsed later in portions
 
 
 class CategoryRecord(msgspec.Struct, gc=False):
     id: Id
-    name: str
+    name: str | None = None
 
 
 class _Sections(msgspec.Struct):
@@ -42,29 +50,68 @@ class _Sections(msgspec.Struct):
 
 
 class AnnotationFile(msgspec.Struct):
-    path: Path
+    """`converted` are the ids of annotations in which a number is text ("7") or has a decimal point (7.0)."""
+
+    source: str
     images: list[ImageRecord]
     annotations: list[AnnotationRecord]
     categories: list[CategoryRecord]
+    converted: list[int]
 
 
 def read_annotation_file(path: Path) -> AnnotationFile:
-    """Raises UserError for a file that cannot be read, is no JSON or has a record of the wrong form."""
+    """Raises UserError for a file that cannot be read, that is not JSON, or that has a record of the wrong form."""
     try:
         data = path.read_bytes()
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; give a COCO annotation file (datasets/README.md)") from None
+    return parse_annotations(data, str(path))
+
+
+def parse_annotations(data: bytes, source: str) -> AnnotationFile:
+    """The same for the content of a file; messages contain `source` as its name."""
     try:
-        sections = msgspec.json.decode(data, type=_Sections)
-    except msgspec.ValidationError as error:
-        raise _misfit(path, data, str(error)) from None
+        return _file(source, msgspec.json.decode(data, type=_Sections), [])
+    except msgspec.ValidationError:
+        pass  # numbers that are text may still be valid: parse again without strict types
     except msgspec.DecodeError as error:
-        raise UserError(_not_json(path, data, str(error))) from None
+        whole = _HALF_SURROGATE.sub(b"?", data)
+        if whole != data:
+            return parse_annotations(whole, source)
+        raise UserError(_not_json(source, data, str(error))) from None
     except RecursionError:
-        raise UserError(f"{path}: nested too deeply to be a COCO annotation file") from None
+        raise UserError(f"{source}: nested too deeply to be a COCO annotation file") from None
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 text ({error.reason}); save it as UTF-8") from None
-    return AnnotationFile(path, sections.images, sections.annotations, sections.categories)
+        raise UserError(f"{source}: not UTF-8 text ({error.reason}); save it as UTF-8") from None
+    try:
+        sections = msgspec.json.decode(data, type=_Sections, strict=False)
+    except msgspec.ValidationError as error:
+        raise _misfit(source, data, str(error)) from None
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise UserError(f"{source}: not readable ({error}); {EXPECTED}") from None
+    return _file(source, sections, _converted(data, sections))
+
+
+# Half of a surrogate pair, which cannot be printed or written as text.
+_HALF_SURROGATE = re.compile(
+    rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+)
+
+
+def _file(source: str, sections: _Sections, converted: list[int]) -> AnnotationFile:
+    return AnnotationFile(source, sections.images, sections.annotations, sections.categories, converted)
+
+
+def _converted(data: bytes, sections: _Sections) -> list[int]:
+    decoder = msgspec.json.Decoder(AnnotationRecord)
+    ids: list[int] = []
+    raws = msgspec.json.decode(data, type=_RawSections).annotations or []
+    for raw, record in zip(raws, sections.annotations, strict=True):
+        try:
+            _ = decoder.decode(raw)
+        except msgspec.ValidationError:
+            ids.append(record.id)
+    return ids
 
 
 _RECORDS = {"images": ImageRecord, "annotations": AnnotationRecord, "categories": CategoryRecord}
@@ -77,25 +124,25 @@ class _RawSections(msgspec.Struct):
     categories: list[msgspec.Raw] | None = None
 
 
-def _misfit(path: Path, data: bytes, reason: str) -> UserError:
-    """Decoding again, record by record, finds the one that does not fit and its ids."""
+def _misfit(source: str, data: bytes, reason: str) -> UserError:
+    """Decodes the records one by one to find the one that does not fit, and its ids."""
     try:
         sections = msgspec.json.decode(data, type=_RawSections)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        return UserError(f"{path}: {reason}; a COCO file is an object with lists images, annotations, categories")
+        return UserError(f"{source}: {reason}; {EXPECTED}")
     for section, kind in _RECORDS.items():
         raws = getattr(sections, section)
         if raws is None:
-            return UserError(f"{path}: the list {section!r} is missing; is this a COCO annotation file?")
-        decoder = msgspec.json.Decoder(kind)
+            return UserError(f"{source}: the list {section!r} is missing; is this a COCO annotation file?")
+        decoder = msgspec.json.Decoder(kind, strict=False)
         for index, raw in enumerate(raws):
             try:
                 decoder.decode(raw)
             except msgspec.ValidationError as error:
-                return UserError(f"{path}: {_record(section, index, raw)}: {_field(str(error), raw)}")
+                return UserError(f"{source}: {_record(section, index, raw)}: {_field(str(error), raw)}; correct it")
             except (RecursionError, UnicodeDecodeError) as error:
-                return UserError(f"{path}: {section}[{index}]: not readable ({error})")
-    return UserError(f"{path}: {reason}")
+                return UserError(f"{source}: {section}[{index}]: not readable ({error}); correct or remove it")
+    return UserError(f"{source}: {reason}; {EXPECTED}")
 
 
 def _record(section: str, index: int, raw: msgspec.Raw) -> str:
@@ -105,7 +152,9 @@ def _record(section: str, index: int, raw: msgspec.Raw) -> str:
 
 
 def _field(reason: str, raw: msgspec.Raw) -> str:
-    """msgspec's `Expected int, got str - at $.bbox[0]`, with the field's name in front and its value behind."""
+    """Rewrites msgspec's `Expected int, got str - at $.bbox[0]` with the field's name in front and its value at the
+    end.
+    """
     problem, _, place = reason.partition(" - at `$.")
     name = place.rstrip("`").partition("[")[0]
     fields = _loose(raw)
@@ -126,25 +175,24 @@ def _shown(text: str | None) -> str:
     """JSON text for a terminal: short, and with control characters escaped."""
     if text is None:
         return "missing"
-    plain = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
-    return plain if len(plain) <= 60 else plain[:57] + "..."
+    return shortened(text, 60)
 
 
-def _not_json(path: Path, data: bytes, reason: str) -> str:
+def _not_json(source: str, data: bytes, reason: str) -> str:
     if not data.strip():
-        return f"{path}: the file is empty; give a COCO annotation file"
+        return f"{source}: the file is empty; give a COCO annotation file"
     if data.startswith(b"\xef\xbb\xbf"):
-        return f"{path}: begins with a byte order mark; save it as UTF-8 without one"
+        return f"{source}: begins with a byte order mark; save it as UTF-8 without one"
     _, marker, position = reason.rpartition("(byte ")
     if not marker:
-        return f"{path}: not valid JSON: {reason}; is the download complete?"
+        return f"{source}: not valid JSON: {reason}; is the download complete?"
     byte = int(position.rstrip(")"))
     line = data.count(b"\n", 0, byte) + 1
     around = _shown(data[max(0, byte - 40) : byte + 20].decode(errors="replace"))
     for literal in (b"NaN", b"Infinity"):
         if data[byte : byte + len(literal) + 1].lstrip(b"-").startswith(literal):
             return (
-                f"{path}: {literal.decode()} at byte {byte} (line {line}), near {around!r}: "
+                f"{source}: {literal.decode()} at byte {byte} (line {line}), near {around!r}: "
                 "not a number; remove that annotation or mend its value"
             )
-    return f"{path}: not valid JSON at byte {byte} (line {line}), near {around!r}: {reason}"
+    return f"{source}: not valid JSON at byte {byte} (line {line}), near {around!r}: {reason}"

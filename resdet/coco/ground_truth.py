@@ -1,70 +1,37 @@
-"""Ground truth for scoring: a compact, validated copy of a COCO annotation file.
+"""Ground truth for scoring: the columns of an annotation file that evaluation uses.
 
-Nothing in it can harm an evaluator: ids are dense and checked, numbers finite, areas and crowd flags present.
+All values are valid for the evaluators: ids are dense and checked, numbers are finite, areas and crowd flags are
+present.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
-from resdet.coco.json_file import read_json, typed
-from resdet.coco.masks import ground_truth_mask, mask_areas
-from resdet.errors import UserError
-
-LARGEST = 1e7  # pixels: anything beyond is a broken number, and its square would lose the other boxes' digits
-EXPECTED = "a COCO annotation file with images, annotations and categories"
-
-
-class _Image(msgspec.Struct, gc=False):
-    id: int
-    height: int | None = None
-    width: int | None = None
-
-
-class _Category(msgspec.Struct, gc=False):
-    id: int
-    name: str | None = None
-
-
-class _Annotation(msgspec.Struct, gc=False):
-    id: int
-    image_id: int
-    category_id: int
-    bbox: list[float]
-    area: float | None = None
-    iscrowd: bool | int | None = None
-    ignore: bool | int | None = None
-    difficult: bool | int | None = None
-    segmentation: Any = None
-
-
-class _File(msgspec.Struct):
-    images: list[_Image]
-    annotations: list[_Annotation]
-    categories: list[_Category]
+from resdet.coco.packed_strings import PackedStrings
+from resdet.coco.reader import AREA, CLIPPED, Annotations, annotations_from_dict, read_annotations
+from resdet.coco.segmentation import Segmentations
 
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """I images, K categories, A annotations, in the order of the file.
+    """I images, K categories, A annotations, in the order of `resdet.coco.reader.Annotations`.
 
     `image` and `label` are positions in `image_ids` and `category_ids`, which are sorted; `boxes` are (x, y, width,
-    height) in pixels of the original image; `difficult` objects (annotation field `difficult` or `ignore`) are
-    left out of VOC figures and, as in pycocotools, nowhere else. `filled` counts the values the file left out.
+    height) in pixels of the original image; `difficult` objects (annotation field `difficult` or `ignore`) are left out
+    of VOC figures and, as in pycocotools, nowhere else. `remarks` describe the differences from the file.
     """
 
     source: str
     image_ids: Int64[np.ndarray, " I"]
-    sizes: Int64[np.ndarray, "I 2"]  # (height, width); zeros where the file has none
+    file_names: PackedStrings  # empty if the file has none
+    sizes: Int64[np.ndarray, "I 2"]  # (height, width); zeros if the file has none
     category_ids: Int64[np.ndarray, " K"]
     class_names: tuple[str, ...]
     annotation_ids: Int64[np.ndarray, " A"]
@@ -74,151 +41,110 @@ class GroundTruth:
     areas: Float64[np.ndarray, " A"]
     crowd: Bool[np.ndarray, " A"]
     difficult: Bool[np.ndarray, " A"]
-    segmentations: tuple[Any, ...]
-    filled: dict[str, int]
-
-    def notes(self) -> list[str]:
-        """One line for each kind of value the file left out."""
-        reasons = {"area": "taken from the mask, else from the box", "iscrowd": "taken as 0"}
-        return [
-            f"{self.source}: {count} of {len(self.image)} annotations without {field}: {reasons[field]}"
-            for field, count in self.filled.items()
-        ]
+    masks: Segmentations
+    remarks: tuple[str, ...]
 
     def where(self, index: int) -> str:
-        """Names annotation `index` in a message."""
+        """The name of annotation `index` for a message."""
         image_id = self.image_ids[self.image[index]]
         return f"{self.source}: annotation {self.annotation_ids[index]} (image_id {image_id})"
 
+    def notes(self, iou_type: str = "bbox") -> list[str]:
+        """One line for each group of annotations that the figures do not count."""
+        unmasked = int(self._unmasked().sum())
+        without = int((~self.masks.present()).sum())
+        if iou_type == "bbox" or not unmasked:
+            return list(self.remarks)
+        if without == len(self.label):
+            return [*self.remarks, f"{self.source}: no annotation has a mask, so there are no figures of masks"]
+        return [
+            *self.remarks,
+            f"{self.source}: {without} of {len(self.label)} annotations have no usable mask; "
+            f"images with such a one ({unmasked}) are left out of segm/...",
+        ]
 
-def read_ground_truth(path: str | Path) -> GroundTruth:
-    """The annotations of a COCO json file. Raises UserError naming the entry for anything that cannot be scored."""
-    return _ground_truth(read_json(path, _File, expected=EXPECTED), str(path))
+    def masked_images(self, image_ids: Sequence[int]) -> list[int]:
+        """The given images without those that have an annotation without a mask."""
+        unmasked = set(self.image_ids[self._unmasked()].tolist())
+        return [image_id for image_id in image_ids if image_id not in unmasked]
+
+    def _unmasked(self) -> Bool[np.ndarray, " I"]:
+        """Images with an annotation that has no usable mask."""
+        unmasked = np.zeros(len(self.image_ids), bool)
+        unmasked[self.image[~self.masks.present()]] = True
+        return unmasked
 
 
-def ground_truth_from_dict(data: dict[str, Any], *, source: str = "ground truth") -> GroundTruth:
-    """The same from the parsed content of such a file; `data` is left as it is."""
-    return _ground_truth(typed(data, _File, source=source, expected=EXPECTED), source)
+def read_ground_truth(path: str | Path, *, count_skipped: bool = False) -> GroundTruth:
+    """The annotations of a COCO json file. Raises UserError that names the entry for everything that cannot
+    be scored.
+    """
+    return ground_truth(read_annotations(Path(path)), count_skipped=count_skipped)
 
 
-def _ground_truth(file: _File, source: str) -> GroundTruth:
-    image_ids = _sorted_ids([image.id for image in file.images], "image", source)
-    category_ids = _sorted_ids([category.id for category in file.categories], "category", source)
-    annotations = file.annotations
+def ground_truth_from_dict(
+    data: dict[str, Any], *, source: str = "ground truth", count_skipped: bool = False
+) -> GroundTruth:
+    """The same for the parsed content of such a file; `data` is not changed."""
+    return ground_truth(annotations_from_dict(data, source=source), count_skipped=count_skipped)
 
-    def where(index: int) -> str:
-        return f"{source}: annotation {annotations[index].id} (image_id {annotations[index].image_id})"
 
-    image = _positions([a.image_id for a in annotations], image_ids, "image_id", "images", where)
-    label = _positions([a.category_id for a in annotations], category_ids, "category_id", "categories", where)
-    boxes = box_array([a.bbox for a in annotations], where)
-    sizes = {image.id: (image.height or 0, image.width or 0) for image in file.images}
-    size_array = int_array([sizes[int(i)] for i in image_ids], source).reshape(-1, 2)
-    filled = Counter({"iscrowd": sum(a.iscrowd is None for a in annotations), "area": 0})
-    areas = np.array([0.0 if a.area is None else a.area for a in annotations], dtype=np.float64)
-    for index in (i for i, a in enumerate(annotations) if a.area is None):
-        height, width = size_array[image[index]].tolist()
-        areas[index] = _area(annotations[index], boxes[index], height, width, where(index))
-        filled["area"] += 1
-    refuse_first(~((areas >= 0) & (areas <= LARGEST**2)), areas, where, "area", "a finite number of pixels, 0 or more")
+def ground_truth(annotations: Annotations, *, count_skipped: bool = False) -> GroundTruth:
+    """The objects to be found: the annotations that training keeps, with the same boxes.
+
+    With `count_skipped`, also the skipped annotations that have an image, and with the boxes of the file, as
+    pycocotools reads them. A box of negative size then has size 0.
+    """
+    count = len(annotations.ids) if count_skipped else annotations.kept
+    chosen = slice(count)
+    boxes = annotations.given[chosen].copy()
+    if count_skipped:
+        boxes[:, 2:] = np.maximum(boxes[:, 2:], 0)
+    else:
+        clipped = annotations.clipped[chosen]
+        corners = annotations.boxes[chosen][clipped]
+        boxes[clipped] = np.concatenate((corners[:, :2], corners[:, 2:] - corners[:, :2]), axis=1)
+    order = np.argsort(annotations.image_ids)
+    position = np.empty_like(order)
+    position[order] = np.arange(len(order))
     return GroundTruth(
-        source=source,
-        image_ids=image_ids,
-        sizes=size_array,
-        category_ids=category_ids,
-        class_names=_class_names(file.categories, category_ids),
-        annotation_ids=int_array([a.id for a in annotations], source),
-        image=image,
-        label=label,
+        source=annotations.source,
+        image_ids=annotations.image_ids[order],
+        file_names=annotations.file_names.take(order),
+        sizes=np.stack((annotations.heights, annotations.widths), axis=1)[order],
+        category_ids=annotations.category_ids,
+        class_names=annotations.class_names,
+        annotation_ids=annotations.ids[chosen],
+        image=position[annotations.image_index[chosen]],
+        label=annotations.labels[chosen],
         boxes=boxes,
-        areas=areas,
-        crowd=np.array([bool(a.iscrowd) for a in annotations], dtype=bool),
-        difficult=np.array([bool(a.difficult or a.ignore) for a in annotations], dtype=bool),
-        segmentations=tuple(a.segmentation for a in annotations),
-        filled={name: count for name, count in filled.items() if count},
+        areas=annotations.areas[chosen],
+        crowd=annotations.crowd[chosen],
+        difficult=annotations.difficult[chosen],
+        masks=annotations.masks.first(count),
+        remarks=tuple(_remarks(annotations, count_skipped=count_skipped)),
     )
 
 
-def _area(annotation: _Annotation, box: np.ndarray, height: int, width: int, where: str) -> float:
-    """COCO's area is the mask's; without a mask the box has to do."""
-    if annotation.segmentation and height and width:
-        mask = ground_truth_mask(annotation.segmentation, height, width, where)
-        if mask is not None:
-            return float(mask_areas([mask])[0])
-    return float(box[2] * box[3])
-
-
-def _sorted_ids(ids: list[int], noun: str, source: str) -> Int64[np.ndarray, " n"]:
-    if not ids:
-        raise UserError(f"{source}: holds no {noun}, nothing can be scored; expected {EXPECTED}")
-    values, counts = np.unique(int_array(ids, source), return_counts=True)
-    if counts.max() > 1:
-        raise UserError(
-            f"{source}: {noun} ids {values[counts > 1][:5].tolist()} occur more than once; make them unique"
+def _remarks(annotations: Annotations, *, count_skipped: bool) -> list[str]:
+    source, read = annotations.source, annotations.read
+    lines: list[str] = []
+    if annotations.without_crowd_flag:
+        lines.append(f"{source}: {annotations.without_crowd_flag} of {read} annotations without iscrowd: taken as 0")
+    if AREA in annotations.mended:
+        lines.append(f"{source}: {annotations.mended[AREA].count} of {read} annotations: {AREA}")
+    skipped = sum(note.count for note in annotations.skipped.values())
+    reasons = ", ".join(f"{note.count} {reason}" for reason, note in annotations.skipped.items())
+    clipped = annotations.mended[CLIPPED].count if CLIPPED in annotations.mended else 0
+    counted = len(annotations.ids) - annotations.kept
+    if count_skipped and (counted or clipped):
+        lines.append(
+            f"{source}: read as pycocotools does: {counted} of {read} annotations are objects to find although training"
+            f" skips them, and {clipped} boxes reach beyond their image"
         )
-    return values
-
-
-def _class_names(categories: list[_Category], category_ids: np.ndarray) -> tuple[str, ...]:
-    """Names in the order of the ids; the id joins where a name is missing or used twice (it is a metric's name)."""
-    # Half a surrogate pair, which JSON can spell, could not be written or printed.
-    names = {c.id: (c.name or "").encode("utf-8", "replace").decode() for c in categories}
-    uses = Counter(names.values())
-    ordered = [(int(i), names[int(i)]) for i in category_ids]
-    return tuple(name if name and uses[name] == 1 else f"{name or 'category'} (id {i})" for i, name in ordered)
-
-
-def _positions(
-    ids: list[int], known: Int64[np.ndarray, " k"], field: str, table: str, where: Callable[[int], str]
-) -> Int64[np.ndarray, " n"]:
-    positions, found = find_ids(int_array(ids, table), known)
-    if not found.all():
-        index = int(np.argmin(found))
-        raise UserError(f"{where(index)}: {field} {ids[index]} is not among the file's {table}")
-    return positions
-
-
-def find_ids(
-    ids: Int64[np.ndarray, " n"], known: Int64[np.ndarray, " k"]
-) -> tuple[Int64[np.ndarray, " n"], Bool[np.ndarray, " n"]]:
-    """The position of each id in the sorted `known`, and whether it is there."""
-    positions = np.minimum(np.searchsorted(known, ids), len(known) - 1).astype(np.int64)
-    return positions, known[positions] == ids
-
-
-def int_array(values: Sequence[Any], source: str) -> Int64[np.ndarray, "..."]:
-    try:
-        return np.array(values, dtype=np.int64)
-    except OverflowError:
-        raise UserError(f"{source}: an id or size lies outside 64-bit integers") from None
-
-
-def box_array(boxes: Sequence[Sequence[float]], where: Callable[[int], str]) -> Float64[np.ndarray, "n 4"]:
-    """(x, y, width, height) rows, finite and of no negative size; zero-sized boxes pass, as in pycocotools."""
-    lengths = np.fromiter(map(len, boxes), dtype=np.int64, count=len(boxes))
-    if (lengths != 4).any():
-        index = int(np.argmax(lengths != 4))
-        raise UserError(
-            f"{where(index)}: bbox {boxes[index]} has {lengths[index]} numbers; expected [x, y, width, height]"
-        )
-    array = np.fromiter(chain.from_iterable(boxes), dtype=np.float64, count=4 * len(boxes)).reshape(-1, 4)
-    check_boxes(array, where)
-    return array
-
-
-def check_boxes(boxes: Float64[np.ndarray, "n 4"], where: Callable[[int], str]) -> None:
-    finite = np.all(np.abs(boxes) <= LARGEST, axis=1)
-    refuse_first(np.logical_not(finite), boxes, where, "bbox", "finite numbers of pixels")
-    negative = np.minimum(boxes[:, 2], boxes[:, 3]) < 0
-    refuse_first(negative, boxes, where, "bbox", "[x, y, width, height] of no negative size")
-
-
-def refuse_first(
-    bad: Bool[np.ndarray, " n"], values: np.ndarray, where: Callable[[int], str], field: str, expected: str
-) -> None:
-    """Raises UserError for the first entry that is bad, and says how many there are."""
-    if not bad.any():
-        return
-    index = int(np.argmax(bad))
-    more = f" ({int(bad.sum())} such entries)" if bad.sum() > 1 else ""
-    raise UserError(f"{where(index)}: {field} is {values[index].tolist()}; expected {expected}{more}")
+    elif skipped or clipped:
+        parts = [f"{skipped} of {read} annotations left out ({reasons})"] if skipped else []
+        parts += [f"{clipped} of {read} boxes clipped to their image"] if clipped else []
+        remedy = "; eval.count_skipped=true (score --count-skipped) counts them as pycocotools does"
+        lines.append(f"{source}: scored with {' and '.join(parts)}{remedy if counted or clipped else ''}")
+    return lines

@@ -1,4 +1,4 @@
-"""The names of image files: what an annotation file may ask for, and whether it is there."""
+"""The names of image files: which names an annotation file may use, and whether the files exist."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from resdet.errors import UserError
 
 MAX_PIXELS = 64 * 2**20  # an 8192 x 8192 image; decoding takes three bytes each
 MAX_SIDE = 16384
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")  # in lower case
 
 
 def check_file_name(name: str, where: str) -> None:
-    """Only a path below the images folder will do: annotation files come from strangers."""
+    """Accepts only a path below the images folder, because annotation files come from untrusted sources."""
     parts = re.split(r"[/\\]", name)
     if not name or "\0" in name:
         problem = "is empty" if not name else "contains a NUL byte"
@@ -30,9 +31,10 @@ def check_file_name(name: str, where: str) -> None:
 
 
 def missing_files(folder: Path, names: Sequence[str], source: str) -> list[str]:
-    """The names that are no regular file below `folder`: one directory scan a folder, not one look-up a name.
+    """The names that are not regular files below `folder`; each folder is scanned once, instead of one look-up per
+    name.
 
-    Raises UserError where the folder cannot be read or a name is a link that leads out of it.
+    Raises UserError if the folder cannot be read or if a name is a link to a place outside it.
     """
     try:
         root = folder.resolve(strict=True)
@@ -58,12 +60,12 @@ def missing_files(folder: Path, names: Sequence[str], source: str) -> list[str]:
 def _scan_below(root: Path, parent: str) -> dict[str, bool]:
     try:
         return _scan(root, (root / parent).resolve(strict=True))
-    except (OSError, ValueError):  # ValueError: a name that no file system can hold
+    except (OSError, ValueError):  # ValueError: a name that no file system accepts
         return {}
 
 
 def _scan(root: Path, folder: Path) -> dict[str, bool]:
-    """Regular files, links to such included, and whether each stays below the root."""
+    """Regular files, including links to them, and whether each lies below the root."""
     inside = folder.is_relative_to(root)
     with os.scandir(folder) as entries:
         return {entry.name: inside and _stays(entry, root) for entry in entries if entry.is_file()}

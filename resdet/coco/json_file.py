@@ -1,4 +1,4 @@
-"""Reads a JSON file into typed structs, and says in one line what is wrong with one that does not fit."""
+"""Reads a JSON file into typed structs; the error for a file that does not fit is one line."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from resdet.errors import UserError
 
 
 def read_json(path: str | Path, kind: Any, *, expected: str) -> Any:
-    """The file's content as `kind`. `expected` is what the file should be, in words, for the message.
+    """The file's content as `kind`. `expected` describes the file in words, for the message.
 
-    NaN and Infinity, which Python's json module writes although JSON has no such numbers, are let through:
-    the caller's checks then name the entry they stand in.
+    NaN and Infinity, which Python's json module writes although JSON has no such numbers, are accepted here: the
+    caller's checks then name the entry that contains them.
     """
     try:
         content = Path(path).read_bytes()
@@ -33,7 +33,7 @@ def read_json(path: str | Path, kind: Any, *, expected: str) -> Any:
 
 
 def typed(data: Any, kind: Any, *, source: str, expected: str, because: str = "") -> Any:
-    """Plain dicts and lists as `kind`, or a UserError that names the place."""
+    """Converts plain dicts and lists to `kind`; a UserError names the place that does not fit."""
     try:
         return msgspec.convert(data, kind, strict=False)
     except msgspec.ValidationError as error:

@@ -1,19 +1,19 @@
-"""What reading an annotation file found: counts that add up, for the user and for data_report.json."""
+"""The report of reading an annotation file: consistent counts, for the user and for data_report.json."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 from jaxtyping import Int64
 
-EXAMPLES = 5  # ids that a report or message lists
+EXAMPLES = 5  # ids that are listed in a report or message
 
 
 @dataclass(frozen=True)
 class Note:
-    """How often something happened, and to which annotations first."""
+    """The number of annotations with one remark, and the ids of the first."""
 
     count: int
     examples: list[int]
@@ -25,7 +25,9 @@ class Note:
 
 @dataclass(frozen=True)
 class DataReport:
-    """What was read, kept, skipped and mended: `annotations_read == annotations_kept + sum of skipped`."""
+    """The numbers of annotations read, kept, skipped and corrected: `annotations_read == annotations_kept + sum of
+    skipped`.
+    """
 
     annotations: str
     images_folder: str
@@ -39,10 +41,11 @@ class DataReport:
     crowd: int
     difficult: int  # not trained on
     masks: int
-    class_counts: dict[str, int]  # objects a class
+    class_counts: dict[str, int]  # objects per class
     skipped: dict[str, Note]
-    skipped_masks: dict[str, Note]  # the annotation itself is kept, by its box
+    skipped_masks: dict[str, Note]  # the annotation itself is kept, with its box
     fixed: dict[str, Note]
+    not_trained_on: dict[str, Note] = field(default_factory=dict)  # objects that are too small after the resize
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -56,5 +59,6 @@ class DataReport:
             *(f"skipped {note.count} ({reason})" for reason, note in self.skipped.items()),
             *(f"left out {note.count} masks ({reason})" for reason, note in self.skipped_masks.items()),
             *(f"mended {note.count} ({reason})" for reason, note in self.fixed.items()),
+            *(f"not trained on {note.count} ({reason})" for reason, note in self.not_trained_on.items()),
         ]
         return ", ".join(filter(None, counts))

@@ -1,4 +1,4 @@
-"""Detections to be scored: columns collected image by image or read from a COCO results file."""
+"""Detections to be scored, as columns: collected image by image, or read from a COCO results file."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ import msgspec
 import numpy as np
 from jaxtyping import Float, Float64, Int, Int64
 
-from resdet.coco.ground_truth import GroundTruth, box_array, check_boxes, find_ids, int_array, refuse_first
+from resdet.coco.checks import box_array, check_boxes, find_ids, int_array, refuse_first
+from resdet.coco.convention import LOOKS_LIKE_CORNERS, boxes_like_corners
+from resdet.coco.ground_truth import GroundTruth
 from resdet.coco.json_file import read_json
+from resdet.coco.pairing import NamedImages, paired_ids
 from resdet.errors import UserError
 
 EXPECTED = "a COCO results file: a list of {image_id, category_id, bbox or segmentation, score}"
@@ -23,6 +26,7 @@ class _Result(msgspec.Struct, gc=False):
     score: float
     bbox: list[float] | None = None
     segmentation: Any = None
+    file_name: str | None = None
 
 
 class CocoResults:
@@ -35,6 +39,7 @@ class CocoResults:
 
     def __init__(self, source: str = "predictions") -> None:
         self.source = source
+        self.remarks: tuple[str, ...] = ()  # one line for each remark about reading a file
         self._image_ids: list[np.ndarray] = []
         self._category_ids: list[np.ndarray] = []
         self._scores: list[np.ndarray] = []
@@ -82,6 +87,21 @@ class CocoResults:
         for other in others:
             self.add_columns(other.image_ids, other.category_ids, other.scores, other.boxes, other.segmentations)
 
+    def of_classes(self, category_ids: Int64[np.ndarray, " K"]) -> CocoResults:
+        """Only the detections of these categories, in their order."""
+        rows = np.flatnonzero(np.isin(self.category_ids, category_ids))
+        if len(rows) == len(self):
+            return self
+        chosen = CocoResults(self.source)
+        chosen.add_columns(
+            self.image_ids[rows],
+            self.category_ids[rows],
+            self.scores[rows],
+            None if self.boxes is None else self.boxes[rows],
+            None if self.segmentations is None else [self.segmentations[row] for row in rows.tolist()],
+        )
+        return chosen
+
     def __len__(self) -> int:
         return sum(map(len, self._scores))
 
@@ -106,7 +126,7 @@ class CocoResults:
         return self._segmentations
 
     def where(self, index: int) -> str:
-        """Names entry `index` in a message."""
+        """The name of entry `index` for a message."""
         return f"{self.source}: result {index} (image_id {self.image_ids[index]})"
 
     def to_json(self) -> list[dict[str, Any]]:
@@ -130,16 +150,18 @@ def _joined(parts: list[np.ndarray], empty: np.ndarray) -> np.ndarray:
 
 
 def _writable(segmentation: Any) -> Any:
-    """pycocotools gives the string form as bytes, which JSON has not."""
+    """pycocotools stores the string form as bytes, which JSON does not support."""
     if isinstance(segmentation, dict) and isinstance(segmentation.get("counts"), bytes):
         return {**segmentation, "counts": segmentation["counts"].decode("ascii")}
     return segmentation
 
 
 def read_results(path: str | Path, ground_truth: GroundTruth) -> CocoResults:
-    """The detections of a COCO results file, checked against the ground truth they are to be scored with.
+    """The detections of a COCO results file, checked against the ground truth.
 
-    Raises UserError naming the entry (its index in the file, counted from 0) for anything that cannot be scored.
+    They are paired with its images by `file_name` if both the results and the ground truth have it, otherwise by image
+    id. Raises UserError that names the entry (its index in the file, counted from 0) for anything that cannot be
+    scored.
     """
     entries = read_json(path, list[_Result], expected=EXPECTED)
     results = CocoResults(str(path))
@@ -154,19 +176,40 @@ def read_results(path: str | Path, ground_truth: GroundTruth) -> CocoResults:
         boxes = box_array([entry.bbox or [] for entry in entries], where)
     if _present([entry.segmentation for entry in entries], "segmentation", where):
         segmentations = [entry.segmentation for entry in entries]
+    image_ids = int_array([entry.image_id for entry in entries], str(path))
+    if _present([entry.file_name for entry in entries], "file_name", where) and all(ground_truth.file_names):
+        images = NamedImages(ground_truth.source, ground_truth.image_ids, list(ground_truth.file_names))
+        paired = paired_ids(image_ids, [entry.file_name or "" for entry in entries], images, where)
+        changed = len(set(paired[paired != image_ids].tolist()))
+        if changed:
+            results.remarks = (f"{path}: paired by file_name; {changed} images have another id in {images.source}",)
+        image_ids = paired
     results.add_columns(
-        int_array([entry.image_id for entry in entries], str(path)),
+        image_ids,
         int_array([entry.category_id for entry in entries], str(path)),
         np.array([entry.score for entry in entries], dtype=np.float64),
         boxes,
         segmentations,
     )
     check_results(results, ground_truth)
+    _check_convention(results, ground_truth)
     return results
 
 
+def _check_convention(results: CocoResults, ground_truth: GroundTruth) -> None:
+    """Raises UserError for boxes that look like corners, by the same rule as for annotations."""
+    if results.boxes is None:
+        return
+    image, _ = find_ids(results.image_ids, ground_truth.image_ids)
+    sizes = ground_truth.sizes[image]
+    sized = sizes.all(axis=1)
+    count = boxes_like_corners(results.boxes[sized], sizes[sized, 0], sizes[sized, 1])
+    if count:
+        raise UserError(f"{results.source}: {count} of {int(sized.sum())} {LOOKS_LIKE_CORNERS}")
+
+
 def _present(values: list[Any], field: str, where: Any) -> bool:
-    """Whether all entries have the field; some with and some without is a mistake."""
+    """Whether all entries have the field; it is an error if only some have it."""
     missing = [value is None for value in values]
     if any(missing) and not all(missing):
         raise UserError(f"{where(missing.index(True))}: no {field}, which other results of the file have")

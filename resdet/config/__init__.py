@@ -1,36 +1,38 @@
 """The configuration: a typed tree whose defaults are the papers' 1x recipe on COCO 2017, and YAML files over it.
 
 A config file is data and never runs code. Files are merged left to right over the defaults, then `key=value`
-overrides; an unknown key is an error with a suggestion.
+overrides; an unknown key is an error with a suggestion. A key is declared once, in the tree (tree.py, model.py).
 """
 
 from __future__ import annotations
 
+from resdet.config.check import checked
 from resdet.config.load import config_from_yaml, load_config, to_yaml
-from resdet.config.tree import (
+from resdet.config.model import (
     AnchorConfig,
-    AugmentationConfig,
-    AugmentConfig,
     BackboneConfig,
     BoxHeadConfig,
     CascadeConfig,
-    Config,
-    DataConfig,
-    EvalConfig,
     MaskHeadConfig,
     ModelConfig,
     NeckConfig,
+    RPNConfig,
+)
+from resdet.config.tree import (
+    AugmentationConfig,
+    AugmentConfig,
+    Config,
+    DataConfig,
+    EvalConfig,
     OptimConfig,
     PatchesConfig,
     RefinementConfig,
-    RPNConfig,
     ShapesConfig,
     SplitConfig,
     TestConfig,
     TrainConfig,
     VotingConfig,
 )
-from resdet.config.values import check
 
 __all__ = [
     "AnchorConfig",
@@ -54,7 +56,7 @@ __all__ = [
     "TestConfig",
     "TrainConfig",
     "VotingConfig",
-    "check",
+    "checked",
     "config_from_yaml",
     "load_config",
     "to_yaml",

@@ -1,259 +1,229 @@
 """The whole configuration as one typed tree; its defaults are the papers' 1x recipe on COCO 2017.
 
-Only `build.py`, `loader.py` and the floors above them read these classes: modules take parts and numbers.
+Each key is declared here (those of `model.` in model.py) and nowhere else: type, default, bounds, a line of help, and
+the changes that a resumed run and a comparison permit (declare.py). Only `build`, the loader and the layers above them
+read these classes: modules take parts and numbers. Lengths and sizes are in pixels.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Literal
+
+from resdet.config.declare import COUNT, FINITE, MANY, PIXELS, SEED, Group, key, part
+from resdet.config.model import ModelConfig
 
 
 @dataclass
-class BackboneConfig:
-    name: str = "resnet50"  # a key of models.backbones.BACKBONES, or timm/<model>
-    weights: str | None = None  # torchvision weights by name (IMAGENET1K_V1), or a .pth / .safetensors file
-    norm: str = "frozen_bn"  # frozen_bn | bn | sync_bn | gn | none; families without normalisation (vgg16) have none
-    frozen_stages: int = 2  # 0: train all; 1: freeze the stem; 2: and the first stage; ... (Detectron's FREEZE_AT)
+class SplitConfig(Group):
+    """A data set, known by its name or given by its files."""
+
+    name: str = key("coco2017", help="a known set (shapes, coco2017, voc0712, ...), whose files follow from data.root")
+    annotations: str | None = key(None, help="or any COCO json, or VOC split (ImageSets/Main/train.txt) ...")
+    images: str | None = key(None, help="... and the folder that its file names are relative to")
 
 
 @dataclass
-class NeckConfig:
-    name: str = "fpn"  # fpn | pafpn | c4: conv5 (VGG: fc6, fc7) on each region | dc5: conv5 dilated, at stride 16
-    channels: int = 256  # of fpn and pafpn
-    norm: str = "none"  # of fpn and pafpn: none | bn | sync_bn | gn
-    extra_levels: str = "pool"  # of fpn and pafpn: pool (P6, every second cell of P5) | conv (P6 and P7)
+class AugmentConfig(Group):
+    """How an image is changed before the model sees it."""
 
-
-@dataclass
-class AnchorConfig:
-    # Pixels; fpn and pafpn: one a level, from the finest; c4 and dc5: all of them on the one level.
-    sizes: list[float] = field(default_factory=lambda: [32.0, 64.0, 128.0, 256.0, 512.0])
-    ratios: list[float] = field(default_factory=lambda: [0.5, 1.0, 2.0])  # height over width
-    rounded: bool | None = None  # corners rounded to whole pixels (torchvision); null: as model.weights, else false
-
-
-@dataclass
-class RPNConfig:
-    convs: int = 1  # 3x3 convolutions before the two predictions
-    batch_size_per_image: int = 256
-    positive_fraction: float = 0.5
-    foreground_iou: float = 0.7
-    background_iou: float = 0.3
-    pre_nms_train: int = 2000  # candidates a level before NMS
-    pre_nms_test: int = 1000
-    proposals_train: int = 2000  # proposals an image after NMS
-    proposals_test: int = 1000
-    nms_iou: float = 0.7
-    box_loss: str = "smooth_l1"  # smooth_l1 | giou | ciou: on deltas, or on the boxes they lead to
-    smooth_l1_beta: float = 0.0  # 0 is plain L1
-    box_loss_weight: float = 1.0
-    cross_boundary: float | None = None  # pixels by which an anchor that teaches may leave the image (0: in the paper)
-
-
-@dataclass
-class BoxHeadConfig:
-    name: str = "two_fc"  # two_fc | four_conv_fc; with c4 the backbone's last layers are the head
-    norm: str = "none"  # of four_conv_fc: none | bn | sync_bn | gn
-    pooling: str = "roi_align"  # roi_align | roi_pool
-    batch_size_per_image: int = 512
-    positive_fraction: float = 0.25
-    foreground_iou: float = 0.5
-    background_iou_low: float = 0.0  # regions that overlap less teach nothing (Fast R-CNN: 0.1)
-    resolution: int = 7  # bins a side; c4 with a ResNet: 14 with conv5's stride of 2, 7 without it
-    # Samples a bin side; 0: adaptive, as many as the bin is cells wide; null: as model.weights, else 2.
-    sampling_ratio: int | None = None
-    aligned: bool | None = None  # half-pixel correction of RoIAlign (Detectron2); null: as model.weights, else true
-    fc_dim: int = 1024
-    global_context: bool = False  # the whole image's vector joined to that of each region (He et al. 2015)
-    classification_loss: str = "cross_entropy"  # cross_entropy | focal: (1 - p)^gamma times it, of the same softmax
-    focal_gamma: float = 2.0
-    class_weights: list[float] | None = None  # factors on the loss, one a class; a last one more for the background
-    class_agnostic: bool = False  # one box a region instead of one a class
-    box_loss: str = "smooth_l1"  # smooth_l1 | giou | ciou: on deltas, or on the boxes they lead to
-    smooth_l1_beta: float = 0.0
-    box_loss_weight: float = 1.0
-    score_threshold: float = 0.05
-    nms_iou: float = 0.5
-    detections: int = 100  # kept an image
-
-
-@dataclass
-class CascadeConfig:
-    """A box head for each overlap, on the boxes of the one before (Cai & Vasconcelos 2018).
-
-    All are as `box_head` says, but with class-agnostic boxes; the overlaps take the place of its `foreground_iou`.
-    """
-
-    ious: list[float] = field(default_factory=lambda: [0.5, 0.6, 0.7])  # a stage's foreground overlaps as much
-    delta_weights: list[list[float]] = field(  # of each stage: factors on dx, dy, dw, dh
-        default_factory=lambda: [[10.0, 10.0, 5.0, 5.0], [20.0, 20.0, 10.0, 10.0], [30.0, 30.0, 15.0, 15.0]]
+    short_side: list[int] = key(
+        [800], ge=1, le=PIXELS, length=(1, 1000), help="training draws one of these, in pixels, for each image"
+    )
+    test_short_side: int = key(800, ge=1, le=PIXELS, help="in pixels, in evaluation and prediction")
+    max_side: int = key(1333, ge=1, le=PIXELS, help="in pixels; longer images become smaller than the short side asks")
+    flip: float = key(0.5, ge=0, le=1, help="probability of a horizontal flip")
+    photometric: float = key(
+        0.0, ge=0, le=1, help="probability of a change of brightness, contrast, saturation and hue"
+    )
+    extra: list[str] = key([], length=(0, 100), help="rows of PIXEL_CHANGES (grey, blur), applied in this order")
+    extra_probability: float = key(0.5, ge=0, le=1, help="of each row in extra")
+    pad: int = key(
+        0, ge=0, le=10_000, help="classification: pixels added on each side before a random crop of the image's size"
     )
 
 
 @dataclass
-class MaskHeadConfig:
-    """The fully convolutional mask branch (He et al. 2017); with c4 it works on what the box head made of a region."""
-
-    name: str = "fcn"
-    convs: int | None = None  # 3x3 convolutions before the upsampling: 4, with c4 none, unless given
-    channels: int | None = None  # of the layers before the masks: as many as model.neck.channels, unless given
-    norm: str = "none"  # none | bn | sync_bn | gn
-    resolution: int = 14  # bins a side of a region; the mask has twice as many; with c4 it follows from the box head
-    sampling_ratio: int | None = None  # null: as model.weights, else 2
-    class_agnostic: bool = False  # one mask for all classes
-
-
-@dataclass
-class ModelConfig:
-    backbone: BackboneConfig = field(default_factory=BackboneConfig)
-    neck: NeckConfig = field(default_factory=NeckConfig)
-    anchors: AnchorConfig = field(default_factory=AnchorConfig)
-    rpn: RPNConfig = field(default_factory=RPNConfig)
-    box_head: BoxHeadConfig | None = field(default_factory=BoxHeadConfig)  # null: the first stage alone
-    cascade: CascadeConfig | None = None  # model.cascade.ious=[0.5,0.6,0.7] makes it a Cascade R-CNN; not with c4
-    mask_head: MaskHeadConfig | None = None  # model.mask_head.name=fcn makes a Faster R-CNN a Mask R-CNN
-    num_classes: int | None = None  # follows from the data unless given
-    weights: str | None = None  # a resdet checkpoint to start from
-    pixel_mean: list[float] | None = None  # RGB, 0..255; follows from the backbone and its weights unless given
-    pixel_std: list[float] | None = None
-
-
-@dataclass
-class SplitConfig:
-    name: str = "coco2017"  # a known set (shapes, coco2017, voc0712, ...), whose files follow from data.root
-    annotations: str | None = None  # or any COCO json, or VOC split (ImageSets/Main/train.txt) ...
-    images: str | None = None  # ... and the folder its file names are relative to
-
-
-@dataclass
-class AugmentConfig:
-    short_side: list[int] = field(default_factory=lambda: [800])  # training draws one of these, in pixels
-    test_short_side: int = 800
-    max_side: int = 1333
-    flip: float = 0.5  # probability of a horizontal flip
-    photometric: float = 0.0  # probability of a change of brightness, contrast, saturation and hue
-    pad: int = 0  # classification: pixels added on each side of an image before a random crop of its own size
-
-
-@dataclass
-class PatchesConfig:
+class PatchesConfig(Group):
     """The generated classification set (`task=classification data.train.name=shapes_patches`)."""
 
-    train_images: int = 2000
-    val_images: int = 1000
-    size: int = 16  # pixels, square
-    seed: int = 0
+    train_images: int = key(2000, ge=1, le=MANY, help="images to train on")
+    val_images: int = key(1000, ge=1, le=MANY, help="images to evaluate on")
+    size: int = key(16, ge=8, le=256, help="pixels a side of the square images")
+    seed: int = key(0, ge=0, le=SEED, help="another seed draws other images")
 
 
 @dataclass
-class ShapesConfig:
-    """The generated data set (`data.train.name=shapes`)."""
+class ShapesConfig(Group):
+    """The generated detection set (`data.train.name=shapes`)."""
 
-    train_images: int = 800
-    val_images: int = 200
-    size: int = 160  # pixels, square
-    max_objects: int = 6
-    seed: int = 0
-
-
-@dataclass
-class DataConfig:
-    root: str = "datasets"
-    train: SplitConfig = field(default_factory=SplitConfig)
-    val: SplitConfig = field(default_factory=SplitConfig)
-    augment: AugmentConfig = field(default_factory=AugmentConfig)
-    shapes: ShapesConfig = field(default_factory=ShapesConfig)
-    patches: PatchesConfig = field(default_factory=PatchesConfig)
-    workers: int = 2
-    on_bad_image: str = "error"  # error | skip: what to do with an image file that cannot be read
-    sixteen_bit: str = "error"  # error | scale: what to do with more than 8 bits a channel (scale: 0..65535 to 0..255)
-    mask_resolution: int = 64  # cells a side that a ground-truth mask is kept in, in the frame of its box
-    max_bad_fraction: float = 0.01  # with skip: more bad images than this is an error all the same
+    train_images: int = key(800, ge=1, le=MANY, help="images to train on")
+    val_images: int = key(200, ge=1, le=MANY, help="images to evaluate on")
+    size: int = key(160, ge=64, le=10_000, help="pixels a side of the square images")
+    max_objects: int = key(6, ge=1, le=1000, help="the most objects an image")
+    seed: int = key(0, ge=0, le=SEED, help="another seed draws other images")
 
 
 @dataclass
-class TrainConfig:
-    steps: int = 90000
-    batch_size: int = 16  # over all processes
-    seed: int = 0
-    device: str = "auto"  # auto | cpu | cuda
-    amp: str = "auto"  # auto | off | bf16 | native; auto: bf16 on a GPU; native: also on a CPU with bf16 instructions
-    compile: bool = False
-    channels_last: bool = True
-    parts: list[str] | None = None  # of backbone, neck, rpn, roi_heads: those that learn; null: all
-    proposals: str | None = None  # a run or checkpoint whose proposals teach the second stage, not the model's
-    grad_clip: float | None = 35.0  # largest L2 norm of all gradients together; null for none
-    precise_bn: int = 0  # batches that give the batch norms their statistics anew at the end; 0: the running averages
-    log_every: int = 20
-    checkpoint_every: int = 5000
-    keep_checkpoints: int = 2
-    tensorboard: bool = False  # also write TensorBoard event files into the run's folder (the extra `log`)
+class DataConfig(Group):
+    """The images, and how they are read."""
+
+    root: str = key("datasets", resume="warned", place=True, scored_on=True, help="the folder of the known sets")
+    train: SplitConfig = part(SplitConfig)
+    val: SplitConfig = part(SplitConfig, scored_on=True)
+    augment: AugmentConfig = part(AugmentConfig)
+    shapes: ShapesConfig = part(ShapesConfig, scored_on=True)
+    patches: PatchesConfig = part(PatchesConfig)
+    workers: int = key(2, ge=0, le=256, resume="free", help="processes that read images, for each training process")
+    on_bad_image: Literal["error", "skip"] = key(
+        "error", scored_on=True, help="what to do with an image file that cannot be read"
+    )
+    sixteen_bit: Literal["error", "scale"] = key(
+        "error", scored_on=True, help="what to do with more than 8 bits a channel; scale: 0..65535 to 0..255"
+    )
+    mask_resolution: int = key(
+        64, ge=4, le=1024, help="cells a side that a ground-truth mask is kept in, in the frame of its box"
+    )
+    max_bad_fraction: float = key(
+        0.01, ge=0, le=1, scored_on=True, help="with on_bad_image=skip: more bad images than this share are an error"
+    )
 
 
 @dataclass
-class OptimConfig:
-    name: str = "sgd"  # sgd | adamw
-    lr: float = 0.02  # for `reference_batch` images a step; scaled in proportion to train.batch_size
-    reference_batch: int = 16
-    backbone_lr: float = 1.0  # factor on the learning rate of the backbone
-    layer_decay: float = 1.0  # a further factor for each stage of the backbone before its last one
-    momentum: float = 0.9
-    weight_decay: float = 1e-4
-    norm_weight_decay: float = 0.0  # for normalisation layers and biases of them
-    schedule: str = "step"  # step | cosine | constant
-    milestones: list[float] = field(default_factory=lambda: [2 / 3, 8 / 9])  # fractions of train.steps
-    gamma: float = 0.1
-    warmup_steps: int = 1000
-    warmup_factor: float = 0.001
+class TrainConfig(Group):
+    """How long, on what and how a model is trained."""
+
+    steps: int = key(90000, ge=1, le=COUNT, resume="warned", help="updates of the weights")
+    batch_size: int = key(16, ge=1, le=32768, help="images an update, over all processes")
+    overfit: int | None = key(
+        None, ge=1, le=MANY, scored_on=True, help="train and evaluate on the first so many training images with objects"
+    )
+    seed: int = key(0, ge=0, le=SEED, help="of the first weights, the order of the images and all that is drawn")
+    device: Literal["auto", "cpu", "cuda"] = key(
+        "auto", resume="warned", place=True, help="auto: a GPU where there is one"
+    )
+    amp: Literal["auto", "off", "bf16", "native"] = key(
+        "auto", resume="warned", help="auto: bf16 on a GPU; native: also on a CPU with bf16 instructions"
+    )
+    compile: bool = key(False, resume="warned", help="compile the model with torch.compile")
+    channels_last: bool = key(True, resume="warned", help="memory format of weights and features")
+    parts: list[str] | None = key(
+        None, length=(0, 4), help="of backbone, neck, rpn, roi_heads: those that learn; null: all"
+    )
+    proposals: str | None = key(
+        None, help="a run or checkpoint on whose proposals the second stage trains, in place of the model's own"
+    )
+    grad_clip: float | None = key(
+        35.0, gt=0, le=FINITE, help="largest L2 norm of all gradients together; null: no limit"
+    )
+    precise_bn: int = key(
+        0, ge=0, le=MANY, help="batches that give the batch norms new statistics at the end; 0: the running averages"
+    )
+    log_every: int = key(20, ge=1, le=COUNT, resume="free", help="steps")
+    checkpoint_every: int = key(5000, ge=1, le=COUNT, resume="free", help="steps")
+    keep_checkpoints: int = key(2, ge=1, le=COUNT, resume="free", help="the newest so many are kept, and the best")
+    tensorboard: bool = key(
+        False, resume="free", help="also write TensorBoard event files into the run's folder (the extra `log`)"
+    )
 
 
 @dataclass
-class EvalConfig:
-    every: int = 0  # steps; 0: at the end only
-    batch_size: int = 2
-    backend: str = "auto"  # auto | pycocotools | hotcoco
-    metric: str = "coco"  # coco | voc07 | voc12: adds Pascal VOC's AP50 by 11 points or by area (voc/AP50)
-    train_images: int = 0  # classification: the first so many training images are evaluated too (train/error)
+class OptimConfig(Group):
+    """The optimizer and the learning rate."""
+
+    name: Literal["sgd", "adamw"] = key("sgd", help="the optimizer")
+    lr: float = key(
+        0.02, ge=0, le=FINITE, help="for reference_batch images a step; scaled in proportion to train.batch_size"
+    )
+    reference_batch: int = key(16, ge=1, le=MANY, help="images a step that lr is meant for")
+    backbone_lr: float = key(1.0, ge=0, le=FINITE, help="factor on the learning rate of the backbone")
+    layer_decay: float = key(
+        1.0, ge=0, le=1, help="a further factor for each stage of the backbone before its last one"
+    )
+    momentum: float = key(0.9, ge=0, le=1, help="of sgd")
+    weight_decay: float = key(1e-4, ge=0, le=FINITE, help="of all weights but those of normalisation layers")
+    norm_weight_decay: float = key(0.0, ge=0, le=FINITE, help="of weights and biases of normalisation layers")
+    schedule: Literal["step", "cosine", "constant"] = key("step", help="how the learning rate falls after the warm-up")
+    milestones: list[float] = key(
+        [2 / 3, 8 / 9], ge=0, le=1, length=(0, 100), help="of schedule=step: fractions of train.steps"
+    )
+    gamma: float = key(0.1, ge=0, le=1, help="of schedule=step: factor on the learning rate at each milestone")
+    warmup_steps: int = key(1000, ge=0, le=COUNT, help="over which the learning rate rises linearly")
+    warmup_factor: float = key(0.001, ge=0, le=1, help="the share of the learning rate that the warm-up starts from")
 
 
 @dataclass
-class RefinementConfig:
+class EvalConfig(Group):
+    """When and how a model is evaluated."""
+
+    every: int = key(0, ge=0, le=COUNT, resume="free", help="steps; 0: at the end only")
+    batch_size: int = key(2, ge=1, le=32768, resume="free", help="images that are predicted together")
+    backend: Literal["auto", "pycocotools", "hotcoco"] = key(
+        "auto", resume="free", help="auto: hotcoco where it is installed"
+    )
+    count_skipped: bool = key(
+        False,
+        scored_on=True,
+        help="skipped annotations are objects to find, as in pycocotools (docs/data.md)",
+    )
+    metric: str = key(
+        "coco", help="a row of METRICS; voc07, voc12: also Pascal VOC's AP50, by 11 points or by area (voc/AP50)"
+    )
+    train_images: int = key(
+        0, ge=0, le=MANY, help="classification: the first so many training images are evaluated too (train/error)"
+    )
+
+
+@dataclass
+class RefinementConfig(Group):
     """Regions are looked at again where the first look put them (He et al. 2015, appendix B)."""
 
-    nms_iou: float = 0.3  # over the union of both looks, in the place of model.box_head.nms_iou
+    nms_iou: float = key(0.3, ge=0, le=1, help="over the union of both looks, in place of model.box_head.nms_iou")
 
 
 @dataclass
-class VotingConfig:
+class VotingConfig(Group):
     """A detection's box becomes the mean of the overlapping candidates of its class (Gidaris & Komodakis 2015)."""
 
-    iou: float = 0.5
+    iou: float = key(0.5, ge=0, le=1, help="candidates that overlap a detection as much vote")
 
 
 @dataclass
-class AugmentationConfig:
+class AugmentationConfig(Group):
     """Detections of several views of each image, put together."""
 
-    short_sides: list[int] = field(default_factory=list)  # pixels; none: data.augment.test_short_side alone
-    flip: bool = True  # each view mirrored as well
+    short_sides: list[int] = key(
+        [], ge=1, le=PIXELS, length=(0, 100), help="in pixels; none: data.augment.test_short_side alone"
+    )
+    flip: bool = key(True, help="each view mirrored as well")
 
 
 @dataclass
-class TestConfig:
+class TestConfig(Group):
     """What `resdet evaluate` and `resdet predict` add to a detector; evaluations in training go without."""
 
     refinement: RefinementConfig | None = None
     voting: VotingConfig | None = None
-    scales: list[int] | None = None  # short sides; each region is pooled from two adjacent ones, merged by maxout
+    scales: list[int] | None = key(
+        None,
+        ge=1,
+        le=PIXELS,
+        length=(1, 100),
+        help="short sides in pixels, such as [400, 600, 800]; each region is pooled from two, merged by maxout",
+    )
     augmentation: AugmentationConfig | None = None
 
 
 @dataclass
-class Config:
-    task: str = "detection"  # detection | classification (the backbone, a global average pool and one linear layer)
-    model: ModelConfig = field(default_factory=ModelConfig)
-    data: DataConfig = field(default_factory=DataConfig)
-    train: TrainConfig = field(default_factory=TrainConfig)
-    optim: OptimConfig = field(default_factory=OptimConfig)
-    eval: EvalConfig = field(default_factory=EvalConfig)
-    test: TestConfig = field(default_factory=TestConfig)
+class Config(Group):
+    """Everything that a run depends on."""
+
+    task: Literal["detection", "classification"] = key(
+        "detection", help="classification: the backbone, a global average pool and one linear layer"
+    )
+    model: ModelConfig = part(ModelConfig)
+    data: DataConfig = part(DataConfig)
+    train: TrainConfig = part(TrainConfig)
+    optim: OptimConfig = part(OptimConfig)
+    eval: EvalConfig = part(EvalConfig)
+    test: TestConfig = part(TestConfig)

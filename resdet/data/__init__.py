@@ -1,1 +1,1 @@
-"""From files to batches."""
+"""Turns files into batches."""

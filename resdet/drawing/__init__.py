@@ -1,1 +1,1 @@
-"""Drawings of boxes and masks."""
+"""Draws boxes and masks on images."""

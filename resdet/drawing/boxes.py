@@ -19,18 +19,20 @@ from resdet.drawing.masks import DARK, Color, blend, paint_mask, resized
 
 Rect = tuple[float, float, float, float]  # x1, y1, x2, y2
 
-GOLDEN_ANGLE = 137.508  # degrees: neighbours in the palette are far apart, and no later colour falls on an early one
+GOLDEN_ANGLE = 137.508  # degrees: neighbours in the palette differ strongly, and no later colour repeats an early one
 PAPER: Color = (250, 250, 248)
 LARGEST_ENLARGEMENT = 8
-LARGEST_SIDE = 4096  # pixels of a drawing: what shows more takes gigabytes and is not looked at
-MOST_HIDDEN = 0.1  # of the tags before it, in shares of its own area, that a tag may cover
+LARGEST_SIDE = 4096  # pixels of a side of a drawing: a larger one takes gigabytes and is not useful
+MOST_HIDDEN = 0.1  # a tag may cover this fraction of its own area of earlier tags
 NARROWEST_CAPTION = 64  # pixels
 LONGEST_NAME = 32  # characters of a class name on a tag
 OTHER_FONTS = ("DejaVuSans.ttf", "NotoSansCJK-Regular.ttc", "NotoSans-Regular.ttf", "Arial.ttf", "msyh.ttc")
 
 
 def class_color(label: int) -> Color:
-    """The colour of a class, the same in every picture: hues by the golden angle, three lightnesses in turn (OKLCH)."""
+    """The colour of a class, the same in every picture: hues by the golden angle and three alternating lightnesses
+    (OKLCH).
+    """
     lightness, chroma = ((0.72, 0.17), (0.80, 0.14), (0.64, 0.19))[label % 3]
     hue = np.deg2rad(25 + GOLDEN_ANGLE * label)
     a, b = chroma * np.cos(hue), chroma * np.sin(hue)
@@ -54,12 +56,12 @@ def draw_detections(
     min_side: int = 480,
     most_tags: int = 40,
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """The image with its masks, boxes and tags; the image handed over is left as it is.
+    """The image with its masks, boxes and tags; the input image is not changed.
 
-    `boxes` are (x1, y1, x2, y2) in pixels of the image, what lies outside is cut off. `scores` None draws names
-    alone, as for ground truth. An image whose shorter side is below `min_side` is enlarged (0: it is not), and one
-    with a side above LARGEST_SIDE is shrunk, so the result may have another size than the input. The best `most_tags`
-    get a tag where there is room for one.
+    `boxes` are (x1, y1, x2, y2) in pixels of the image; parts outside are cut off. With `scores` None only names are
+    drawn, as for ground truth. An image whose shorter side is below `min_side` is enlarged (0: never), and one with a
+    side above LARGEST_SIDE is shrunk, so the result may have another size than the input. The best `most_tags` objects
+    get a tag if there is room for it.
     """
     scale = _scale(image, min_side)
     canvas = _resized(image, scale).astype(np.float32)
@@ -70,8 +72,8 @@ def draw_detections(
     if masks is not None:
         for i in reversed(shown):
             paint_mask(canvas, resized(masks[i], scale), class_color(int(labels[i])), line)
-    frame = line if masks is None else line / 2  # the mask says where the object is
-    for i in reversed(shown):  # the best on top
+    frame = line if masks is None else line / 2  # thinner, because the mask already shows the object
+    for i in reversed(shown):  # the best ones are drawn on top
         _frame(canvas, rects[i], frame + 2, DARK, 0.55)
         _frame(canvas, _shrunk(rects[i], 1.0), frame, class_color(int(labels[i])), 1.0)
     crowding = float(np.clip(np.sqrt(12 / max(1, len(shown))), 0.75, 1))
@@ -158,7 +160,7 @@ def _resized(image: UInt8[np.ndarray, "H W 3"], scale: float) -> UInt8[np.ndarra
 
 
 def _best_first(boxes: Float[np.ndarray, "n 4"], scores: Float[np.ndarray, " n"] | None) -> list[int]:
-    """By score, or large before small, so that small boxes end on top."""
+    """Sorted by score, or large before small, so that small boxes are drawn on top."""
     if scores is not None:
         return np.argsort(-scores, kind="stable").tolist()
     sides = boxes[:, 2:] - boxes[:, :2]
@@ -195,7 +197,7 @@ def _frame(canvas: Float32[np.ndarray, "h w 3"], rect: Rect, thickness: float, c
 
 
 def _fill(canvas: Float32[np.ndarray, "h w 3"], rect: Rect, color: Color, alpha: float) -> None:
-    """A rectangle at fractional coordinates: every pixel by the share of it that is covered."""
+    """A rectangle at fractional coordinates: each pixel is blended by the fraction of it that is covered."""
     height, width = canvas.shape[:2]
     rows, row_cover = _coverage(rect[1], rect[3], height)
     columns, column_cover = _coverage(rect[0], rect[2], width)
@@ -223,7 +225,7 @@ def _tag(text: str, size: float) -> Float[np.ndarray, "h w"]:
 
 @lru_cache(maxsize=512)
 def _text_mask(text: str, size: float) -> Float[np.ndarray, "h w"]:
-    """Coverage of a line of text; all texts of one size are equally high."""
+    """The coverage of a line of text; all texts of one size have the same height."""
     font = _font(text, size)
     _, top, _, bottom = font.getbbox("Ågjy|")
     left, _, right, _ = font.getbbox(text)
@@ -233,7 +235,9 @@ def _text_mask(text: str, size: float) -> Float[np.ndarray, "h w"]:
 
 
 def _font(text: str, size: float) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """Pillow's own font; beyond Latin letters a font of the system that has more of them, where there is one."""
+    """Pillow's own font; for text beyond Latin letters, a system font that contains more of the letters, if there is
+    one.
+    """
     if any(ord(character) > 0x17F and character != "…" for character in text):
         for name in OTHER_FONTS:
             try:
@@ -244,9 +248,9 @@ def _font(text: str, size: float) -> ImageFont.FreeTypeFont | ImageFont.ImageFon
 
 
 def _spot(rect: Rect, size: tuple[int, ...], height: int, width: int, placed: Sequence[Rect]) -> tuple[Rect, float]:
-    """Where the tag covers least of the tags before it, and how much in shares of its area.
+    """The position where the tag covers the smallest part of earlier tags, and this part as a fraction of its area.
 
-    Tried in turn: above the box, inside at the top, below, inside at the bottom; at its left, then at its right.
+    Positions in order: above the box, inside at the top, below, inside at the bottom; at its left, then at its right.
     """
     tag_height, tag_width = size
     x1, y1, x2, y2 = rect
@@ -269,7 +273,7 @@ def _overlap(a: Rect, b: Rect) -> float:
 
 
 def _stamp(canvas: Float32[np.ndarray, "h w 3"], spot: Rect, tag: Float[np.ndarray, "_ _"], color: Color) -> None:
-    """A tag of the class's colour with a dark rim, its text black or white, whichever stands out."""
+    """Draws a tag in the class's colour with a dark border; its text is black or white, whichever has more contrast."""
     height, width = canvas.shape[:2]
     x, y = int(spot[0]), int(spot[1])
     _fill(canvas, (spot[0] - 1, spot[1] - 1, spot[2] + 1, spot[3] + 1), DARK, 0.55)

@@ -1,1 +1,1 @@
-"""Training and evaluation: the visible loop, checkpoints, logs, several processes."""
+"""Trains and evaluates models: the training loop, checkpoints, logs and several processes."""

@@ -1,13 +1,14 @@
-"""Checkpoints that are whole or absent, and models read back from them.
+"""Writes checkpoints atomically, and reads models back from them.
 
-A checkpoint is a folder: model.safetensors (weights, and in its header everything that evaluation and prediction
-need), state.pt (what a resumed run needs besides) and manifest.json (sizes and sha256, written last).
+A checkpoint is a folder: model.safetensors (weights, and in its header everything that evaluation and prediction need),
+state.pt (the other state that a resumed run needs) and manifest.json (sizes and sha256, written last).
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import json
 import os
 import pickle
@@ -22,15 +23,17 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-import resdet
 from resdet.config import Config, config_from_yaml, to_yaml
+from resdet.engine.run_folder import BEST, CHECKPOINTS, LAST, MANIFEST, MODEL, STATE, RunFiles
 from resdet.errors import UserError
 from resdet.files import sync_folder, write_synced
 from resdet.models.build.conventions import contract_of
-from resdet.models.build.detector import build_model
+from resdet.models.normalised import Normalisation
+from resdet.text import first_few
+from resdet.version import __version__
 from resdet.weights import read_safetensors
+from resdet.weights.contract import WeightContract
 
-MODEL, STATE, MANIFEST = "model.safetensors", "state.pt", "manifest.json"
 LARGEST_MANIFEST = 100_000  # bytes
 
 
@@ -43,39 +46,33 @@ class ModelFile:
     class_names: tuple[str, ...]
     category_ids: tuple[int, ...]  # of the data set, by label
     step: int
+    contract: WeightContract | None  # the mean and deviation of its images among the rest; None: the config's
 
 
-def model_metadata(config: Config, class_names: tuple[str, ...], category_ids: tuple[int, ...]) -> dict[str, str]:
-    """The header of a model file; the step is added when it is saved.
-
-    Without a second stage all labels are 0: a class named object, under the data's first category id.
-    """
-    if config.model.box_head is None and config.task == "detection":
-        class_names, category_ids = ("object",), category_ids[:1]
-    contract = contract_of(config, class_names, f"resdet {resdet.__version__}")
+def model_metadata(
+    config: Config, class_names: tuple[str, ...], category_ids: tuple[int, ...], normalisation: Normalisation
+) -> dict[str, str]:
+    """The header of a model file, whose contract states the model's `normalisation`; the step is added on saving."""
     return {
-        **(contract.to_metadata() if contract else {}),
+        **contract_of(config, class_names, f"resdet {__version__}", normalisation).to_metadata(),
         "format": "resdet 1",
-        "resdet_version": resdet.__version__,
+        "resdet_version": __version__,
         "config": to_yaml(config),
         "class_names": json.dumps(class_names),
         "category_ids": json.dumps(category_ids),
-        "pixel_mean": json.dumps(config.model.pixel_mean),
-        "pixel_std": json.dumps(config.model.pixel_std),
-        "channel_order": "RGB",
     }
 
 
 def checkpoint_path(run: Path, step: int) -> Path:
-    return run / "checkpoints" / f"step_{step:08d}"
+    return run / CHECKPOINTS / f"step_{step:08d}"
 
 
 def save_checkpoint(
     run: Path, *, step: int, weights: Mapping[str, Tensor], metadata: Mapping[str, str], state: Mapping[str, Any]
 ) -> Path:
-    """Writes a checkpoint under a temporary name and renames it when all of it is on the disk.
+    """Writes a checkpoint under a temporary name and renames it when it is completely on the disk.
 
-    Raises OSError when it cannot be written; earlier checkpoints are as they were.
+    Raises OSError if it cannot be written; earlier checkpoints are not changed.
     """
     target = checkpoint_path(run, step)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -92,7 +89,7 @@ def save_checkpoint(
         }
         write_synced(temporary / MANIFEST, json.dumps({"step": step, "files": files}, indent=1).encode())
         sync_folder(temporary)
-        if target.exists():  # a damaged one, or the same step of an earlier attempt
+        if target.exists():  # a damaged checkpoint, or the same step of an earlier attempt
             _remove(target)
         temporary.rename(target)
         sync_folder(target.parent)
@@ -103,13 +100,13 @@ def save_checkpoint(
 
 
 def remove_leftovers(run: Path) -> None:
-    """Removes what a killed process left half written or half deleted."""
-    for leftover in (run / "checkpoints").glob(".*.tmp"):
+    """Removes files and folders that a killed process left partly written or partly deleted."""
+    for leftover in (run / CHECKPOINTS).glob(".*.tmp"):
         shutil.rmtree(leftover)
 
 
 def prune_checkpoints(run: Path, *, step: int, keep: int) -> None:
-    """Keeps the newest `keep` up to `step`, and the best one."""
+    """Keeps the newest `keep` checkpoints up to `step`, and the best one."""
     old = [path for path in checkpoints(run) if path.name <= checkpoint_path(run, step).name]
     for path in old[:-keep]:
         if path.name != best_name(run):
@@ -117,22 +114,19 @@ def prune_checkpoints(run: Path, *, step: int, keep: int) -> None:
 
 
 def checkpoints(run: Path) -> list[Path]:
-    """All of a run, oldest first, sound or not."""
-    return sorted(path for path in (run / "checkpoints").glob("step_*") if path.is_dir())
+    """All checkpoints of a run, oldest first, whether sound or damaged."""
+    return sorted(path for path in (run / CHECKPOINTS).glob("step_*") if path.is_dir())
 
 
 def best_name(run: Path) -> str | None:
     """The folder name of the checkpoint with the highest metric so far."""
-    try:
-        return (run / "best").read_text(encoding="utf-8").strip()
-    except FileNotFoundError:
-        return None
+    return RunFiles(run).best()
 
 
 def newest_checkpoint(run: Path) -> tuple[Path, list[str]]:
-    """The newest checkpoint that verifies, and a line for each one skipped.
+    """The newest checkpoint whose checksums match, and a line for each one skipped.
 
-    Raises UserError when the run has none.
+    Raises UserError if the run has none.
     """
     skipped = []
     for path in reversed(checkpoints(run)):
@@ -145,7 +139,7 @@ def newest_checkpoint(run: Path) -> tuple[Path, list[str]]:
 
 
 def damage(checkpoint: Path) -> str | None:
-    """What is wrong with a checkpoint's files, None if they are those that were written."""
+    """The damage of a checkpoint's files; None if they match the manifest."""
     try:
         with (checkpoint / MANIFEST).open("rb") as file:
             manifest = json.loads(file.read(LARGEST_MANIFEST))
@@ -165,10 +159,10 @@ def damage(checkpoint: Path) -> str | None:
 
 
 def read_state(checkpoint: Path) -> dict[str, Any]:
-    """Optimizer, generators and counters of a resumed run; plain data and tensors only."""
+    """The optimizer, generators and counters for a resumed run; only plain data and tensors are accepted."""
     path = checkpoint / STATE
     try:
-        with warnings.catch_warnings(action="ignore"):  # torch warns of a foreign pickle before it refuses it
+        with warnings.catch_warnings(action="ignore"):  # torch warns about a foreign pickle before it rejects it
             state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: not a state that resdet wrote ({type(error).__name__})") from None
@@ -177,14 +171,51 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
     return state
 
 
-def find_model_file(path: Path) -> tuple[Path, list[str]]:
-    """The model file that a run, a checkpoint or a file stands for, and a line for each checkpoint skipped.
+def is_named(path: Path) -> bool:
+    """Whether `path` is RUN/best or RUN/last, which refer to a checkpoint of that run."""
+    return path.name in (BEST, LAST) and not path.is_dir() and (path.parent / CHECKPOINTS).is_dir()
 
-    Raises UserError when there is none, or when its checkpoint is damaged.
+
+def named_checkpoint(path: Path) -> Path:
+    """The checkpoint to which RUN/best refers; for RUN/last, the run itself, whose newest sound checkpoint is meant."""
+    run = path.parent
+    if path.name == LAST:
+        return run
+    names = [checkpoint.name for checkpoint in checkpoints(run)]
+    name = best_name(run)
+    if name not in names:
+        found = "no evaluation had a figure to choose by" if name is None else f"it names {name!r}, which is not there"
+        raise UserError(f"{path}: no best checkpoint: {found}; give {run / LAST}, the newest one")
+    return run / CHECKPOINTS / name
+
+
+def set_aside(run: Path, *, after: int) -> list[str]:
+    """Renames the checkpoints after a step, because the run continues from that step; returns their new names.
+
+    If one of them was the best, the run has no best checkpoint until the next evaluation.
     """
+    abandoned = [path for path in checkpoints(run) if path.name > checkpoint_path(run, after).name]
+    names: list[str] = []
+    for path in reversed(abandoned):
+        numbered = (path.with_name(f"abandoned_{number}_{path.name}") for number in itertools.count(1))
+        target = next(candidate for candidate in numbered if not candidate.exists())
+        path.rename(target)
+        names.append(target.name)
+    if best_name(run) in {path.name for path in abandoned}:
+        (run / BEST).unlink()
+    return names
+
+
+def find_model_file(path: Path) -> tuple[Path, list[str]]:
+    """The model file of a run, a checkpoint or a file, and a line for each checkpoint skipped.
+
+    RUN/best and RUN/last refer to checkpoints too. Raises UserError if there is none, or if its checkpoint is damaged.
+    """
+    if is_named(path):
+        return find_model_file(named_checkpoint(path))
     if not path.exists():
         raise UserError(f"{path}: no such file or folder; give a run, a checkpoint or a model.safetensors")
-    if path.is_dir() and (path / "checkpoints").is_dir():
+    if path.is_dir() and (path / CHECKPOINTS).is_dir():
         checkpoint, skipped = newest_checkpoint(path)
         return checkpoint / MODEL, skipped
     model = path / MODEL if path.is_dir() else path
@@ -196,7 +227,7 @@ def find_model_file(path: Path) -> tuple[Path, list[str]]:
 
 
 def read_model_file(path: Path) -> ModelFile:
-    """Weights and header of a model file. Raises UserError, in one line, for anything else."""
+    """The weights and the header of a model file. Raises UserError, in one line, for any other file."""
     weights, header = read_safetensors(path)
     try:
         class_names, category_ids = json.loads(header["class_names"]), json.loads(header["category_ids"])
@@ -208,32 +239,18 @@ def read_model_file(path: Path) -> ModelFile:
     if not _are(class_names, str) or not _are(category_ids, int) or not 0 < len(class_names) == len(category_ids):
         raise UserError(f"{path}: its header must list as many category_ids as class_names")
     config = config_from_yaml(config_text, f"{path} (header)")
-    return ModelFile(weights, config, tuple(class_names), tuple(category_ids), step)
-
-
-def load_model(path: str | Path) -> tuple[nn.Module, Config, tuple[str, ...], tuple[int, ...]]:
-    """The trained model, its config, class names and the data set's category ids by label.
-
-    `path` is a run (its newest sound checkpoint), a checkpoint or a model.safetensors. The model is on the CPU and
-    in evaluation mode. Raises UserError for a missing, damaged or foreign file.
-    """
-    file, _ = find_model_file(Path(path))
-    saved = read_model_file(file)
-    if saved.config.task != "detection":
-        raise UserError(f"{file}: is a classifier, and this is for detectors; resdet evaluate takes it")
-    model = build_model(without_weights(saved.config).model, len(saved.class_names))
-    load_weights(model, saved.weights, str(file))
-    return model.eval(), saved.config, saved.class_names, saved.category_ids
+    contract = WeightContract.from_metadata(header, str(path))
+    return ModelFile(weights, config, tuple(class_names), tuple(category_ids), step, contract)
 
 
 def without_weights(config: Config) -> Config:
-    """The config of a model whose weights come from a checkpoint: nothing else is read or downloaded."""
+    """The config of a model whose weights come from a checkpoint, without other weights to read or download."""
     backbone = replace(config.model.backbone, weights=None)
     return replace(config, model=replace(config.model, backbone=backbone, weights=None))
 
 
 def load_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
-    """Loads all of a model's weights; raises UserError that names the first that do not fit."""
+    """Loads all weights of a model; raises UserError that names the first tensors that do not fit."""
     own = model.state_dict()
     wrong = [
         *(f"{name} is missing" for name in own if name not in weights),
@@ -245,8 +262,7 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str) -
         ),
     ]
     if wrong:
-        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
-        raise UserError(f"{source}: the weights do not fit the model: {'; '.join(wrong[:3])}{more}")
+        raise UserError(f"{source}: the weights do not fit the model: {first_few(wrong, 3, separator='; ')}")
     _ = model.load_state_dict(dict(weights))
 
 
@@ -260,14 +276,14 @@ def _model_bytes(weights: Mapping[str, Tensor], metadata: dict[str, str]) -> byt
 
 
 def _state_bytes(state: Mapping[str, Any]) -> bytes:
-    # Through memory: torch.save to a full disk raises no OSError.
+    # Serialized in memory first, because torch.save to a full disk raises no OSError.
     buffer = io.BytesIO()
     torch.save(dict(state), buffer)
     return buffer.getvalue()
 
 
 def _remove(checkpoint: Path) -> None:
-    """Out of sight first, so that a kill in between leaves a leftover and not half a checkpoint."""
+    """Renames before it deletes, so that a kill in between leaves a leftover and not a partial checkpoint."""
     doomed = checkpoint.with_name(f".{checkpoint.name}.{os.getpid()}.tmp")
     checkpoint.rename(doomed)
     shutil.rmtree(doomed)

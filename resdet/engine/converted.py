@@ -1,4 +1,4 @@
-"""A published file converted to a file of resdet: of a detector a whole one, that every command takes."""
+"""Converts a published file to a file of resdet; the file of a detector is complete, so every command accepts it."""
 
 from __future__ import annotations
 
@@ -27,11 +27,12 @@ def convert_to_file(
     channel_order: ChannelOrder | None = None,
     class_names: str | None = None,
 ) -> list[str]:
-    """Converts (see `convert_file`), writes `output`, and says what was done.
+    """Converts (see `convert_file`), writes `output`, and returns the report lines.
 
-    The header of a detector's file gets what evaluation and prediction need: `config`, else a config derived from the
-    tensors, class names and category ids (COCO's where the names are COCO's). A backbone or a classifier has none.
-    Raises UserError for a file that cannot be converted and for a `config` that its tensors do not fit.
+    The header of a detector's file receives the values that evaluation and prediction need: `config` or a config
+    derived from the tensors, class names, and category ids (COCO's ids if the names are COCO's). The file of a backbone
+    or a classifier has no such header. Raises UserError for a file that cannot be converted and for a `config` that its
+    tensors do not fit.
     """
     converted = convert_file(
         spec, kind, architecture=architecture, channel_order=channel_order, class_names=class_names
@@ -71,11 +72,12 @@ def _detector_header(converted: Converted, given: Path | None) -> tuple[Config, 
         config.model, _ = completed(config.model, contract, contract.source)
         check_tensors(config.model, converted.state, len(names), str(given))
     config.model.num_classes = len(names)
-    return config, model_metadata(config, names, category_ids_of(names)) | {"step": "0"}
+    normalisation = list(contract.pixel_mean), list(contract.pixel_std)
+    return config, model_metadata(config, names, category_ids_of(names), normalisation) | {"step": "0"}
 
 
 def category_ids_of(class_names: Sequence[str]) -> tuple[int, ...]:
-    """COCO's ids, 1 to 90, for names that are all COCO's; else 1, 2, 3, ..."""
+    """COCO's ids, 1 to 90, if all names are COCO's; otherwise 1, 2, 3, ..."""
     ids = {name: number for number, name in enumerate(coco_names(), start=1)}
     if set(class_names) <= ids.keys():
         return tuple(ids[name] for name in class_names)

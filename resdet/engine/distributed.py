@@ -1,4 +1,4 @@
-"""One process among several (torchrun): who it is, and what all of them agree on."""
+"""Runs one process among several (torchrun): its rank, and the values on which all processes must agree."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class World:
-    """This process and how many train together. Agreements travel over gloo on the CPU: no wait for a GPU."""
+    """This process and the number of processes. Values are exchanged over gloo on the CPU, without a wait for a GPU."""
 
     rank: int = 0
     size: int = 1
@@ -29,11 +29,11 @@ class World:
 
     @property
     def leads(self) -> bool:
-        """Rank 0 writes files and speaks."""
+        """Whether this is rank 0, which writes files and prints."""
         return self.rank == 0
 
     def any(self, flag: bool) -> bool:  # noqa: FBT001  # the name of the call says what the flag is
-        """Whether any process says so; every process must ask."""
+        """Whether `flag` is true in any process; every process must call this."""
         return max(self.mean([float(flag)])) > 0
 
     def mean(self, values: Sequence[float]) -> list[float]:
@@ -45,7 +45,7 @@ class World:
         return (sums / self.size).tolist()
 
     def gather(self, value: T) -> list[T]:
-        """Every process's value, by rank, on every process."""
+        """The value of every process, by rank, on every process."""
         if self.size == 1:
             return [value]
         values: list[T | None] = [None] * self.size
@@ -62,16 +62,16 @@ class World:
 
 
 def is_lead() -> bool:
-    """Whether this is the only process, or the first that torchrun started; for those outside `join_world`."""
+    """Whether this is the only process, or the first that torchrun started; for code outside `join_world`."""
     return os.environ.get("RANK", "0") == "0"
 
 
 @contextmanager
 def join_world(device: str) -> Iterator[World]:
-    """Joins the processes that torchrun started; alone without it.
+    """Joins the processes that torchrun started; without torchrun there is one process.
 
-    `device` is train.device. The group is left only on a clean way out: after an error the other processes
-    may never answer, and torchrun ends them.
+    `device` is train.device. The group is destroyed only after a normal end: after an error the other processes may not
+    respond, and torchrun ends them.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield World()
@@ -87,7 +87,7 @@ def join_world(device: str) -> Iterator[World]:
 
 
 def choose_device(name: str, world: World) -> torch.device:
-    """`auto` is a GPU where there is one; each process on a machine takes its own."""
+    """`auto` is a GPU if there is one; each process on a machine uses its own GPU."""
     available = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name == "cpu" or (name == "auto" and not available):
         return torch.device("cpu")
@@ -102,11 +102,11 @@ def choose_device(name: str, world: World) -> torch.device:
 
 
 def trainable(model: nn.Module, train: TrainConfig, world: World) -> nn.Module:
-    """The model in training mode, as one of several processes and compiled where `train` says so.
+    """The model in training mode, wrapped for several processes and compiled, as `train` requires.
 
-    Its backward averages gradients over the processes. Buffers stay local (frozen or synchronised normalisation
-    has equal ones), and every trainable parameter has a gradient on every batch, empty ones too, so nothing
-    searches for unused parameters.
+    The backward pass averages gradients over the processes. Buffers stay local (with frozen or synchronized
+    normalization they are equal), and every trainable parameter has a gradient for every batch, even an empty one, so
+    there is no search for unused parameters.
     """
     model = model.train()
     if world.size > 1:
@@ -115,7 +115,7 @@ def trainable(model: nn.Module, train: TrainConfig, world: World) -> nn.Module:
 
 
 def to_device(batch: Batch, train: TrainConfig, device: torch.device) -> Batch:
-    """The batch where the model is, its images in the model's memory format."""
+    """Copies the batch to the model's device, with the images in the model's memory format."""
     batch = batch.to(device, non_blocking=True)
     if train.channels_last:
         batch = replace(batch, images=batch.images.contiguous(memory_format=torch.channels_last))
@@ -123,17 +123,19 @@ def to_device(batch: Batch, train: TrainConfig, device: torch.device) -> Batch:
 
 
 def autocast(train: TrainConfig, device: torch.device) -> torch.autocast:
-    """bfloat16 for matrix products where train.amp asks for it."""
+    """bfloat16 for matrix products if train.amp requires it."""
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=uses_bf16(train, device))
 
 
 def uses_bf16(train: TrainConfig, device: torch.device) -> bool:
-    """`auto` means on a GPU, `native` also on a CPU that is made for it."""
+    """`auto` uses bfloat16 on a GPU, `native` also on a CPU with instructions for it."""
     on_gpu = device.type == "cuda"
     wanted = {"off": False, "bf16": True, "auto": on_gpu, "native": on_gpu or cpu_multiplies_bf16()}
     return wanted[train.amp]
 
 
 def cpu_multiplies_bf16() -> bool:
-    """Whether the processor has instructions for bfloat16 products; others emulate them, slower than float32."""
+    """Whether the processor has instructions for bfloat16 products; other processors emulate them, slower
+    than float32.
+    """
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()

@@ -1,27 +1,17 @@
-"""Evaluation of a saved model, as `resdet evaluate` does it."""
+"""Evaluates a saved model, for `resdet evaluate` and for Python."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-from jaxtyping import Int64
-
-from resdet.config import Config
-from resdet.data.batches.loader import open_split
-from resdet.data.sets.coco import CocoDataset
-from resdet.engine.checkpoint import ModelFile, load_weights, without_weights
-from resdet.engine.classify import evaluate_classifier, open_labelled
-from resdet.engine.distributed import World, choose_device, join_world
-from resdet.engine.evaluate import evaluate, mask_gaps, predict_dataset
+from resdet.engine.distributed import choose_device, join_world
 from resdet.engine.log import RunLog
-from resdet.engine.saved_models import Prepare, built, only_model, place, read_models
-from resdet.engine.state import Metrics
+from resdet.engine.run_folder import RunFiles
+from resdet.engine.saved_models import detector_of, place, read_models, restored
+from resdet.engine.task.interface import Evaluation
+from resdet.engine.task.table import task_of
 from resdet.errors import UserError
-from resdet.evaluation.coco import backend_name
-from resdet.files import readable_json, write_outputs
-from resdet.models.build.detector import build_classifier
 
 
 def evaluate_checkpoint(
@@ -30,70 +20,32 @@ def evaluate_checkpoint(
     also: Sequence[Path] = (),
     overrides: Sequence[str] = (),
     output: Path | None = None,
-    prepare: Prepare = only_model,
-) -> Metrics:
-    """The figures of a saved model on its config's val set, with `key=value` overrides of that config.
+) -> Evaluation:
+    """Evaluates a saved model on its config's val set, with `key=value` overrides of that config.
 
-    `prepare` makes the detector of it and of those in `also`, which must have its classes. `output` is a folder for
-    eval.json and predictions.json (COCO results). Raises UserError for a damaged checkpoint, a mistake in the
-    overrides, data with none of the model's classes, or models that `prepare` does not put together.
+    A detector predicts with the parts of `config.test`; the models in `also`, which must have the same classes, form an
+    ensemble with it. `output` is a folder for the figures and the detections that they count (COCO results). Raises
+    UserError for a damaged checkpoint, a mistake in the overrides, data with none of the model's classes, or parts and
+    models that do not go together.
     """
     models = read_models([path, *also], overrides)
     saved, config = models[0].saved, models[0].saved.config
-    if config.task == "classification":
-        if also:
-            raise UserError(f"{path}: classifiers are evaluated one at a time; give one checkpoint")
-        return evaluate_saved_classifier(saved, config, output)
+    task = task_of(config)
+    if also and not task.has_detections:
+        raise UserError(f"{path}: classifiers are evaluated one at a time; give one checkpoint")
     with join_world(config.train.device) as world, RunLog(None, steps=saved.step, speaks=world.leads) as log:
-        detector = prepare([built(model) for model in models], config)
-        detector = place(detector, choose_device(config.train.device, world), config.train)
-        dataset = open_split(config.data, "val")
-        if config.model.box_head:
-            category_ids, absent = matched_categories(saved.class_names, dataset)
-        else:  # proposals are of no class, and stand under the first one
-            category_ids, absent = dataset.category_ids[:1], []
-        gaps = mask_gaps(dataset) if config.model.mask_head else []
-        skipped = [warning for model in models for warning in model.warnings]
-        for warning in skipped + absent + gaps:
-            log.warn(warning)
-        for model in models:
-            log.say(f"{model.file}: step {model.saved.step}")
-        log.say(dataset.report.summary())
-        results = predict_dataset(
-            detector, dataset, config, category_ids=category_ids, world=world, progress=log.evaluating
+        device = choose_device(config.train.device, world)
+        alone = place(restored(models[0]), device, config.train)
+        model = detector_of(models, device) if task.has_detections else alone
+        for each in models:
+            for warning in each.warnings:
+                log.warn(warning)
+            log.say(f"{each.file}: step {each.saved.step}")
+        evaluation = task.evaluate_saved(
+            model, saved.class_names, config, world=world, say=log.say, warn=log.warn, progress=log.evaluating
         )
-        metrics = evaluate(detector, dataset, config, results=results, world=world)
         if output and world.leads:
-            figures = {**metrics, "backend": backend_name(config.eval.backend), "step": saved.step}
-            found = {"eval.json": figures, "predictions.json": results.to_json()}
-            write_outputs(output, {name: readable_json(content) for name, content in found.items()})
-        return metrics
-
-
-def evaluate_saved_classifier(saved: ModelFile, config: Config, output: Path | None) -> Metrics:
-    """The same for a classifier, in one process; `output` is a folder for eval.json."""
-    model = build_classifier(without_weights(config).model, len(saved.class_names))
-    load_weights(model, saved.weights, "the checkpoint")
-    train_set, val_set = open_labelled(config.data, "train"), open_labelled(config.data, "val")
-    if val_set.class_names != saved.class_names:
-        raise UserError(f"{val_set.annotations}: its classes are not the model's ({', '.join(saved.class_names)})")
-    metrics = evaluate_classifier(model.to(choose_device(config.train.device, World())), train_set, val_set, config)
-    if output:
-        write_outputs(output, {"eval.json": readable_json({**metrics, "step": saved.step})})
-    return metrics
-
-
-def matched_categories(class_names: tuple[str, ...], dataset: CocoDataset) -> tuple[Int64[np.ndarray, " K"], list[str]]:
-    """The data set's category id of each of the model's classes, by name, -1 where it has none, and a warning then.
-
-    Raises UserError when no name is known to both.
-    """
-    ids = dict(zip(dataset.class_names, dataset.category_ids.tolist(), strict=True))
-    missing = [name for name in class_names if name not in ids]
-    if len(missing) == len(class_names):
-        raise UserError(
-            f"{dataset.annotations}: has none of the model's classes ({', '.join(class_names[:5])} ...); its categories"
-            f" are {', '.join(dataset.class_names[:5])} ...: evaluate on data with the same names"
-        )
-    warnings = [f"{dataset.annotations} has no {', '.join(missing)}: left out of the figures"] if missing else []
-    return np.array([ids.get(name, -1) for name in class_names], dtype=np.int64), warnings
+            RunFiles(output).write_evaluation(
+                evaluation.figures, step=saved.step, backend=evaluation.backend, results=evaluation.counted
+            )
+        return evaluation

@@ -1,11 +1,10 @@
-"""What a run says: a live line or plain lines on the terminal, log.txt and metrics.jsonl."""
+"""The output of a run: a live line or plain lines on the terminal, its log and its metrics."""
 
 from __future__ import annotations
 
 import json
 import math
 import time
-import unicodedata
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
@@ -18,21 +17,16 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
 
+from resdet.engine.run_folder import RunFiles
 from resdet.errors import UserError
-from resdet.files import replace_file
+from resdet.text import printable
 
-METRICS, TEXT = "metrics.jsonl", "log.txt"
 SPEED = ("images_per_second", "data_wait", "seconds_left")
-
-
-def printable(text: str) -> str:
-    """Text from outside (class and file names) without what a terminal would obey: control characters become `?`."""
-    return "".join("?" if unicodedata.category(character)[0] == "C" else character for character in text)
 
 
 @runtime_checkable
 class Board(Protocol):
-    """What else may be told the figures; TensorBoard's SummaryWriter is one."""
+    """Another receiver of the figures, for example TensorBoard's SummaryWriter."""
 
     def add_scalar(self, tag: str, scalar_value: float, global_step: int) -> None: ...
 
@@ -40,7 +34,7 @@ class Board(Protocol):
 
 
 def tensorboard(folder: Path) -> Board:
-    """Event files in the run's folder: `tensorboard --logdir runs` shows runs beside one another."""
+    """Event files in the run's folder: `tensorboard --logdir runs` compares several runs."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ModuleNotFoundError:
@@ -49,14 +43,16 @@ def tensorboard(folder: Path) -> Board:
 
 
 class RunLog:
-    """Speaks for one run. Only the leading process has a terminal and files; the others are silent."""
+    """The output of one run. Only the leading process writes to the terminal and to files."""
 
     def __init__(self, folder: Path | None, *, steps: int, speaks: bool = True, board: Board | None = None) -> None:
-        """`folder` None writes no files (a dry run); the folder must exist. `board` gets every figure as well."""
+        """`folder` None writes no files (a dry run); otherwise the folder must exist. `board` receives every figure as
+        well.
+        """
         self._board = board
         self.console = Console(stderr=False, quiet=not speaks, markup=False, highlight=False, emoji=False)
-        self._text = _appended(folder / TEXT) if folder and speaks else None
-        self._metrics = _appended(folder / METRICS) if folder and speaks else None
+        self._text = _appended(RunFiles(folder).log) if folder and speaks else None
+        self._metrics = _appended(RunFiles(folder).metrics) if folder and speaks else None
         self._live = self.console.is_terminal and speaks
         self._progress = Progress(
             TextColumn("{task.description}", markup=False),
@@ -83,7 +79,7 @@ class RunLog:
                 file.close()
 
     def say(self, text: str, *, style: str = "") -> None:
-        """One line, on the terminal and in log.txt."""
+        """Writes one line to the terminal and to log.txt."""
         text = printable(text)
         self.console.print(Text(text, style=style), soft_wrap=True)
         self.note(text)
@@ -92,12 +88,14 @@ class RunLog:
         self.say(f"warning: {text}", style="yellow")
 
     def note(self, text: str) -> None:
-        """One line in log.txt alone."""
+        """Writes one line to log.txt only."""
         if self._text:
             print(printable(text), file=self._text, flush=True)
 
     def metrics(self, step: int, values: Mapping[str, float | None]) -> None:
-        """One object a line in metrics.jsonl; what is not finite is null there, for JSON has no other word."""
+        """Writes one object per line to metrics.jsonl; a number that is not finite becomes null, because JSON has no
+        such numbers.
+        """
         if self._metrics:
             finite = {name: value if value is None or math.isfinite(value) else None for name, value in values.items()}
             print(json.dumps({"step": step, **finite}, ensure_ascii=False), file=self._metrics, flush=True)
@@ -107,14 +105,14 @@ class RunLog:
                     self._board.add_scalar(name, value, step)
 
     def progress(self, step: int, values: Mapping[str, float]) -> None:
-        """Moves the live line."""
+        """Updates the live line."""
         if self._live:
             self._progress.update(
                 self._task, description="training", completed=step, figures=_figures({**values, **self._speed})
             )
 
     def training(self, step: int, steps: int, values: Mapping[str, float]) -> None:
-        """The figures of a step: metrics.jsonl, log.txt, and a plain line where there is no live one."""
+        """Writes the figures of a step to metrics.jsonl and log.txt, and as a plain line if there is no live line."""
         self._speed = {name: values[name] for name in SPEED}
         self.metrics(step, {name: value for name, value in values.items() if name != "seconds_left"})
         line = f"step {step}/{steps}  {_figures(values)}"
@@ -128,7 +126,7 @@ class RunLog:
 
 
 class Meter:
-    """Speed since the figures were last asked for."""
+    """Measures the speed since the last call of `figures`."""
 
     def __init__(self, batch_size: int) -> None:
         self._batch_size = batch_size
@@ -139,7 +137,7 @@ class Meter:
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Around the wait for data."""
+        """Measures the time of waiting for data inside the block."""
         start = time.perf_counter()
         yield
         self._waited += time.perf_counter() - start
@@ -148,7 +146,7 @@ class Meter:
         self._steps += 1
 
     def figures(self, steps_left: int) -> dict[str, float]:
-        """images_per_second, data_wait (a fraction of the time) and seconds_left; starts anew."""
+        """images_per_second, data_wait (a fraction of the time) and seconds_left; then the measurement starts again."""
         seconds = time.perf_counter() - self._start
         figures = {
             "images_per_second": self._batch_size * self._steps / seconds,
@@ -157,22 +155,6 @@ class Meter:
         }
         self._restart()
         return figures
-
-
-def forget_after(folder: Path, step: int) -> None:
-    """Drops the lines of metrics.jsonl beyond the step a run resumes from: they will be written again."""
-    path = folder / METRICS
-    if path.exists():
-        kept = [line for line in path.read_text(encoding="utf-8").splitlines() if _step_of(line) <= step]
-        replace_file(path, "".join(f"{line}\n" for line in kept).encode())
-
-
-def _step_of(line: str) -> float:
-    """Infinity for a line that was cut off by a kill."""
-    try:
-        return float(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
-        return math.inf
 
 
 def _appended(path: Path) -> TextIOWrapper:

@@ -1,27 +1,172 @@
-"""What a run's folder holds, read back: config, metrics over time, last figures, data report, detections."""
+"""Names, writes and reads all files in a run's folder. These names are defined nowhere else."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from resdet.config import Config, config_from_yaml
-from resdet.engine.log import METRICS
+import msgspec
+
+from resdet.config import Config, config_from_yaml, to_yaml
 from resdet.errors import UserError
+from resdet.files import readable_json, replace_file, write_outputs, writing
 
-CONFIG, FIGURES, DATA, PREDICTIONS = "config.yaml", "eval.json", "data_report.json", "predictions.json"
+if TYPE_CHECKING:
+    from resdet.coco.results import CocoResults
+
+CONFIG = "config.yaml"  # the complete config with every key
+METRICS = "metrics.jsonl"  # one object a line: step, name -> float
+LOG = "log.txt"
+FIGURES = "eval.json"  # of the last evaluation
+PREDICTIONS = "predictions.json"  # the detections of the last evaluation, in COCO's results form
+DATA = "data_report.json"  # the reports of reading the data, by split
+RESOURCES = "resources.json"  # memory, seconds and device of the training
+BAD_STEP = "bad_step.json"  # the images of a step whose loss was not finite
+REPORT = "report.html"
+DRAWINGS = "drawings"
+CHECKPOINTS = "checkpoints"
+BEST = "best"  # text: the name of a checkpoint's folder
+LAST = "last"  # not a file: RUN/last refers to the newest checkpoint, as RUN/best refers to the best
+MODEL, STATE, MANIFEST = "model.safetensors", "state.pt", "manifest.json"  # in a checkpoint's folder
 
 Figures = dict[str, float | None]
 
 
 @dataclass(frozen=True)
+class RunFiles:
+    """The paths of the files of the run in `folder`, which need not exist, and the functions that write them."""
+
+    folder: Path
+
+    @property
+    def config(self) -> Path:
+        return self.folder / CONFIG
+
+    @property
+    def metrics(self) -> Path:
+        return self.folder / METRICS
+
+    @property
+    def log(self) -> Path:
+        return self.folder / LOG
+
+    @property
+    def figures(self) -> Path:
+        return self.folder / FIGURES
+
+    @property
+    def predictions(self) -> Path:
+        return self.folder / PREDICTIONS
+
+    @property
+    def resources(self) -> Path:
+        return self.folder / RESOURCES
+
+    @property
+    def bad_step(self) -> Path:
+        return self.folder / BAD_STEP
+
+    @property
+    def report(self) -> Path:
+        return self.folder / REPORT
+
+    @property
+    def drawings(self) -> Path:
+        return self.folder / DRAWINGS
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.folder / CHECKPOINTS
+
+    @property
+    def hold_a_run(self) -> bool:
+        return self.metrics.exists() or self.checkpoints.is_dir()
+
+    def begin(self, config: Config, reports: Mapping[str, dict[str, Any]], step: int) -> None:
+        """Creates the folder with the config and the reports on the data by split; removes metrics after `step`.
+
+        Raises UserError where the folder cannot be written.
+        """
+        with writing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            replace_file(self.config, to_yaml(config).encode())
+            replace_file(self.folder / DATA, readable_json(dict(reports)))
+            self.forget_after(step)
+
+    def forget_after(self, step: int) -> None:
+        """Removes the lines of metrics after the step from which a run resumes, because they will be written again."""
+        if self.metrics.exists():
+            kept = [line for line in self.metrics.read_text(encoding="utf-8").splitlines() if _step_of(line) <= step]
+            replace_file(self.metrics, "".join(f"{line}\n" for line in kept).encode())
+
+    def write_evaluation(
+        self, figures: Figures, *, step: int, backend: str | None = None, results: CocoResults | None = None
+    ) -> None:
+        """Writes an evaluation's figures, and its detections, if there are any; creates the folder.
+
+        `backend` is the evaluator that scored the detections. Raises UserError if the folder cannot be written.
+        """
+        named = {} if backend is None else {"backend": backend}
+        defined = {name: _number(value) for name, value in figures.items()}
+        contents = {FIGURES: readable_json({**defined, **named, "step": step})}
+        if results is not None:
+            contents[PREDICTIONS] = msgspec.json.encode(results.to_json())
+        write_outputs(self.folder, contents)
+
+    def written_figures(self) -> Figures:
+        """The figures of the last evaluation. Raises UserError if they cannot be read."""
+        notes: list[str] = []
+        figures = _finite(_object(self.figures, notes))
+        _ = figures.pop("step", None)
+        if not figures:
+            raise UserError(
+                f"{self.figures}: {notes[0] if notes else 'has no figures'}; resdet evaluate writes it anew"
+            )
+        return figures
+
+    def is_finished(self, config: Config) -> bool:
+        """Whether the evaluation after the last step and its detections exist."""
+        step = _object(self.figures, []).get("step")
+        return self.predictions.exists() and step == config.train.steps
+
+    def write_bad_step(self, content: Mapping[str, Any]) -> None:
+        """Writes the information about a step whose loss was not finite."""
+        replace_file(self.bad_step, readable_json(dict(content)))
+
+    def write_unreadable(self, problems: Sequence[str]) -> None:
+        """Adds images that were left out in training to the report on the data. Raises OSError."""
+        report = _object(self.folder / DATA, [])
+        replace_file(self.folder / DATA, readable_json({**report, "unreadable": list(problems)}))
+
+    def write_best(self, checkpoint: Path) -> None:
+        """Writes the name of the checkpoint with the highest metric so far. Raises OSError."""
+        replace_file(self.folder / BEST, f"{checkpoint.name}\n".encode())
+
+    def best(self) -> str | None:
+        """The name of the folder of the checkpoint with the highest metric so far."""
+        try:
+            return (self.folder / BEST).read_text(encoding="utf-8").strip()
+        except FileNotFoundError:
+            return None
+
+    def write_resources(self, content: Mapping[str, Any]) -> None:
+        """Writes the resources that the training took. Raises OSError."""
+        replace_file(self.resources, readable_json(dict(content)))
+
+    def written_resources(self) -> dict[str, Any]:
+        """The resources that the training took so far; empty before its first checkpoint."""
+        return _object(self.resources, [])
+
+
+@dataclass(frozen=True)
 class RunFolder:
-    """`records` are the lines of metrics.jsonl in the order of their steps; `figures` those of the last evaluation,
-    empty before the first; `notes` say what could not be read."""
+    """The content of a run's folder. `records` are the lines of the metrics in the order of their steps; `figures` are
+    the figures of the last evaluation, empty before the first; `notes` are messages about files that could not be read.
+    """
 
     path: Path
     config: Config
@@ -32,6 +177,7 @@ class RunFolder:
     backend: str | None
     data: dict[str, dict[str, Any]]
     notes: list[str]
+    resources: dict[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -39,8 +185,8 @@ class RunFolder:
 
     @property
     def predictions(self) -> Path | None:
-        """The detections of the last evaluation, a COCO results file."""
-        path = self.path / PREDICTIONS
+        """The path of the detections of the last evaluation, a COCO results file."""
+        path = RunFiles(self.path).predictions
         return path if path.is_file() else None
 
     def series(self, name: str) -> tuple[list[float], list[float | None]]:
@@ -50,7 +196,7 @@ class RunFolder:
 
 
 def read_run(path: Path) -> RunFolder:
-    """Reads the folder that `resdet train` wrote. Raises UserError for one that has no config or no metrics."""
+    """Reads the folder that `resdet train` wrote. Raises UserError for a folder without a config or without metrics."""
     for name in (CONFIG, METRICS):
         if not (path / name).is_file():
             raise UserError(f"{path}: is no run folder, for it has no {name}; give the --output of resdet train")
@@ -73,6 +219,7 @@ def read_run(path: Path) -> RunFolder:
         backend=backend if isinstance(backend, str) else None,
         data={name: report for name, report in data.items() if isinstance(report, dict)},
         notes=notes,
+        resources=_object(path / RESOURCES, notes),
     )
 
 
@@ -86,7 +233,7 @@ def _text(path: Path) -> str:
 
 
 def _records(path: Path, notes: list[str]) -> list[tuple[float, Figures]]:
-    """The lines that are objects with a step. A run that was killed may leave a line cut off."""
+    """The lines that are objects with a step. The last line may be cut off if the run was killed."""
     records: list[tuple[float, Figures]] = []
     damaged: list[int] = []
     try:
@@ -106,7 +253,7 @@ def _records(path: Path, notes: list[str]) -> list[tuple[float, Figures]]:
 
 
 def _object(path: Path, notes: list[str]) -> dict[str, Any]:
-    """A file that holds one JSON object; empty where it is absent, and with a note where it is damaged."""
+    """The content of a file with one JSON object; empty if the file is absent, and with a note if it is damaged."""
     if not path.exists():
         return {}
     try:
@@ -121,7 +268,7 @@ def _object(path: Path, notes: list[str]) -> dict[str, Any]:
 
 
 def _decoded(data: bytes) -> Any:
-    """The JSON in `data`, None where it is none."""
+    """The JSON value in `data`; None if `data` is not JSON."""
     try:
         return json.loads(data)
     except (ValueError, RecursionError):
@@ -129,7 +276,7 @@ def _decoded(data: bytes) -> Any:
 
 
 def _finite(content: Any) -> Figures:
-    """The numbers of an object; what is not finite is undefined."""
+    """The numbers of an object; a number that is not finite becomes None."""
     if not isinstance(content, Mapping):
         return {}
     return {
@@ -142,14 +289,20 @@ def _finite(content: Any) -> Figures:
 def _number(value: float | int | None) -> float | None:
     try:
         return float(value) if value is not None and math.isfinite(value) else None
-    except OverflowError:  # JSON's whole numbers have no end
+    except OverflowError:  # JSON's whole numbers have no upper limit
         return None
 
 
 def _last_evaluation(records: list[tuple[float, Figures]]) -> tuple[float | None, Figures]:
-    """The last line with figures of an evaluation, whose names have a slash."""
+    """The last line with figures of an evaluation; their names contain a slash."""
     for step, values in reversed(records):
         figures = {name: value for name, value in values.items() if "/" in name}
         if figures:
             return step, figures
     return None, {}
+
+
+def _step_of(line: str) -> float:
+    """The step of a line; infinity for a line that was cut off because the run was killed."""
+    step = _finite(_decoded(line.encode())).get("step")
+    return math.inf if step is None else step

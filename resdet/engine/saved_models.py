@@ -1,8 +1,8 @@
-"""Trained models read back for evaluation and prediction, one or several of the same classes."""
+"""Loads trained models for evaluation and prediction, one or several of the same classes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,19 +11,20 @@ from torch import nn
 
 from resdet.config import Config, TrainConfig, config_from_yaml, to_yaml
 from resdet.engine.checkpoint import ModelFile, find_model_file, load_weights, read_model_file, without_weights
+from resdet.engine.task.interface import Model
+from resdet.engine.task.table import task_of
 from resdet.errors import UserError
-from resdet.models.build.detector import build_model
+from resdet.models.build.conventions import normalise_as
 from resdet.models.rcnn import RCNN
-
-# What is made of trained models by a config, such as an ensemble: `predict` like a model's.
-Prepare = Callable[[Sequence[RCNN], Config], nn.Module]
+from resdet.test_time.build import build_detector
+from resdet.text import first_few
 
 
 @dataclass(frozen=True)
 class SavedModel:
-    """A model file, its config with overrides; `warnings` name checkpoints that were skipped on the way to it.
+    """A model file, its config with overrides; `warnings` name damaged checkpoints that were skipped.
 
-    `changes` are the overrides of the model itself.
+    `changes` are the overrides that concern the model itself.
     """
 
     file: Path
@@ -33,46 +34,68 @@ class SavedModel:
 
 
 def read_models(paths: Sequence[Path], overrides: Sequence[str]) -> list[SavedModel]:
-    """Each run, checkpoint or file; the overrides go for all.
+    """Reads each run, checkpoint or file; the overrides apply to all of them.
 
-    Raises UserError for a damaged file, a mistake in the overrides, and where classes differ from the first's.
+    Raises UserError for a damaged file, a mistake in the overrides, and for classes that differ from the first model's.
     """
     models = [_read(path, overrides) for path in paths]
     first = models[0]
     for other in models[1:]:
         if other.saved.class_names != first.saved.class_names:
             raise UserError(
-                f"{other.file}: its classes ({_listed(other.saved)}) are not those of {first.file}"
-                f" ({_listed(first.saved)}); an ensemble needs the same names in the same order"
+                f"{other.file}: its classes ({first_few(other.saved.class_names)}) are not those of {first.file}"
+                f" ({first_few(first.saved.class_names)}); an ensemble needs the same names in the same order"
             )
     return models
 
 
-def only_model(models: Sequence[RCNN], config: Config) -> nn.Module:
-    """The model as it was trained, without anything around it."""
-    if len(models) != 1:
-        raise UserError(f"{len(models)} models are one detector only as an ensemble; give one")
-    return models[0]
+def detector_of(models: Sequence[SavedModel], device: torch.device) -> nn.Module:
+    """The detector for prediction: several models form an ensemble, and the first model's `config.test` adds its parts.
+
+    Raises UserError for a classifier, for weights that do not fit, and for parts that cannot be combined.
+    """
+    config = models[0].saved.config
+    return place(build_detector([built(model) for model in models], config), device, config.train)
 
 
 def place(model: nn.Module, device: torch.device, train: TrainConfig) -> nn.Module:
-    """On its device, in its memory format and in evaluation mode."""
+    """The model on its device, in its memory format and in evaluation mode."""
     layout = torch.channels_last if train.channels_last else torch.contiguous_format
     return model.to(device, memory_format=layout).eval()  # pyright: ignore[reportCallIssue]
 
 
 def built(model: SavedModel) -> RCNN:
-    """With its weights, on the CPU. Raises UserError for a classifier and for overrides that the weights do not fit."""
-    if model.saved.config.task == "classification":
+    """A detector with its weights, on the CPU, as `restored` returns it. Raises UserError also for a classifier."""
+    if not task_of(model.saved.config).has_detections:
         raise UserError(f"{model.file}: is a classifier, which finds no boxes; give a detector")
-    rcnn = build_model(without_weights(model.saved.config).model, len(model.saved.class_names))
+    detector = restored(model)
+    assert isinstance(detector, RCNN)
+    return detector
+
+
+def restored(model: SavedModel) -> Model:
+    """The model with its weights, on the CPU. Raises UserError for overrides that do not fit the weights."""
+    config = model.saved.config
+    module = task_of(config).build(without_weights(config).model, len(model.saved.class_names))
     try:
-        load_weights(rcnn, model.saved.weights, str(model.file))
+        load_weights(module, model.saved.weights, str(model.file))
     except UserError as error:
         if model.changes:
             raise UserError(f"{error}; the model was trained without {' '.join(model.changes)}") from None
         raise
-    return rcnn
+    normalise_as(module, config.model, model.saved.contract)
+    return module
+
+
+def load_model(path: str | Path) -> tuple[nn.Module, Config, tuple[str, ...], tuple[int, ...]]:
+    """The trained detector, its config, class names and the data set's category ids by label.
+
+    `path` is a run (its newest sound checkpoint), a checkpoint or a model file. The model is on the CPU and in
+    evaluation mode. Raises UserError for a missing, damaged or foreign file, and for a classifier.
+    """
+    (model,) = read_models([Path(path)], ())
+    saved = model.saved
+    return built(model).eval(), saved.config, saved.class_names, saved.category_ids
 
 
 def _read(path: Path, overrides: Sequence[str]) -> SavedModel:
@@ -83,8 +106,3 @@ def _read(path: Path, overrides: Sequence[str]) -> SavedModel:
         raise UserError(f"{file}: was trained for task={saved.config.task}; leave task={config.task} out")
     changes = tuple(override for override in overrides if override.startswith("model."))
     return SavedModel(file, replace(saved, config=config), tuple(skipped), changes)
-
-
-def _listed(saved: ModelFile) -> str:
-    names = saved.class_names
-    return ", ".join(names[:5]) + (" ..." if len(names) > 5 else "")

@@ -1,4 +1,4 @@
-"""SIGINT, SIGTERM and SIGUSR1 as a request to stop that the training loop polls."""
+"""Handles SIGINT, SIGTERM and SIGUSR1 as a request to stop, which the training loop polls."""
 
 from __future__ import annotations
 
@@ -12,21 +12,23 @@ from typing import TypeVar
 T = TypeVar("T")
 
 HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-EXIT_CODE = 143  # 128 + SIGTERM, whichever of the three came
+EXIT_CODE = 143  # 128 + SIGTERM, for each of the three signals
 
 
 class Stopped(KeyboardInterrupt):
-    """Training ended on a signal, after saving. The message says how to go on."""
+    """Training was ended by a signal, after saving. The message contains the command to continue."""
 
 
 class _WaitInterrupted(BaseException):
-    """Leaves a wait for data. Not an Exception: a loader that skips broken images must not catch it."""
+    """Ends a wait for data. Not a subclass of Exception, because a loader that skips broken images must not
+    catch it.
+    """
 
 
 class StopRequest:
-    """Notes the first signal; the second one leaves at once, without saving.
+    """Records the first signal; the second one ends the process at once, without saving.
 
-    The handlers are in place inside the `with` block, and only in the main thread (Python allows no other).
+    The handlers are installed inside the `with` block, and only in the main thread (Python permits no other).
     """
 
     def __init__(self) -> None:
@@ -51,7 +53,7 @@ class StopRequest:
             signal.signal(number, handler)  # pyright: ignore[reportArgumentType]
 
     def next(self, items: Iterator[T]) -> T | None:
-        """The next item; None at the end, or when a signal came before or during the wait for it."""
+        """The next item; None at the end, or if a signal arrived before or during the wait for it."""
         if self.requested:
             return None
         try:
@@ -65,11 +67,12 @@ class StopRequest:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._process:
-            return  # a data worker that inherited this handler: it goes when its parent goes
+            return  # a data worker inherited this handler: it ends when its parent process ends
         if self.requested:
             os._exit(EXIT_CODE)
         self.signal_name = signal.Signals(number).name
-        # A signal to the whole process group ends the data workers too, and torch would raise wherever we are.
+        # A signal to the whole process group also ends the data workers, and torch would raise an error in the running
+        # code.
         self._previous[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         if self._waiting:
             raise _WaitInterrupted

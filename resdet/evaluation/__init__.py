@@ -1,1 +1,1 @@
-"""From detections and ground truth to figures."""
+"""Computes figures from detections and ground truth."""

@@ -1,4 +1,4 @@
-"""The two evaluators, fed with the same validated copies: pycocotools, the reference, and hotcoco, the fast one."""
+"""Runs the two evaluators on the same validated copies: pycocotools, the reference, and hotcoco, which is faster."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
-from resdet.coco.masks import Rle
+from resdet.coco.run_lengths import RunLengths
 from resdet.errors import UserError, did_you_mean
 
 CHOICES = ("auto", "pycocotools", "hotcoco")
@@ -26,8 +26,8 @@ class Regions:
     category: Int64[np.ndarray, " n"]
     boxes: Float64[np.ndarray, "n 4"]  # x, y, width, height
     areas: Float64[np.ndarray, " n"]
-    masks: list[Rle] | None
-    rows: Int64[np.ndarray, " n"]  # their places in GroundTruth, or in CocoResults
+    masks: list[RunLengths] | None
+    rows: Int64[np.ndarray, " n"]  # their indices in GroundTruth, or in CocoResults
 
     def __len__(self) -> int:
         return len(self.image)
@@ -35,7 +35,7 @@ class Regions:
 
 @dataclass(frozen=True)
 class Problem:
-    """What an evaluator compares. Detections are in the order that decides between equal scores."""
+    """The input of an evaluator. The order of the detections decides between equal scores."""
 
     sizes: Int64[np.ndarray, "I 2"]  # (height, width)
     num_categories: int
@@ -59,10 +59,10 @@ class Problem:
 
 @dataclass(frozen=True)
 class Curves:
-    """What an evaluator returns, -1 where there is no ground truth to find.
+    """The output of an evaluator; -1 means that there are no objects to find.
 
-    T IoU thresholds .5, .55, ... .95; R recalls 0, .01, ... 1; K categories; S sizes all, small, medium, large;
-    M the numbers of detections an image and category that count.
+    T IoU thresholds .5, .55, ... .95; R recalls 0, .01, ... 1; K categories; S sizes all, small, medium, large; M the
+    limits of counted detections per image and category.
     """
 
     precision: Float64[np.ndarray, "T R K S M"]
@@ -70,7 +70,9 @@ class Curves:
 
 
 def chosen_backend(choice: str) -> str:
-    """`auto` is hotcoco where it is installed, else pycocotools. Raises UserError for an unknown or absent backend."""
+    """`auto` is hotcoco if it is installed, otherwise pycocotools. Raises UserError for an unknown or
+    absent backend.
+    """
     if choice not in CHOICES:
         raise UserError(f"evaluation backend {choice} is not known{did_you_mean(choice, CHOICES)}")
     installed = importlib.util.find_spec("hotcoco") is not None
@@ -82,7 +84,7 @@ def chosen_backend(choice: str) -> str:
 
 
 def backend_name(choice: str) -> str:
-    """The backend that `choice` stands for here, with its version: "hotcoco 1.3.0"."""
+    """The backend that `choice` selects on this machine, with its version: "hotcoco 1.3.0"."""
     name = chosen_backend(choice)
     return f"{name} {importlib.metadata.version(name)}"
 
@@ -106,7 +108,7 @@ def _pycocotools(problem: Problem) -> Curves:
         coco.createIndex()
         return coco
 
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
         truth = indexed(_annotations(problem.truth, "iscrowd", problem.crowd.astype(np.int64)))
         detections = indexed(_annotations(problem.detections, "score", problem.scores, iscrowd=0))
         evaluation: Any = COCOeval(truth, detections, problem.iou_type)
@@ -121,7 +123,7 @@ def _annotations(regions: Regions, field: str, values: np.ndarray, **constant: i
     rows = zip(*(column.tolist() for column in columns), strict=True)
     annotations: list[dict[str, Any]] = [
         {"id": i, "image_id": image, "category_id": category, "bbox": box, "area": area, field: value, **constant}
-        for i, (image, category, box, area, value) in enumerate(rows, start=1)  # id 0 would count as "no match"
+        for i, (image, category, box, area, value) in enumerate(rows, start=1)  # id 0 would mean "no match"
     ]
     for annotation, mask in zip(annotations, regions.masks or (), strict=regions.masks is not None):
         annotation["segmentation"] = mask

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
-from resdet.coco.ground_truth import GroundTruth, find_ids, ground_truth_from_dict, read_ground_truth
-from resdet.coco.masks import Rle, checked_masks, ground_truth_mask, mask_areas
+from resdet.coco.checks import find_ids
+from resdet.coco.ground_truth import GroundTruth, ground_truth_from_dict, read_ground_truth
 from resdet.coco.results import CocoResults, check_results, read_results
+from resdet.coco.run_lengths import RunLengths, checked_masks, mask_areas
 from resdet.errors import UserError
 from resdet.evaluation.backends import Curves, Problem, Regions, backend_name, compare
 
@@ -24,9 +25,8 @@ __all__ = [
 ]
 
 IOU_TYPES = ("bbox", "segm")
-SIZES = {"s": 1, "m": 2, "l": 3}  # below 32x32 pixels, below 96x96, above; 0 is all
-MOST_PIXELS = 2**30  # run lengths are 32-bit numbers in the evaluators
-AP50, AP75 = 0, 5  # positions among the IoU thresholds .5, .55, ... .95
+SIZES = {"s": 1, "m": 2, "l": 3}  # area below 32x32 pixels, below 96x96, above; 0 is all
+AP50, AP75 = 0, 5  # indices of the IoU thresholds .5, .55, ... .95
 
 
 def evaluate_coco(
@@ -40,12 +40,12 @@ def evaluate_coco(
 ) -> dict[str, float | None]:
     """The 12 figures `bbox/AP` ... `bbox/ARl` and `bbox/AP/<class>`, `bbox/AR/<class>`, in [0, 1] (or `segm/...`).
 
-    None stands where there is no ground truth of the kind (crowd regions are none). `image_ids` scores a part of
-    the images. `max_detections` are the numbers of best detections an image and class that count: one AR each,
-    and the last for every other figure.
+    A figure is None if there are no objects of its kind (crowd regions do not count). `image_ids` restricts the images;
+    for masks, images with an annotation without a mask are left out (`GroundTruth.notes`). `max_detections` are limits
+    on the best detections per image and class: each gives one AR, and the last applies to all other figures.
 
-    The figures do not depend on the order of `results`: of detections of one image, class and score, the larger
-    comes first. Masks are sized by their own area; pycocotools takes the box's where a result has both.
+    The figures do not depend on the order of `results`: among detections of one image, class and score, the larger is
+    first. The size of a mask is its own area; pycocotools uses the box's area if a result has both.
 
     Raises UserError, naming the entry, for detections that are not finite or do not belong to the ground truth.
     """
@@ -62,20 +62,24 @@ def coco_problem(
     limits: Sequence[int],
     one_class: bool = False,
 ) -> Problem:
-    """Validated copies for an evaluator, with images and categories counted from 1; `one_class` makes all one."""
+    """Validated copies for an evaluator, with images and categories counted from 1; `one_class` merges all classes into
+    one.
+    """
     if iou_type not in IOU_TYPES:
         raise UserError(f"iou type {iou_type!r} is not known; use bbox or segm")
     if not limits or min(limits) < 1:
         raise UserError(f"numbers of detections {list(limits)} must be 1 or more")
     check_results(results, ground_truth)
+    if iou_type == "segm":
+        image_ids = _masked_images(ground_truth, image_ids)
     part = _part(ground_truth, image_ids)
-    number = np.cumsum(part)  # of each image among those scored, counted from 1
+    number = np.cumsum(part)  # of each image among the scored ones, counted from 1
     truth_index = np.flatnonzero(part[ground_truth.image])
     image, _ = find_ids(results.image_ids, ground_truth.image_ids)
     label, _ = find_ids(results.category_ids, ground_truth.category_ids)
     found_index = np.flatnonzero(part[image])
     if iou_type == "segm":
-        truth_index, truth_masks = _truth_masks(ground_truth, truth_index)
+        truth_masks = _truth_masks(ground_truth, truth_index)
         found_masks = _found_masks(ground_truth, results, image, found_index)
         boxes, areas = np.zeros((len(found_index), 4)), mask_areas(found_masks).astype(np.float64)
     else:
@@ -124,43 +128,36 @@ def _boxes(results: CocoResults) -> Float64[np.ndarray, "n 4"]:
     return results.boxes
 
 
-def _truth_masks(
-    ground_truth: GroundTruth, index: Int64[np.ndarray, " n"]
-) -> tuple[Int64[np.ndarray, " m"], list[Rle]]:
-    """Masks of those annotations that have one to draw."""
-    masks = []
-    for i in index.tolist():
-        if not ground_truth.segmentations[i]:
-            raise UserError(f"{ground_truth.where(i)}: has no segmentation, which --iou-type segm needs")
-        height, width = _size(ground_truth, int(ground_truth.image[i]))
-        masks.append(ground_truth_mask(ground_truth.segmentations[i], height, width, ground_truth.where(i)))
-    drawn = [mask is not None for mask in masks]
-    return index[drawn], [mask for mask in masks if mask is not None]
+def _masked_images(ground_truth: GroundTruth, image_ids: Sequence[int] | None) -> list[int]:
+    """The images whose annotations all have a mask; in the others some objects cannot be compared with masks."""
+    if len(ground_truth.masks) and not ground_truth.masks.present().any():
+        raise UserError(
+            f"{ground_truth.source}: no annotation has a usable mask (segmentation), which --iou-type segm needs; "
+            "score boxes with --iou-type bbox"
+        )
+    return ground_truth.masked_images(ground_truth.image_ids.tolist() if image_ids is None else image_ids)
+
+
+def _truth_masks(ground_truth: GroundTruth, index: Int64[np.ndarray, " n"]) -> list[RunLengths]:
+    sizes = ground_truth.sizes[ground_truth.image[index]].tolist()
+    return [ground_truth.masks.encoded(i, *size) for i, size in zip(index.tolist(), sizes, strict=True)]
 
 
 def _found_masks(
     ground_truth: GroundTruth, results: CocoResults, image: Int64[np.ndarray, " n"], index: Int64[np.ndarray, " m"]
-) -> list[Rle]:
+) -> list[RunLengths]:
     if results.segmentations is None:
         raise UserError(f"{results.source}: the results have no segmentation; score their boxes with --iou-type bbox")
     chosen = index.tolist()
     segmentations = [results.segmentations[i] for i in chosen]
-    sizes = [_size(ground_truth, int(image[i])) for i in chosen]
+    sizes = [tuple(size) for size in ground_truth.sizes[image[index]].tolist()]
     return checked_masks(segmentations, sizes, lambda i: results.where(chosen[i]))
-
-
-def _size(ground_truth: GroundTruth, image: int) -> tuple[int, int]:
-    height, width = ground_truth.sizes[image].tolist()
-    if not (height >= 1 and width >= 1 and height * width <= MOST_PIXELS):
-        where = f"{ground_truth.source}: image {ground_truth.image_ids[image]}"
-        raise UserError(f"{where}: height {height} and width {width} are no size of an image, which masks need")
-    return height, width
 
 
 def _order(found: Regions, scores: Float64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
     """By image, class and falling score; equal scores by area, the larger first, then by corner or mask.
 
-    pycocotools leaves equal scores in the order of the file, and so AP depends on it.
+    pycocotools keeps equal scores in the order of the file, so its AP depends on that order.
     """
     keys = (-scores, found.category, found.image)
     order = np.lexsort(keys)
@@ -205,6 +202,6 @@ def _figures(curves: Curves, prefix: str, limits: Sequence[int], class_names: Se
 
 
 def mean_defined(values: np.ndarray) -> float | None:
-    """The mean of what is defined (-1 is not); None if nothing is."""
+    """The mean of the defined values (-1 is undefined); None if there are none."""
     defined = values[values > -1]
     return float(np.mean(defined)) if len(defined) else None

@@ -1,4 +1,4 @@
-"""Average recall of class-agnostic boxes: how many objects the best 100, 300 or 1000 proposals find."""
+"""Average recall of class-agnostic boxes: the fraction of objects among the best 100, 300 or 1000 proposals."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ def evaluate_proposals(
     """`recall/AR100`, and by size `recall/ARs100`, `recall/ARm100`, `recall/ARl100`, for each of `limits`.
 
     The recall at each limit is the mean over IoU thresholds .5, .55, ... .95 (Hosang et al., 1502.05082; cocoapi with
-    useCats=0); classes are ignored. None where there is no object of the size. Errors as for `evaluate_coco`.
+    useCats=0); classes are ignored. A recall is None if there are no objects of the size. Errors are those of
+    `evaluate_coco`.
     """
     problem = coco_problem(
         ground_truth, results, iou_type=iou_type, image_ids=image_ids, limits=limits, one_class=True

@@ -1,6 +1,6 @@
 """Pascal VOC's average precision at IoU 0.5: by 11 points (VOC 2007) or by area (VOC 2010 and later).
 
-Boxes are continuous: an xml box counts its last pixel, so it is [xmin - 1, ymin - 1, xmax - xmin + 1,
+Boxes have continuous coordinates: an xml box includes its last pixel, so it is [xmin - 1, ymin - 1, xmax - xmin + 1,
 ymax - ymin + 1] here, and overlaps are those of the development kit (VOCdevkit, VOCevaldet.m).
 """
 
@@ -16,11 +16,11 @@ from resdet.coco.results import CocoResults
 from resdet.errors import UserError
 from resdet.evaluation.backends import Problem
 from resdet.evaluation.coco import coco_problem
+from resdet.ops.array_boxes import paired_iou
 
-VOC_BACKEND = "resdet"  # what to write where figures name their evaluator
 RULES = ("voc07", "voc12")
 MIN_IOU = 0.5
-ALL = 2**31  # detections an image that count
+ALL = 2**31  # limit of detections per image
 
 
 def evaluate_voc(
@@ -33,8 +33,9 @@ def evaluate_voc(
     """`voc/AP50`, the mean over classes, and `voc/AP50/<class>`, in [0, 1]; None where a class has no object to find.
 
     `rule` is voc07 (mean precision at recalls 0, .1, ... 1) or voc12 (area under the precision envelope). Objects
-    marked difficult, and crowd regions, are neither to be found nor held against a detection. A detection belongs to
-    the object it overlaps most; all but the best-scored one of an object are false. Errors as for `evaluate_coco`.
+    marked difficult, and crowd regions, are ignored: they need not be found, and detections on them are not errors. A
+    detection belongs to the object with the largest overlap; of the detections of one object only the best-scored is
+    correct. Errors are those of `evaluate_coco`.
     """
     if rule not in RULES:
         raise UserError(f"VOC rule {rule!r} is not known; use voc07 or voc12")
@@ -54,12 +55,12 @@ def evaluate_voc(
 
 
 def eleven_point_ap(right: Int64[np.ndarray, " n"], wrong: Int64[np.ndarray, " n"], positives: int) -> float:
-    """The mean over recalls 0, .1, ... 1 of the best precision at that recall or beyond.
+    """The mean over recalls 0, .1, ... 1 of the best precision at that recall or a higher one.
 
-    `right` and `wrong` count the detections so far, best first, of `positives` objects.
+    `right` and `wrong` are cumulative counts of detections, best first; `positives` is the number of objects.
     """
     precision = right / np.maximum(right + wrong, 1)
-    # In whole numbers: a recall of 3/10 must count as .3.
+    # In whole numbers, so that a recall of 3/10 is counted as .3.
     return float(np.mean([precision[10 * right >= tenth * positives].max(initial=0.0) for tenth in range(11)]))
 
 
@@ -73,7 +74,9 @@ def area_ap(right: Int64[np.ndarray, " n"], wrong: Int64[np.ndarray, " n"], posi
 def _verdicts(
     best: Int64[np.ndarray, " n"], iou: Float64[np.ndarray, " n"], ignored: Bool[np.ndarray, " g"]
 ) -> tuple[Bool[np.ndarray, " n"], Bool[np.ndarray, " n"]]:
-    """Which of a class's detections, best first, are right and which wrong; those on ignored objects are neither."""
+    """Which of a class's detections, best first, are correct and which are wrong; detections of ignored objects are
+    neither.
+    """
     matched = iou >= MIN_IOU
     right = np.zeros(len(best), dtype=bool)
     _, first = np.unique(best[matched], return_index=True)
@@ -84,7 +87,9 @@ def _verdicts(
 
 
 def _best_overlaps(problem: Problem) -> tuple[Int64[np.ndarray, " d"], Float64[np.ndarray, " d"]]:
-    """For each detection the object of its image and class that it overlaps most, and their IoU (0 where none is)."""
+    """For each detection, the object of its image and class with the largest overlap, and their IoU (0 if there is
+    none).
+    """
     found, truth = problem.detections, problem.truth
     truth_group = truth.image * (problem.num_categories + 1) + truth.category
     found_group = found.image * (problem.num_categories + 1) + found.category
@@ -94,17 +99,9 @@ def _best_overlaps(problem: Problem) -> tuple[Int64[np.ndarray, " d"], Float64[n
     detection = np.repeat(np.arange(len(found)), count)  # all pairs within an image and class
     place = np.arange(len(detection)) - np.repeat(np.cumsum(count) - count, count)
     candidate = order[np.repeat(first, count) + place]
-    pair_iou = _iou(found.boxes[detection], truth.boxes[candidate])
+    pair_iou = paired_iou(found.boxes[detection], truth.boxes[candidate])
     falling = np.lexsort((candidate, -pair_iou, detection))
     detections, top = np.unique(detection[falling], return_index=True)
     best, iou = np.zeros(len(found), dtype=np.int64), np.zeros(len(found))
     best[detections], iou[detections] = candidate[falling][top], pair_iou[falling][top]
     return best, iou
-
-
-def _iou(a: Float64[np.ndarray, "n 4"], b: Float64[np.ndarray, "n 4"]) -> Float64[np.ndarray, " n"]:
-    low = np.maximum(a[:, :2], b[:, :2])
-    high = np.minimum(a[:, :2] + a[:, 2:], b[:, :2] + b[:, 2:])
-    overlap = np.prod(np.maximum(high - low, 0), axis=1)
-    union = np.prod(a[:, 2:], axis=1) + np.prod(b[:, 2:], axis=1) - overlap
-    return np.divide(overlap, union, out=np.zeros(len(a)), where=union > 0)

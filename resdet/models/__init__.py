@@ -1,1 +1,1 @@
-"""Everything with weights."""
+"""All modules with weights, and their construction from a config."""

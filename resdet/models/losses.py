@@ -1,4 +1,4 @@
-"""What boxes and classes cost: functions of the boxes' deltas, and losses of class logits."""
+"""Losses of boxes (functions of the boxes' deltas) and of classes (functions of class logits)."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from resdet.ops.box_coder import BoxCoder
-from resdet.ops.boxes import box_area
+from resdet.ops.boxes import iou_and_union
+from resdet.ops.dense import of_class, zero_padding
 
-TINY = 1e-7  # keeps the overlap of empty boxes and its gradient finite
+TINY = 1e-7  # keeps quotients of empty boxes and their gradients finite
 
 # (deltas, boxes, references, coder) to the loss of each entry: `deltas` were predicted for `references`, whose
 # ground truth are `boxes`. Gradients stay finite for padding, so that a sum may mask entries by a product.
@@ -48,33 +49,23 @@ def ciou_box_loss(
 
 
 def generalized_iou(first: Float[Tensor, "*S 4"], second: Float[Tensor, "*S 4"]) -> Float[Tensor, "*S"]:
-    """IoU of each pair less the share of their enclosing box that neither covers, in [-1, 1]."""
-    iou, union = _iou_and_union(first, second)
+    """The IoU of each pair minus the fraction of their enclosing box that neither covers, in [-1, 1]."""
+    iou, union = iou_and_union(first, second)
     enclosing = _enclosing_sides(first, second).prod(-1)
     return iou - (enclosing - union) / (enclosing + TINY)
 
 
 def complete_iou(first: Float[Tensor, "*S 4"], second: Float[Tensor, "*S 4"]) -> Float[Tensor, "*S"]:
-    """IoU of each pair less the squared distance of the centres (over the enclosing box's squared diagonal) and less
-    the difference of the aspect ratios, whose weight is a constant to the gradient. `second` is the ground truth.
+    """IoU of each pair minus the squared distance of the centres (over the enclosing box's squared diagonal) and minus
+    the difference of the aspect ratios, whose weight has no gradient. `second` is the ground truth.
     """
-    iou, _ = _iou_and_union(first, second)
+    iou, _ = iou_and_union(first, second)
     diagonal = _enclosing_sides(first, second).square().sum(-1) + TINY
     shift = (first[..., :2] + first[..., 2:] - second[..., :2] - second[..., 2:]) / 2
     aspect = (4 / math.pi**2) * (_aspect_angle(second) - _aspect_angle(first)).square()
     with torch.no_grad():
         weight = aspect / (1 - iou + aspect + TINY)
     return iou - shift.square().sum(-1) / diagonal - weight * aspect
-
-
-def _iou_and_union(
-    first: Float[Tensor, "*S 4"], second: Float[Tensor, "*S 4"]
-) -> tuple[Float[Tensor, "*S"], Float[Tensor, "*S"]]:
-    top_left = torch.maximum(first[..., :2], second[..., :2])
-    bottom_right = torch.minimum(first[..., 2:], second[..., 2:])
-    shared = (bottom_right - top_left).clamp(min=0).prod(-1)
-    union = box_area(first) + box_area(second) - shared
-    return shared / (union + TINY), union
 
 
 def _enclosing_sides(first: Float[Tensor, "*S 4"], second: Float[Tensor, "*S 4"]) -> Float[Tensor, "*S 2"]:
@@ -90,8 +81,8 @@ def _aspect_angle(boxes: Float[Tensor, "*S 4"]) -> Float[Tensor, "*S"]:
 class ClassificationLoss(nn.Module):
     """The cross entropy of the softmax over K classes and the background, or its focal form.
 
-    The focal form is (1 - p_t)^gamma times the cross entropy, after Lin et al. 2017, "Focal Loss", equation 4, with
-    the softmax in place of the sigmoid: prediction stays the same whatever the loss.
+    The focal form is (1 - p_t)^gamma times the cross entropy, after Lin et al. 2017, "Focal Loss", equation 4, with the
+    softmax in place of the sigmoid, so that prediction does not depend on the loss.
 
     Args:
         gamma: of the focal form; None: the plain cross entropy.
@@ -111,17 +102,18 @@ class ClassificationLoss(nn.Module):
         if self.gamma is None:
             return F.cross_entropy(logits, labels, weight=self.class_weights, reduction="none")
         entropy = F.cross_entropy(logits, labels, reduction="none")
-        doubt = (-torch.expm1(-entropy)).clamp(min=TINY)  # 1 - p_t; its power has no slope at zero for a small gamma
+        # 1 - p_t; the gradient of its power is infinite at zero for a small gamma
+        doubt = (-torch.expm1(-entropy)).clamp(min=TINY)
         focal = doubt**self.gamma * entropy
         return focal if self.class_weights is None else focal * self.class_weights[labels]
 
 
 @dataclass(frozen=True)
 class Regions:
-    """Regions to learn from.
+    """Regions for the training of the second stage.
 
     `labels` are 0 .. K-1, and K for the background; `matched` is the ground-truth slot of each region, and
-    `matched_boxes` its box; a region that is not `valid` teaches nothing.
+    `matched_boxes` its box; a region that is not `valid` does not contribute to the loss.
     """
 
     boxes: Float[Tensor, "N R 4"]
@@ -132,10 +124,10 @@ class Regions:
 
 
 class RegionLoss(nn.Module):
-    """The loss of a box head: of the classes over all sampled regions, of the boxes over the positives.
+    """The loss of a box head: the class loss over all sampled regions and the box loss over the positives.
 
-    Both are sums over the batch divided by the number of sampled regions (Girshick 2015, equation 1; Detectron2 takes
-    the same divisor for GIoU and CIoU), and class weights do not enter the divisor.
+    Both are sums over the batch divided by the number of sampled regions (Girshick 2015, equation 1; Detectron2 uses
+    the same divisor for GIoU and CIoU); class weights do not change the divisor.
 
     Args:
         classification: the loss of a region's class.
@@ -156,15 +148,14 @@ class RegionLoss(nn.Module):
         regions: Regions,
         coder: BoxCoder,
     ) -> dict[str, Float[Tensor, ""]]:
-        """`loss_classifier` and `loss_box_reg`; with one delta for all classes K of `deltas` is 1."""
+        """`loss_classifier` and `loss_box_reg`; with class-agnostic deltas, the K of `deltas` is 1."""
         valid, labels = regions.valid, regions.labels
         count = valid.sum().clamp(min=1)
         classification = self.classification(logits.flatten(0, 1), labels.flatten())
 
         positive = valid & (labels < logits.shape[2] - 1)
-        own = labels.clamp(max=deltas.shape[2] - 1)[..., None, None].expand(-1, -1, 1, 4)
-        regression = self.box_loss(deltas.gather(2, own).squeeze(2), regions.matched_boxes, regions.boxes, coder)
+        regression = self.box_loss(of_class(deltas, labels), regions.matched_boxes, regions.boxes, coder)
         return {
-            "loss_classifier": (classification * valid.flatten()).sum() / count,
-            "loss_box_reg": (regression * positive).sum() / count * self.box_loss_weight,
+            "loss_classifier": zero_padding(classification.view_as(valid), valid).sum() / count,
+            "loss_box_reg": zero_padding(regression, positive).sum() / count * self.box_loss_weight,
         }

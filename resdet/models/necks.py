@@ -1,4 +1,6 @@
-"""Feature Pyramid Network (Lin et al. 2017, figure 3), and with a bottom-up path as well (Liu et al. 2018)."""
+"""Feature Pyramid Network (Lin et al. 2017, figure 3), and the same with an additional bottom-up path (Liu et al.
+2018).
+"""
 
 from __future__ import annotations
 
@@ -41,16 +43,16 @@ class ConvLevels(nn.Module):
 class FeaturePyramidNetwork(nn.Module):
     """Top-down pathway with lateral connections, and coarser levels made from the last.
 
-    Maps of any size fit: each is upsampled to the size of its lateral, never by a fixed factor.
+    Maps can have any size: each is upsampled to the size of the lateral map, not by a fixed factor.
 
     Args:
         in_channels: channels of C2..C5.
         strides: pixels a cell of C2..C5.
         channels: channels of every output level.
         extra: makes the levels behind P5.
-        norm: makes a normalisation layer for a number of channels; None: convolutions with a bias.
+        norm: makes a normalization layer for a number of channels; None: convolutions with a bias.
 
-    `strides` of the result belong to P2, P3, ..., the order of its output.
+    The attribute `strides` belongs to P2, P3, ..., in the order of the output.
     """
 
     def __init__(
@@ -83,7 +85,7 @@ class FeaturePyramidNetwork(nn.Module):
 
 
 class PathAggregationNetwork(FeaturePyramidNetwork):
-    """An FPN whose levels are joined once more, from fine to coarse (Liu et al. 2018, section 3.1).
+    """An FPN with an additional path from fine to coarse levels (Liu et al. 2018, section 3.1).
 
     N2 is P2; each coarser level is P plus the finer N at half its size, through a 3x3 convolution.
     """
@@ -113,7 +115,7 @@ class PathAggregationNetwork(FeaturePyramidNetwork):
 
 
 class SingleLevel(nn.Module):
-    """One of the backbone's maps as it is (Ren et al. 2015): C4 detectors, and DC5."""
+    """One map of the backbone, unchanged (Ren et al. 2015): for C4 and DC5 detectors."""
 
     def __init__(self, level: int, *, channels: int, stride: int) -> None:
         super().__init__()
@@ -126,7 +128,7 @@ class SingleLevel(nn.Module):
 
 
 def _conv(in_channels: int, channels: int, kernel: int, norm: Norm | None, *, stride: int = 1) -> nn.Sequential:
-    """With Detectron's initialisation of the pyramid."""
+    """A convolution with Detectron's initialization of the pyramid."""
     conv = nn.Conv2d(in_channels, channels, kernel, stride=stride, padding=kernel // 2, bias=norm is None)
     nn.init.kaiming_uniform_(conv.weight, a=1)
     if norm is None:

@@ -6,33 +6,30 @@ from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from resdet.models.backbones import Backbone
 from resdet.models.necks import FeaturePyramidNetwork, SingleLevel
+from resdet.models.normalised import Normalised
 from resdet.models.rpn import RPN, ProposalLimits
-from resdet.models.second_stage.cascade import CascadeRoIHeads
 from resdet.models.second_stage.roi_heads import RoIHeads
+from resdet.ops.dense import inside, zero_padding
 from resdet.structures import Batch, Detections, Proposals
 
 
-class RCNN(nn.Module):
-    """`model(batch)` gives the training losses by name, `model.predict(batch)` gives detections.
+class RCNN(Normalised):
+    """`model(batch)` returns the training losses by name, `model.predict(batch)` returns detections.
 
-    Both run the same dense graph for any number of images; which one is called does not depend on
-    `model.training`, which only decides how normalisation layers and dropout behave. `notes` are lines for a log on
-    how the model was made.
+    Both run the same dense graph for any number of images. `model.training` only affects normalization layers and
+    dropout, not which of the two is used. `notes` are lines for a log about the construction of the model.
     """
-
-    pixel_mean: Tensor
-    pixel_std: Tensor
 
     def __init__(
         self,
         backbone: Backbone,
         neck: FeaturePyramidNetwork | SingleLevel,
         rpn: RPN,
-        roi_heads: RoIHeads | CascadeRoIHeads | None,
+        roi_heads: RoIHeads | None,
         *,
         pixel_mean: Sequence[float],
         pixel_std: Sequence[float],
@@ -40,7 +37,7 @@ class RCNN(nn.Module):
         test_limits: ProposalLimits,
         notes: Sequence[str] = (),
     ) -> None:
-        super().__init__()
+        super().__init__(pixel_mean, pixel_std)
         self.backbone = backbone
         self.neck = neck
         self.rpn = rpn
@@ -48,12 +45,11 @@ class RCNN(nn.Module):
         self.train_limits = train_limits
         self.test_limits = test_limits
         self.notes = tuple(notes)
-        self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(3, 1, 1), persistent=False)
-        self.register_buffer("pixel_std", torch.tensor(pixel_std).view(3, 1, 1), persistent=False)
 
     def forward(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
-        """The training losses, by name. The batch must have targets; if it has proposals, the second stage alone learns
-        from them."""
+        """The training losses, by name. The batch must have targets; if it has proposals, only the second stage is
+        trained, on them.
+        """
         assert batch.targets is not None, "losses need targets: a batch without them can only be predicted"
         features = self.neck(self.backbone(self.normalized(batch)))
         if batch.proposals is not None and self.roi_heads is not None:
@@ -67,7 +63,7 @@ class RCNN(nn.Module):
 
     @torch.no_grad()
     def propose(self, batch: Batch) -> Proposals:
-        """The first stage's proposals as they are trained on."""
+        """The first stage's proposals with the limits of training."""
         features = self.neck(self.backbone(self.normalized(batch)))
         return self.rpn.proposals(self.rpn(features), batch.sizes, self.train_limits)
 
@@ -80,31 +76,17 @@ class RCNN(nn.Module):
             return as_detections(proposals)
         return self.roi_heads.predict(features, proposals, batch.sizes)
 
-    @property
-    def normalisation(self) -> tuple[list[float], list[float]]:
-        """Mean and deviation that images are normalised by: R, G, B in 0..255, as short as float32 can be written."""
-        mean, std = (values.flatten().cpu().numpy().astype(str) for values in (self.pixel_mean, self.pixel_std))
-        return mean.astype(float).tolist(), std.astype(float).tolist()
-
-    def normalise_by(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        """As weights that were loaded later ask for."""
-        for buffer, values in ((self.pixel_mean, mean), (self.pixel_std, std)):
-            _ = buffer.copy_(torch.tensor(values).view(3, 1, 1))
-
     def normalized(self, batch: Batch) -> Float[Tensor, "N 3 H W"]:
         """Zero mean and unit deviation inside each image, and exactly zero in the padding."""
-        images = (batch.images.float() - self.pixel_mean) / self.pixel_std
-        height, width = images.shape[-2:]
-        below = torch.arange(height, device=images.device)[None, :, None] < batch.sizes[:, 0, None, None]
-        left = torch.arange(width, device=images.device)[None, None, :] < batch.sizes[:, 1, None, None]
-        return images * (below & left)[:, None]
+        images = self.zero_mean(batch)
+        return torch.where(inside(batch.sizes, *images.shape[2:]), images, 0)
 
 
 def as_detections(proposals: Proposals) -> Detections:
-    """Proposals as what a detector of one class, the object, finds."""
+    """Proposals as the detections of a detector with the single class `object`."""
     return Detections(
         boxes=proposals.boxes,
-        scores=proposals.scores.sigmoid() * proposals.valid,
+        scores=zero_padding(proposals.scores.sigmoid(), proposals.valid),
         labels=torch.zeros_like(proposals.scores, dtype=torch.int64),
         valid=proposals.valid,
     )

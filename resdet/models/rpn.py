@@ -14,6 +14,7 @@ from resdet.models.losses import BoxLoss
 from resdet.ops.anchors import cell_anchors, grid_anchors
 from resdet.ops.box_coder import BoxCoder
 from resdet.ops.boxes import clip_boxes, is_nonempty
+from resdet.ops.dense import take, zero_padding
 from resdet.ops.matching import Matcher, Matches
 from resdet.ops.nms import batched_nms
 from resdet.ops.sampling import BalancedSampler
@@ -22,7 +23,7 @@ from resdet.structures import Proposals, Targets
 
 @dataclass(frozen=True)
 class ProposalLimits:
-    """Candidates a level before NMS, proposals an image after."""
+    """Limits: candidates per level before NMS, proposals per image after NMS."""
 
     pre_nms: int
     proposals: int
@@ -30,7 +31,9 @@ class ProposalLimits:
 
 @dataclass(frozen=True)
 class RPNOutput:
-    """Objectness logits and box deltas of every anchor, level after level; `level_sizes` anchors each."""
+    """Objectness logits and box deltas of every anchor, level by level; `level_sizes` are the numbers of anchors per
+    level.
+    """
 
     logits: Float[Tensor, "N A"]
     deltas: Float[Tensor, "N A 4"]
@@ -39,7 +42,7 @@ class RPNOutput:
 
 
 class AnchorGenerator(nn.Module):
-    """Cell anchors of each level, laid over feature maps of any size."""
+    """Cell anchors of each level, placed at every cell of feature maps of any size."""
 
     def __init__(
         self, sizes: Sequence[Sequence[float]], ratios: Sequence[float], strides: Sequence[int], *, rounded: bool
@@ -47,8 +50,11 @@ class AnchorGenerator(nn.Module):
         super().__init__()
         if len(sizes) != len(strides):
             raise ValueError(f"{len(sizes)} levels of anchor sizes for {len(strides)} feature levels")
+        counts = {len(level_sizes) * len(ratios) for level_sizes in sizes}
+        if len(counts) != 1 or 0 in counts:
+            raise ValueError(f"anchor sizes {sizes} by ratios {ratios}: each level needs as many, and one at least")
         self.strides = tuple(strides)
-        self.per_cell = len(sizes[0]) * len(ratios)
+        (self.per_cell,) = counts
         for level, level_sizes in enumerate(sizes):
             self.register_buffer(f"cell{level}", cell_anchors(level_sizes, ratios, rounded=rounded), persistent=False)
 
@@ -87,11 +93,11 @@ class RPN(nn.Module):
     Args:
         head: gives logits and deltas for one level.
         anchor_generator: gives the anchors of all levels.
-        matcher, sampler: choose the anchors that teach.
+        matcher, sampler: select the anchors that contribute to the loss.
         nms_iou: proposals of one level overlap less than this.
         box_loss, box_loss_weight: the loss of an anchor's deltas, and a factor on it.
-        cross_boundary: pixels by which an anchor that teaches may cross the border of its image (Ren et al. 2015,
-            section 3.3: 0); None: as far as it likes.
+        cross_boundary: pixels by which an anchor that contributes to the loss may cross the border of its image (Ren et
+            al. 2015, section 3.3: 0); None: any number.
     """
 
     def __init__(
@@ -137,8 +143,7 @@ class RPN(nn.Module):
             levels.append(best[-1].new_full((kept,), level))
             start += count
         index = torch.cat(best, dim=1)
-        scores = output.logits.gather(1, index)
-        deltas = output.deltas.gather(1, index[..., None].expand(-1, -1, 4))
+        scores, deltas = take(output.logits, index), take(output.deltas, index)
         boxes = clip_boxes(self.box_coder.decode(deltas, output.anchors[index]), sizes)
         keep, valid = batched_nms(
             boxes,
@@ -149,9 +154,7 @@ class RPN(nn.Module):
             keep=limits.proposals,
         )
         return Proposals(
-            boxes=boxes.gather(1, keep[..., None].expand(-1, -1, 4)) * valid[..., None],
-            scores=scores.gather(1, keep) * valid,
-            valid=valid,
+            boxes=zero_padding(take(boxes, keep), valid), scores=zero_padding(take(scores, keep), valid), valid=valid
         )
 
     def losses(self, output: RPNOutput, targets: Targets, sizes: Int64[Tensor, "N 2"]) -> dict[str, Float[Tensor, ""]]:
@@ -160,25 +163,27 @@ class RPN(nn.Module):
         samples = self.sampler(matches.positive, matches.negative, targets.seeds)
         count = samples.valid.sum().clamp(min=1)
 
-        logits = output.logits.gather(1, samples.index)
+        logits = take(output.logits, samples.index)
         objectness = F.binary_cross_entropy_with_logits(logits, samples.positive.float(), reduction="none")
 
-        matched = matches.index.gather(1, samples.index)
-        boxes = targets.boxes.gather(1, matched[..., None].expand(-1, -1, 4))
-        deltas = output.deltas.gather(1, samples.index[..., None].expand(-1, -1, 4))
+        boxes = take(targets.boxes, take(matches.index, samples.index))
+        deltas = take(output.deltas, samples.index)
         regression = self.box_loss(deltas, boxes, output.anchors[samples.index], self.box_coder)
         return {
-            "loss_objectness": (objectness * samples.valid).sum() / count,
-            "loss_rpn_box_reg": (regression * samples.positive).sum() / count * self.box_loss_weight,
+            "loss_objectness": zero_padding(objectness, samples.valid).sum() / count,
+            "loss_rpn_box_reg": zero_padding(regression, samples.positive).sum() / count * self.box_loss_weight,
         }
 
     @torch.no_grad()
     def match(self, anchors: Float[Tensor, "A 4"], targets: Targets, sizes: Int64[Tensor, "N 2"]) -> Matches:
-        """Which anchors may teach; one that crosses the border too far is no example, and no ground truth's best."""
+        """Matches anchors and ground truth; an anchor too far beyond the border is neither positive, negative, nor the
+        best of any.
+        """
         if self.cross_boundary is None:
             return self.matcher(anchors[None], targets.boxes, targets.crowd, targets.valid)
         inside = within_images(anchors, sizes, margin=self.cross_boundary)
-        matches = self.matcher(anchors * inside[..., None], targets.boxes, targets.crowd, targets.valid)
+        candidates = zero_padding(anchors.expand(*inside.shape, 4), inside)
+        matches = self.matcher(candidates, targets.boxes, targets.crowd, targets.valid)
         return Matches(matches.index, matches.positive & inside, matches.negative & inside)
 
 

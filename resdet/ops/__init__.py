@@ -1,1 +1,1 @@
-"""Arithmetic without weights: everything here can be checked with a pencil."""
+"""Arithmetic without weights; every result can be checked with pencil and paper."""

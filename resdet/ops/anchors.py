@@ -27,7 +27,7 @@ def cell_anchors(
 
 
 def grid_anchors(cell: Float[Tensor, "cell_anchors 4"], height: int, width: int, stride: int) -> Float[Tensor, "A 4"]:
-    """The cell's anchors at every position of a feature map of `height` x `width` cells, row by row.
+    """The anchors of a cell at every position of a feature map of `height` x `width` cells, row by row.
 
     Cell (0, 0) is centred on pixel (0, 0), as in Detectron2 and torchvision.
     """

@@ -1,4 +1,4 @@
-"""Boxes as offsets from reference boxes (Girshick et al. 2014, appendix C)."""
+"""Encodes boxes as offsets from reference boxes (Girshick et al. 2014, appendix C)."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-LARGEST_LOG_SCALE = math.log(1000 / 16)  # exp(dw) overflows early in training: Detectron's clamp
+LARGEST_LOG_SCALE = math.log(1000 / 16)  # exp(dw) overflows early in training: this is Detectron's clamp
 
 
 @dataclass(frozen=True)
 class BoxCoder:
-    """Deltas (dx, dy, dw, dh): shift of the centre over the reference's size, and the logarithm of the scale.
+    """Deltas (dx, dy, dw, dh): the shift of the centre divided by the reference's size, and the logarithm of the scale.
 
     `weights` multiply the deltas, so that the regression targets have a standard deviation near one:
     (1, 1, 1, 1) for the RPN, (10, 10, 5, 5) for the box head.
@@ -23,7 +23,7 @@ class BoxCoder:
     weights: tuple[float, float, float, float]
 
     def encode(self, boxes: Float[Tensor, "*S 4"], references: Float[Tensor, "*S 4"]) -> Float[Tensor, "*S 4"]:
-        """Deltas that lead from each reference to its box. Sides are taken as at least 1e-6 pixels."""
+        """Deltas from each reference to its box. Sides are at least 1e-6 pixels in the computation."""
         centre, size = _centre_and_size(boxes)
         reference_centre, reference_size = _centre_and_size(references)
         size, reference_size = size.clamp(min=1e-6), reference_size.clamp(min=1e-6)
@@ -31,7 +31,7 @@ class BoxCoder:
         return torch.cat([shift, (size / reference_size).log()], dim=-1) * boxes.new_tensor(self.weights)
 
     def decode(self, deltas: Float[Tensor, "*S 4"], references: Float[Tensor, "*#S 4"]) -> Float[Tensor, "*S 4"]:
-        """The boxes the deltas lead to. The inverse of `encode` up to a scale of 1000 / 16."""
+        """The boxes for the deltas. This is the inverse of `encode` up to a scale of 1000 / 16."""
         deltas = deltas / deltas.new_tensor(self.weights)
         centre, size = _centre_and_size(references)
         centre = centre + deltas[..., :2] * size

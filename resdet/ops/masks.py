@@ -1,4 +1,4 @@
-"""Masks in the frame of one box, seen through the frame of another.
+"""Resamples masks from the frame of one box to the frame of another.
 
 Coordinates inside a frame of B x B cells run from 0 at the box's top left corner to B at its bottom right one.
 """
@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
-# Half covered counts as covered, whatever the rounding of sums: less than the steps of a coverage in 0 .. 255.
+# Half coverage counts as covered in spite of rounding: the margin is less than one step of a coverage in 0 .. 255.
 HALF = 0.5 - 1e-3
-SMALLEST = 1e-6  # pixels: a side that is divided by; empty boxes hold nothing but must give finite numbers
+SMALLEST = 1e-6  # pixels: the least divisor for a side; empty boxes contain nothing but must give finite numbers
 
 
 @torch.no_grad()
@@ -25,10 +25,10 @@ def crop_masks(
     """Which cells of each box an object covers by half or more (He et al. 2017, section 3.1).
 
     Args:
-        masks: coverage 0 .. 255 of each cell of an object's frame; outside its frame there is nothing of it.
-        frames: the box that the chosen mask belongs to.
-        index: the mask (of G) that each box looks at.
-        boxes: boxes to look through, divided into resolution x resolution cells.
+        masks: coverage 0 .. 255 of each cell of an object's frame; outside its frame the coverage is zero.
+        frames: the box of the selected mask.
+        index: the mask (of G) that each box uses.
+        boxes: the boxes of the result, divided into resolution x resolution cells.
     """
     return coverage(masks, frames, index, boxes, resolution) >= HALF
 
@@ -41,10 +41,10 @@ def coverage(
     boxes: Float[Tensor, "N R 4"],
     resolution: int,
 ) -> Float[Tensor, "N R {resolution} {resolution}"]:
-    """How much of each cell of a box an object covers, 0 .. 1: the exact mean of the mask over the cell.
+    """The fraction of each cell of a box that an object covers, 0 .. 1: the exact mean of the mask over the cell.
 
-    Arguments as of `crop_masks`. A cell is a rectangle of the mask's frame, so the mean is a product of one matrix
-    for the rows and one for the columns: no samples, however many cells of the frame lie in one of the box.
+    Arguments are those of `crop_masks`. A cell is a rectangle in the mask's frame, so the mean is a product of one
+    matrix for the rows and one for the columns. It is exact for any size of cell, because it uses no samples.
     """
     cells = masks.shape[-1]
     image = torch.arange(len(masks), device=masks.device)[:, None]
@@ -60,8 +60,9 @@ def coverage(
 def _shares(
     first: Float[Tensor, "N R"], last: Float[Tensor, "N R"], bins: int, cells: int
 ) -> Float[Tensor, "N R {bins} {cells}"]:
-    """The share of each of the bins between `first` and `last` that each unit cell of 0 .. cells takes up."""
+    """For each of the bins between `first` and `last`, the fraction of it that lies in each unit cell of 0 .. cells."""
     step = ((last - first) / bins).clamp(min=SMALLEST)
     edges = first[..., None] + step[..., None] * torch.arange(bins + 1, device=first.device)
-    filled = (edges[..., None] - torch.arange(cells, device=first.device)).clamp(0, 1)  # of a cell, left of an edge
+    # the part of each cell to the left of an edge
+    filled = (edges[..., None] - torch.arange(cells, device=first.device)).clamp(0, 1)
     return filled.diff(dim=-2) / step[..., None, None]

@@ -1,4 +1,4 @@
-"""Which ground truth each candidate box stands for (Ren et al. 2015, section 3.1.2)."""
+"""Matches each candidate box to the ground truth (Ren et al. 2015, section 3.1.2)."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from resdet.ops.boxes import box_area, box_iou, intersection
+from resdet.ops.boxes import box_area, box_iou, shared_area
 
-CHUNK = 16  # ground truths compared at a time: bounds memory, does not change the result
-CROWD_OVERLAP = 0.7  # a candidate with this share of its area in a crowd region teaches nothing (Detectron)
+CHUNK = 16  # ground truths compared at a time: limits memory, does not change the result
+CROWD_OVERLAP = 0.7  # a candidate with this fraction of its area in a crowd region is not an example (Detectron)
 
 
 @dataclass(frozen=True)
 class Matches:
-    """For each candidate its best ground truth, and whether it is an example of it.
+    """For each candidate, its best ground truth, and whether it is a positive or a negative example.
 
-    A candidate that is neither positive nor negative is left out of the losses.
+    A candidate that is neither positive nor negative does not contribute to the losses.
     """
 
     index: Int64[Tensor, "N A"]
@@ -30,8 +30,8 @@ class Matches:
 class Matcher:
     """Positive at `foreground_iou` or more, negative below `background_iou` and from `background_iou_low` up.
 
-    With `low_quality`, each ground truth also keeps the candidates that overlap it most, however little
-    (Ren et al. 2015, condition i).
+    With `low_quality`, the candidates with the largest overlap with a ground truth are also positive, even if it is
+    small (Ren et al. 2015, condition i).
     """
 
     foreground_iou: float
@@ -46,7 +46,7 @@ class Matcher:
         crowd: Bool[Tensor, "N G"],
         valid: Bool[Tensor, "N G"],
     ) -> Matches:
-        """Match `candidates` (M is N, or 1 if all images share them) to the ground truth of each image."""
+        """Matches `candidates` (M is N, or 1 if all images share them) to the ground truth of each image."""
         count = (boxes.shape[0], candidates.shape[1])
         best = boxes.new_zeros(count)
         index = boxes.new_zeros(count, dtype=torch.int64)
@@ -60,7 +60,7 @@ class Matcher:
             better = chunk_best > best
             best = torch.where(better, chunk_best, best)
             index = torch.where(better, chunk_index + start, index)
-            if self.low_quality:
+            if self.low_quality and candidates.shape[1]:  # without candidates there is no best one
                 closest = iou.amax(dim=1, keepdim=True)
                 is_best = is_best | ((iou == closest) & (closest > 0)).any(dim=2)
             in_crowd = in_crowd | self._in_crowd(candidates, boxes[:, chunk], (crowd & valid)[:, chunk])
@@ -72,5 +72,5 @@ class Matcher:
     def _in_crowd(
         candidates: Float[Tensor, "M A 4"], regions: Float[Tensor, "N g 4"], is_region: Bool[Tensor, "N g"]
     ) -> Bool[Tensor, "N A"]:
-        share = intersection(candidates, regions) / box_area(candidates)[:, :, None].clamp(min=1e-6)
+        share = shared_area(candidates[:, :, None], regions[:, None]) / box_area(candidates)[:, :, None].clamp(min=1e-6)
         return ((share >= CROWD_OVERLAP) & is_region[:, None]).any(dim=2)

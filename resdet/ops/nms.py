@@ -1,4 +1,4 @@
-"""Non-maximum suppression with a result of fixed size, so that it fits into one graph."""
+"""Non-maximum suppression with a result of fixed size, so that it can be part of one graph."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def batched_nms(
 ) -> tuple[Int64[Tensor, "N keep"], Bool[Tensor, "N keep"]]:
     """Greedy NMS within each image and group (a pyramid level or a class).
 
-    Returns the positions of the `keep` best survivors of each image, best first, and which of them are real;
-    the rest point at position 0.
+    Returns the positions of the `keep` best remaining boxes of each image, best first, and a mask of the valid ones;
+    the other positions are 0.
     """
     index = _padded_nms(boxes.detach(), scores.detach(), groups, valid, iou_threshold, keep)
     return index.clamp(min=0), index >= 0
@@ -34,7 +34,7 @@ def batched_nms(
 def _padded_nms(
     boxes: Tensor, scores: Tensor, groups: Tensor, valid: Tensor, iou_threshold: float, keep: int
 ) -> Tensor:
-    """Positions of survivors, best first, filled up with -1: (N, keep)."""
+    """The positions of the remaining boxes, best first, filled up with -1: (N, keep)."""
     result = groups.new_full((boxes.shape[0], keep), -1)
     suppress = _nms_by_group if boxes.device.type == "cpu" else _nms_by_offset
     for image in range(boxes.shape[0]):
@@ -51,7 +51,7 @@ def _(boxes: Tensor, scores: Tensor, groups: Tensor, valid: Tensor, iou_threshol
 
 
 def _nms_by_group(boxes: Tensor, scores: Tensor, groups: Tensor, iou_threshold: float) -> Tensor:
-    """Group after group: on a CPU the work grows with the square of the number of boxes compared."""
+    """One group after another: on a CPU the time grows with the square of the number of compared boxes."""
     order = groups.argsort(stable=True)
     counts = groups.bincount().tolist()
     kept = [part[torchvision_nms(boxes[part], scores[part], iou_threshold)] for part in order.split(counts)]
@@ -60,7 +60,7 @@ def _nms_by_group(boxes: Tensor, scores: Tensor, groups: Tensor, iou_threshold: 
 
 
 def _nms_by_offset(boxes: Tensor, scores: Tensor, groups: Tensor, iou_threshold: float) -> Tensor:
-    """All groups in one call, moved apart so that they cannot overlap; float64 keeps the coordinates exact."""
+    """All groups in one call, shifted so that they cannot overlap; float64 keeps the coordinates exact."""
     if boxes.shape[0] == 0:
         return groups
     apart = boxes.double() + (groups * (boxes.max() - boxes.min() + 1).double())[:, None]

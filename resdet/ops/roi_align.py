@@ -17,12 +17,13 @@ from torch import Tensor
 from resdet.ops.boxes import box_area
 from resdet.ops.roi_kernels import adaptive_roi_align
 
-CANONICAL_SIZE = 224  # a box of this size (pixels) belongs to CANONICAL_LEVEL: ImageNet's, on the C4 of a ResNet
+# a box of this size (pixels) belongs to CANONICAL_LEVEL: ImageNet's image size, on the C4 of a ResNet
+CANONICAL_SIZE = 224
 CANONICAL_LEVEL = 4
 
 
 def assign_levels(boxes: Float[Tensor, "*S 4"], finest: int, coarsest: int) -> Int64[Tensor, "*S"]:
-    """k = floor(4 + log2(sqrt(w h) / 224)), kept within the levels at hand (Lin et al. 2017, equation 1)."""
+    """k = floor(4 + log2(sqrt(w h) / 224)), limited to the available levels (Lin et al. 2017, equation 1)."""
     scale = box_area(boxes).sqrt() / CANONICAL_SIZE
     level = (CANONICAL_LEVEL + scale.clamp(min=1e-6).log2() + 1e-6).floor()
     return level.clamp(finest, coarsest).long()
@@ -41,12 +42,12 @@ def roi_align(
     """The feature of each box, sampled on a regular grid.
 
     Args:
-        features: one map a level.
-        strides: pixels a cell, for each level.
+        features: one map per level.
+        strides: pixels per cell, for each level.
         boxes: in pixels of the padded input.
-        levels: position in `features` that each box is taken from.
-        resolution: bins a side.
-        sampling_ratio: samples a bin side; 0 takes as many as the bin is cells wide or high, rounded up.
+        levels: the index in `features` of the map of each box.
+        resolution: bins per side.
+        sampling_ratio: samples per side of a bin; 0: the width or height of the bin in cells, rounded up.
         aligned: half-pixel correction (Detectron2). Without it boxes are at least one cell wide, as in the paper.
     """
     if sampling_ratio == 0:
@@ -56,7 +57,7 @@ def roi_align(
     heights = levels.new_tensor([level.shape[2] for level in features])
     widths = levels.new_tensor([level.shape[3] for level in features])
     cells = heights * widths
-    starts = (cells.cumsum(0) - cells) * images  # where each level begins in the table
+    starts = (cells.cumsum(0) - cells) * images  # the first row of each level in the table
 
     height, width = heights[levels], widths[levels]
     image = torch.arange(images, device=boxes.device)[:, None]
@@ -80,11 +81,11 @@ def roi_align(
 def _samples(
     start: Float[Tensor, "N R"], extent: Float[Tensor, "N R"], cells: Int64[Tensor, "N R"], bins: int, samples: int
 ) -> tuple[Int64[Tensor, "N R {bins} taps"], Float[Tensor, "N R {bins} taps"]]:
-    """Cells and weights whose weighted sum is the mean of each bin's linear samples along one axis."""
+    """The cells and weights whose weighted sum is the mean of each bin's linear samples along one axis."""
     offset = (torch.arange(bins * samples, device=start.device, dtype=start.dtype) + 0.5) / (bins * samples)
     position = start[..., None] + offset * extent[..., None]
     last = cells[..., None] - 1
-    inside = (position >= -1) & (position <= last + 1)  # farther out a sample is zero
+    inside = (position >= -1) & (position <= last + 1)  # a sample farther outside is zero
     position = torch.minimum(position.clamp(min=0), last.to(position.dtype))
     lower = position.floor().long()
     upper = torch.minimum(lower + 1, last)

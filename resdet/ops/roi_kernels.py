@@ -1,7 +1,7 @@
-"""RoIPool, and RoIAlign with as many samples as a bin is wide: torchvision's kernels over all levels of a pyramid.
+"""RoIPool, and RoIAlign with an adaptive number of samples: torchvision's kernels over all levels of a pyramid.
 
-How many cells these read depends on the boxes, so they are operators of their own: opaque to a compiler, with a
-result of fixed size and a backward that is an operator as well.
+The number of cells that they read depends on the boxes, so they are custom operators: opaque to a compiler, with a
+result of fixed size and a backward operator.
 """
 
 # ruff: noqa: FBT001  # the schema of an operator is positional
@@ -28,9 +28,9 @@ def adaptive_roi_align(
     resolution: int,
     aligned: bool,
 ) -> Float[Tensor, "N*R C {resolution} {resolution}"]:
-    """RoIAlign (He et al. 2017, section 3) with one sample for each started cell that a bin is wide or high.
+    """RoIAlign (He et al. 2017, section 3) with one sample per cell of a bin's width or height, rounded up.
 
-    Arguments as in `ops.roi_align.roi_align`.
+    Arguments are those of `ops.roi_align.roi_align`.
     """
     scales = [1 / stride for stride in strides]
     return _align(list(features), _with_image(boxes), levels.flatten(), scales, resolution, aligned)
@@ -50,13 +50,13 @@ def roi_pool(
 
 
 def _with_image(boxes: Float[Tensor, "N R 4"]) -> Float[Tensor, "NR 5"]:
-    """The kernels' form: the number of the image, then the box."""
+    """The form that the kernels require: the index of the image, then the box."""
     image = torch.arange(boxes.shape[0], device=boxes.device, dtype=torch.float32)
     return torch.cat([image[:, None, None].expand(-1, boxes.shape[1], 1), boxes.float()], dim=-1).flatten(0, 1)
 
 
 def _by_level(levels: Tensor, count: int, of_level: Callable[[int, Any], Tensor]) -> Tensor:
-    """`of_level` of each level's regions, put back into the order of all regions."""
+    """Applies `of_level` to each level's regions, and puts the results back into the order of all regions."""
     if count == 1:
         return of_level(0, slice(None))
     members = [(levels == level).nonzero().squeeze(1) for level in range(count)]
@@ -135,7 +135,7 @@ _align.register_autograd(_grad_of_align, setup_context=_keep_for_align)
 def _pool(
     features: list[Tensor], rois: Tensor, levels: Tensor, scales: list[float], resolution: int
 ) -> tuple[Tensor, Tensor]:
-    """Also gives the cell of each maximum within its level's map."""
+    """Also returns the cell of each maximum within its level's map."""
     cells = []
 
     def of_level(level: int, regions: Any) -> Tensor:

@@ -1,4 +1,4 @@
-"""A balanced random choice of examples, dense and stateless."""
+"""Balanced random sampling of examples, dense and without state."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MASK = 0xFFFFFFFF
 
 @dataclass(frozen=True)
 class Samples:
-    """Chosen candidates, S slots an image, positives first. A slot that is not `valid` is to be ignored."""
+    """The selected candidates, S slots per image, positives first. A slot that is not `valid` must be ignored."""
 
     index: Int64[Tensor, "N S"]
     positive: Bool[Tensor, "N S"]
@@ -22,14 +22,14 @@ class Samples:
 
 @dataclass(frozen=True)
 class BalancedSampler:
-    """At most `size * positive_fraction` positives, filled up with negatives to `size` (Girshick 2015, section 2.3)."""
+    """Selects at most `size * positive_fraction` positives, and negatives up to `size` (Girshick 2015, section 2.3)."""
 
     size: int
     positive_fraction: float
 
     @property
     def most_positives(self) -> int:
-        """Slots that can be positive; they come first."""
+        """The number of slots that can be positive; they come first."""
         return max(1, int(self.size * self.positive_fraction))
 
     def __call__(
@@ -53,14 +53,16 @@ class BalancedSampler:
 def random_keys(seeds: Int64[Tensor, " N"], count: int) -> Int64[Tensor, "N count"]:
     """For each seed a row of pseudo-random integers in [0, 2**31): a hash of (seed, position).
 
-    No generator state: the keys of an image are the same in any batch, process, device or compiled graph.
+    There is no generator state: the keys of an image are the same in every batch, process, device and compiled graph.
     """
     position = torch.arange(count, device=seeds.device)
     return _mix(_mix(seeds[:, None] & MASK) ^ _mix(position + 0x9E3779B9)) >> 1
 
 
 def _mix(x: Tensor) -> Tensor:
-    """Murmur3's 32-bit finaliser (public domain), on int64 so that products wrap the same on every device."""
+    """Murmur3's 32-bit finalizer (public domain), on int64 so that products overflow in the same way on
+    every device.
+    """
     x = x & MASK
     x = ((x ^ (x >> 16)) * 0x85EBCA6B) & MASK
     x = ((x ^ (x >> 13)) * 0xC2B2AE35) & MASK

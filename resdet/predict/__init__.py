@@ -1,1 +1,1 @@
-"""Detections on image files."""
+"""Predicts detections on image files."""

@@ -1,26 +1,31 @@
-"""Pictures of a data set with the ground truth beside the predictions, and all of them on one sheet."""
+"""Pictures of a data set with the ground truth beside the detections of an evaluation, and all of them on one sheet."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float32, Int64, UInt8
 
+from resdet.coco.run_lengths import checked_masks
 from resdet.config import Config
 from resdet.data.images.decode import ImageError, read_image, resize
-from resdet.data.images.masks import MaskWindow, mask_window
+from resdet.data.images.masks import MaskWindow, encoded_window, mask_window
 from resdet.data.sets.coco import CocoDataset
 from resdet.drawing.boxes import PAPER, draw_detections, grid, side_by_side
 from resdet.drawing.masks import resized
+from resdet.engine.evaluate import evaluated_set
+from resdet.engine.run_folder import RunFiles, read_run
+from resdet.engine.task.table import detection_of
 from resdet.errors import UserError
+from resdet.evaluation.coco import CocoResults, read_results
+from resdet.files import writing
 from resdet.predict.image_list import drawing_names
-from resdet.predict.prediction_folder import save_drawing, writing
-from resdet.predict.predictor import Predictor
+from resdet.predict.prediction_folder import save_drawing
 
-FOLDER, OVERVIEW = "drawings", "overview.jpg"
+OVERVIEW = "overview.jpg"
 DRAWN_SCORE = 0.5
 CAPTIONS = ("ground truth", f"predictions, score at least {DRAWN_SCORE:g}")
 CELL = 480  # pixels: the width of a picture on the sheet
@@ -28,7 +33,9 @@ CELL = 480  # pixels: the width of a picture on the sheet
 
 @dataclass(frozen=True)
 class Example:
-    """One image with its annotated objects and those found; boxes are in its pixels, labels index one list of names."""
+    """One image with its annotated objects and its detections; boxes are in its pixels, labels index one list
+    of names.
+    """
 
     file_name: str
     image: UInt8[np.ndarray, "H W 3"]
@@ -37,7 +44,7 @@ class Example:
     boxes: Float32[np.ndarray, "d 4"]
     labels: Int64[np.ndarray, " d"]
     scores: Float32[np.ndarray, " d"]
-    true_masks: tuple[MaskWindow, ...] | None = None  # beside predicted ones
+    true_masks: tuple[MaskWindow, ...] | None = None  # beside predicted boxes
     masks: tuple[MaskWindow, ...] | None = None
 
     @property
@@ -45,7 +52,9 @@ class Example:
         return self.image.shape[0] / self.image.shape[1]
 
     def fitted(self, width: int, height: int) -> Example:
-        """Resized to fit into a cell, with paper beside an image that is too tall to fill its width."""
+        """The picture resized to fit into a cell, with background beside an image that is too tall to fill
+        its width.
+        """
         scale = min(width / self.image.shape[1], height / self.image.shape[0])
         inner = max(1, round(self.image.shape[1] * scale))
         image = resize(self.image, (max(1, round(self.image.shape[0] * scale)), inner))
@@ -63,7 +72,7 @@ class Example:
     def drawn(
         self, names: Sequence[str], *, min_side: int
     ) -> tuple[UInt8[np.ndarray, "h w 3"], UInt8[np.ndarray, "h w 3"]]:
-        """Truth and predictions."""
+        """The picture of the ground truth and the picture of the predictions."""
         truth = draw_detections(
             self.image, self.true_boxes, self.true_labels, None, names, masks=self.true_masks, min_side=min_side
         )
@@ -73,30 +82,43 @@ class Example:
         return truth, found
 
 
+def draw_run(run: Path) -> Path:
+    """Draws the detections of a run's last evaluation beside the ground truth; returns the path of the sheet.
+
+    Raises UserError if the run has no detections, and as `draw_gallery` does.
+    """
+    folder = read_run(run)
+    if folder.predictions is None:
+        raise UserError(f"{run}: has no detections; resdet evaluate {run} --output {run} writes them")
+    dataset = evaluated_set(folder.config)
+    results = read_results(folder.predictions, dataset.ground_truth())
+    return draw_gallery(results, detection_of(folder.config).categories(dataset), dataset, folder.config, run)
+
+
 def draw_gallery(
-    predictor: Predictor,
+    results: CocoResults,
+    categories: Mapping[int, str],
     dataset: CocoDataset,
     config: Config,
     output: Path,
     *,
-    class_names: Sequence[str] | None = None,
     count: int = 12,
 ) -> Path:
-    """Draws ground truth and predictions of up to `count` images, evenly spread over those with objects.
+    """Draws ground truth and detections of up to `count` images, evenly spread over those with objects.
 
-    Each gets `output/drawings/<name>.jpg`; the path returned is that of the sheet with all of them. `class_names`
-    are the model's, where they differ from the data set's; a class has one colour everywhere. Crowd regions are not
-    drawn.
+    Each image gives `output/drawings/<name>.jpg`; the function returns the path of the sheet with all of them.
+    `categories` are the names of the ids in `results`, which may differ from the data set's; each class has the same
+    colour in all pictures. Crowd regions are not drawn.
 
     Raises UserError when the folder of drawings holds files but no sheet, when it cannot be written, or when an image
     cannot be read (with data.on_bad_image=skip it is left out).
     """
-    folder = output / FOLDER
+    folder = RunFiles(output).drawings
     _make(folder)
-    class_names = class_names or dataset.class_names
-    names = list(dict.fromkeys([*dataset.class_names, *class_names]))
-    labels = np.array([names.index(name) for name in class_names], np.int64)
-    examples = list(_examples(predictor, dataset, config, spread(dataset, count), labels))
+    names = list(dict.fromkeys([*dataset.class_names, *categories.values()]))
+    labels = {number: names.index(name) for number, name in categories.items()}
+    found = _Found(results, labels, with_masks=config.model.mask_head is not None)
+    examples = list(_examples(found, dataset, config, spread(dataset, count)))
     if not examples:
         raise UserError(f"{dataset.annotations}: none of {count} images to draw can be read; check the images")
     files = drawing_names([OVERVIEW, *(example.file_name for example in examples)])[1:]
@@ -108,19 +130,19 @@ def draw_gallery(
 
 
 def contact_sheet(examples: Sequence[Example], names: Sequence[str]) -> UInt8[np.ndarray, "h w 3"]:
-    """Two examples a row, wide images before tall ones, so that neighbours are about equally high."""
+    """Two examples per row, wide images before tall ones, so that neighbours have similar heights."""
     pictures: list[UInt8[np.ndarray, "_ _ 3"]] = []
     captions: list[str] = []
     for example in sorted(examples, key=lambda example: example.aspect):
         pictures += example.fitted(CELL, 2 * CELL).drawn(
             names, min_side=0
-        )  # tags are drawn in the size they are seen in
+        )  # tags are drawn at the size at which they are seen
         captions += [f"{Path(example.file_name).name}: {CAPTIONS[0]}", CAPTIONS[1]]
     return grid(pictures, columns=4, captions=captions, cell_width=CELL)
 
 
 def spread(dataset: CocoDataset, count: int) -> list[int]:
-    """Up to `count` images at even distances among those with objects (among all, where none has one)."""
+    """Up to `count` images at even distances among those with objects (among all images, if none has objects)."""
     candidates = np.flatnonzero(dataset.objects_per_image() > 0)
     if not len(candidates):
         candidates = np.arange(len(dataset))
@@ -128,14 +150,41 @@ def spread(dataset: CocoDataset, count: int) -> list[int]:
     return candidates[np.linspace(0, len(candidates) - 1, count).round().astype(np.int64)].tolist()
 
 
-def _examples(
-    predictor: Predictor,
-    dataset: CocoDataset,
-    config: Config,
-    indices: Sequence[int],
-    labels: Int64[np.ndarray, " K"],
-) -> Iterator[Example]:
-    """`labels` maps the model's labels to those of the names that are drawn."""
+class _Found:
+    """Detections to be drawn, by image, best first; `labels` are the indices of their categories in the list
+    of names.
+    """
+
+    def __init__(self, results: CocoResults, labels: Mapping[int, int], *, with_masks: bool) -> None:
+        assert results.boxes is not None, "detections without boxes"
+        self.results, self.labels = results, labels
+        self.segmentations = results.segmentations if with_masks else None
+        self.boxes, self.scores, self.category_ids = results.boxes, results.scores, results.category_ids
+        self._rows: dict[int, list[int]] = {}
+        order = np.argsort(-self.scores, kind="stable")
+        for row in order[self.scores[order] >= DRAWN_SCORE].tolist():
+            self._rows.setdefault(int(results.image_ids[row]), []).append(row)
+
+    def rows(self, image_id: int) -> list[int]:
+        return self._rows.get(image_id, [])
+
+    def corners(self, rows: Sequence[int]) -> Float32[np.ndarray, "d 4"]:
+        boxes = self.boxes[rows].reshape(-1, 4)
+        return np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1).astype(np.float32)
+
+    def masks(self, rows: Sequence[int], height: int, width: int) -> tuple[MaskWindow, ...] | None:
+        segmentations = self.segmentations
+        if segmentations is None:
+            return None
+        checked = checked_masks(
+            [segmentations[row] for row in rows],
+            [(height, width)] * len(rows),
+            lambda index: self.results.where(rows[index]),
+        )
+        return tuple(map(encoded_window, checked))
+
+
+def _examples(found: _Found, dataset: CocoDataset, config: Config, indices: Sequence[int]) -> Iterator[Example]:
     for index in indices:
         height, width = int(dataset.heights[index]), int(dataset.widths[index])
         try:
@@ -143,11 +192,10 @@ def _examples(
         except ImageError:
             if config.data.on_bad_image == "error":
                 raise
-            continue  # the evaluation before has counted it
-        found = predictor.predict([image])[0]
-        shown, rows = found.scores >= DRAWN_SCORE, dataset.rows(index)
+            continue  # the evaluation has already counted this image
+        shown, rows = found.rows(int(dataset.image_ids[index])), dataset.rows(index)
         single = ~dataset.crowd[rows]
-        masks, true_masks = found.windows(shown), None
+        masks, true_masks = found.masks(shown, height, width), None
         if masks is not None:
             objects = (np.flatnonzero(single) + rows.start).tolist()
             true_masks = tuple(mask_window(dataset.segmentations, row, height, width) for row in objects)
@@ -156,11 +204,11 @@ def _examples(
             image=image,
             true_boxes=dataset.boxes[rows][single],
             true_labels=dataset.labels[rows][single],
-            boxes=found.boxes[shown],
-            labels=labels[found.labels[shown]],
-            scores=found.scores[shown],
+            boxes=found.corners(shown),
+            labels=np.array([found.labels[int(found.category_ids[row])] for row in shown], np.int64),
+            scores=found.scores[shown].astype(np.float32),
             true_masks=true_masks,
-            masks=None if masks is None else tuple(masks),
+            masks=masks,
         )
 
 

@@ -1,4 +1,4 @@
-"""Which image files are meant, and names for what is drawn of them."""
+"""Finds the image files of a prediction, and chooses names for their drawings."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from resdet.coco.image_files import IMAGE_SUFFIXES
 from resdet.errors import UserError
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
-LONGEST_NAME = 200  # bytes; file systems stop at 255
+LONGEST_NAME = 200  # bytes; file systems do not permit more than 255
 
 
 def find_images(paths: Sequence[Path]) -> list[Path]:
@@ -35,17 +35,19 @@ def _images_in(folder: Path) -> list[Path]:
         entries = sorted(folder.iterdir())
     except OSError as error:
         raise UserError(f"{folder}: cannot be listed ({error.strerror}); check its permissions") from None
-    images = [path for path in entries if path.suffix.lower() in SUFFIXES and path.name[0] != "." and not path.is_dir()]
+    images = [
+        path for path in entries if path.suffix.lower() in IMAGE_SUFFIXES and path.name[0] != "." and not path.is_dir()
+    ]
     if not images:
         raise UserError(
-            f"{folder}: has no images ({', '.join(SUFFIXES)}); its subfolders are not searched, so give the folder "
-            "that holds the files"
+            f"{folder}: has no images ({', '.join(IMAGE_SUFFIXES)}); its subfolders are not searched, so give the "
+            "folder that holds the files"
         )
     return images
 
 
 def drawing_names(paths: Sequence[str | Path]) -> list[str]:
-    """A file name `<stem>.jpg` for each image; what would fall together, in upper or lower case, gets a number."""
+    """A file name `<stem>.jpg` for each image; names that are equal, apart from upper and lower case, get a number."""
     taken: set[str] = set()
     names = []
     for path in paths:

@@ -1,37 +1,40 @@
-"""The folder that predictions go to: drawings, predictions.json and images.json."""
+"""The output folder of a prediction: drawings, predictions.json and images.json."""
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from resdet.coco.run_lengths import RunLengths
 from resdet.data.images.decode import ImageError
 from resdet.drawing.boxes import draw_detections
+from resdet.engine.run_folder import PREDICTIONS
 from resdet.errors import UserError
-from resdet.ops.pasting import RunLengths
+from resdet.files import leftovers, readable_json, replace_file, whole_file, writing
 from resdet.predict.image_list import drawing_names
 from resdet.predict.predictor import ImagePrediction
 
-PREDICTIONS, IMAGES = "predictions.json", "images.json"
-UNFINISHED = f".{PREDICTIONS}.tmp"
+IMAGES = "images.json"
 
 
 class PredictionFolder:
-    """Takes predictions one by one; on leaving, also after an error or a signal, what it got is complete.
+    """Writes predictions one by one; at the end, also after an error or a signal, its files are complete.
 
-    predictions.json has COCO's results form with the file's name beside its image id: a list of
-    {image_id, file_name, category_id, bbox (x, y, width, height in pixels of the upright image), score}, and
-    segmentation, a run-length encoding, from a detector of masks.
-    images.json lists the images with id, file_name, drawing, height and width, the skipped ones with their problem,
-    and the categories. Image ids count the files from 1. Drawings have the boxes with at least `drawn_score`.
+    predictions.json has COCO's results form with the file's name beside its image id: a list of {image_id, file_name,
+    category_id, bbox (x, y, width, height in pixels of the upright image), score}, and segmentation, a run-length
+    encoding, from a detector with masks. `resdet score` pairs them with its ground truth by file_name; pycocotools
+    ignores that field. images.json lists the images with id, file_name, drawing, height and width, for skipped images
+    the reason, and the categories. Image ids count the files from 1. Drawings have the boxes with at least
+    `drawn_score`.
     """
 
     def __init__(
@@ -44,19 +47,20 @@ class PredictionFolder:
         drawn_score: float,
     ) -> None:
         self.folder = folder
+        self._open = ExitStack()
         self.class_names, self.category_ids, self.drawn_score = class_names, category_ids, drawn_score
-        self.drawn = 0  # boxes in all drawings
+        self.drawn = 0  # the number of boxes in all drawings
         self.planned: dict[Path, dict[str, Any]] = {
-            path: {"id": number, "file_name": str(path), "drawing": name}
+            path: {"id": number, "file_name": _readable(path), "drawing": name}
             for number, (path, name) in enumerate(zip(paths, drawing_names(paths), strict=True), start=1)
         }
         self.images: list[dict[str, Any]] = []
         self.skipped: list[dict[str, Any]] = []
 
     def __enter__(self) -> PredictionFolder:
-        """Makes the folder, or empties one of earlier predictions.
+        """Creates the folder, or empties a folder of earlier predictions.
 
-        Raises UserError when the folder holds anything else, or one of the images.
+        Raises UserError if the folder contains anything else, or one of the images.
         """
         folder = self.folder
         if any(path.parent.resolve() == folder.resolve() for path in self.planned):
@@ -68,17 +72,14 @@ class PredictionFolder:
             for path in _earlier(folder):
                 path.unlink()
             self._write_images(list(self.planned.values()))
-            self._results = (folder / UNFINISHED).open("w", encoding="utf-8")
-            _ = self._results.write("[")
+            self._results = self._open.enter_context(_array_file(folder / PREDICTIONS))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         with writing(self.folder):
-            with self._results as file:
-                _ = file.write("\n]\n")
-            (self.folder / UNFINISHED).replace(self.folder / PREDICTIONS)
+            self._open.close()  # also after an error, because the finished predictions are useful
             self._write_images(self.images)
 
     def add(self, path: Path, prediction: ImagePrediction) -> None:
@@ -102,7 +103,7 @@ class PredictionFolder:
         self.drawn += int(shown.sum())
 
     def skip(self, path: Path, problem: ImageError) -> None:
-        """Notes an image that could not be read."""
+        """Records an image that could not be read."""
         entry = self.planned[path]
         self.skipped.append({"id": entry["id"], "file_name": entry["file_name"], "problem": str(problem)})
 
@@ -126,7 +127,14 @@ class PredictionFolder:
             {"id": number, "name": name} for number, name in zip(self.category_ids, self.class_names, strict=True)
         ]
         content = {"images": images, "skipped": self.skipped, "categories": categories}
-        _ = (self.folder / IMAGES).write_text(json.dumps(content, indent=1), encoding="utf-8")
+        replace_file(self.folder / IMAGES, readable_json(content))
+
+
+def _readable(path: Path) -> str:
+    """The path with / between folders; bytes that are not UTF-8 become question marks, because JSON cannot contain
+    them.
+    """
+    return os.fsencode(path.as_posix()).decode("utf-8", "replace")
 
 
 def _segmentation(mask: RunLengths) -> dict[str, Any]:
@@ -134,26 +142,26 @@ def _segmentation(mask: RunLengths) -> dict[str, Any]:
 
 
 def save_drawing(path: Path, drawing: UInt8[np.ndarray, "H W 3"]) -> None:
-    """A JPEG in which thin coloured lines stay sharp (no subsampling of colour)."""
+    """Saves a JPEG without subsampling of colour, so that thin coloured lines stay sharp."""
     Image.fromarray(drawing).save(path, quality=92, subsampling=0)
 
 
 @contextmanager
-def writing(folder: Path) -> Iterator[None]:
-    """Turns what the file system refuses into the user's message."""
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise UserError(f"{error.filename or folder}: cannot be written ({reason}); choose another --output") from None
+def _array_file(path: Path) -> Iterator[TextIO]:
+    """A JSON array to which entries are appended; it replaces the old file when it is closed."""
+    with whole_file(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        _ = file.write("[")
+        yield file
+        _ = file.write("\n]\n")
 
 
 def _earlier(folder: Path) -> list[Path]:
-    """The files of earlier predictions in a folder. Raises UserError when anything else is in it."""
+    """The files of earlier predictions in a folder. Raises UserError if the folder contains anything else."""
     entries = list(folder.iterdir())
     try:
         content = json.loads((folder / IMAGES).read_bytes()) if entries else {"images": []}
-        ours = {PREDICTIONS, IMAGES, UNFINISHED, *(image["drawing"] for image in content["images"])}
+        unfinished = (path.name for name in (PREDICTIONS, IMAGES) for path in leftovers(folder / name))
+        ours = {PREDICTIONS, IMAGES, *unfinished, *(image["drawing"] for image in content["images"])}
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         ours = set()
     others = sorted(path.name for path in entries if path.name not in ours or path.is_dir())

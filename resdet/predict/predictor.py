@@ -1,4 +1,4 @@
-"""A detector for images of any size: resized and batched as in evaluation, boxes given back in original pixels."""
+"""Predicts images of any size: they are resized and batched as in evaluation, and boxes are in original pixels."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ import torch
 from jaxtyping import Bool, Float32, Int64, UInt8
 from torch import nn
 
+from resdet.coco.run_lengths import RunLengths, encode_masks
 from resdet.data.batches.collate import ImageInfo, Sample, boxes_in_original, collate, padded_shape
 from resdet.data.images.decode import ImageError, read_image, resize, resized_size
 from resdet.data.images.masks import MaskWindow, encoded_window
-from resdet.ops.pasting import RunLengths, encode_masks
 from resdet.structures import Batch, Detections
 
-READERS = 2  # threads that decode while the model runs; OpenCV releases the interpreter's lock
+READERS = 2  # threads that decode while the model runs; OpenCV releases Python's global interpreter lock
 
 
 @dataclass(frozen=True)
 class ImagePrediction:
-    """What was found in one image, best first; boxes are (x1, y1, x2, y2) in its pixels, labels are 0 .. K-1.
+    """The detections in one image, best first; boxes are (x1, y1, x2, y2) in its pixels, labels are 0 .. K-1.
 
-    `masks` are run lengths over the image, None from a detector of boxes alone.
+    `masks` are run lengths over the image, None for a detector without masks.
     """
 
     image: UInt8[np.ndarray, "H W 3"]
@@ -37,23 +37,23 @@ class ImagePrediction:
     masks: list[RunLengths] | None = None
 
     def windows(self, chosen: Bool[np.ndarray, " n"]) -> list[MaskWindow] | None:
-        """The pixels of the chosen masks."""
+        """The pixels of the selected masks."""
         if self.masks is None:
             return None
         return [encoded_window(self.masks[index]) for index in np.flatnonzero(chosen).tolist()]
 
 
 class Predictor:
-    """Predicts RGB arrays or image files with a model, which stays on its device and is put into evaluation mode.
+    """Predicts RGB arrays or image files with a model, which stays on its device and is set to evaluation mode.
 
     Args:
-        model: the detector; `model.predict` takes a batch to detections.
+        model: the detector; `model.predict` computes the detections of a batch.
         short_side, max_side: pixels that images are resized to, as `data.augment` has them for evaluation.
         size_divisor: pixels that the sides of a padded batch are multiples of (`collate.size_divisor` of the config).
-        batch_size: images at a time, at most.
+        batch_size: the largest number of images at a time.
         bf16: matrix products in bfloat16.
         channels_last: the model's memory format.
-        sixteen_bit: "error" or "scale", what to do with files of more than 8 bits a channel.
+        sixteen_bit: "error" or "scale", for files with more than 8 bits per channel.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Predictor:
         self.sixteen_bit = sixteen_bit
 
     def predict(self, images: Sequence[UInt8[np.ndarray, "_ _ 3"]]) -> list[ImagePrediction]:
-        """Detections in RGB images, which go through the model together: a list of thousands is for `predict_files`."""
+        """Detections in RGB images, which are predicted together; for thousands of images use `predict_files`."""
         if not images:
             return []
         samples = [self._sample(image) for image in images]
@@ -104,10 +104,11 @@ class Predictor:
         return predictions
 
     def predict_files(self, paths: Iterable[Path]) -> Iterator[tuple[Path, ImagePrediction | ImageError]]:
-        """Each file's detections, or why it could not be read. Holds a few images at a time, however many there are.
+        """Each file's detections, or the reason why it could not be read. Only a few images are in memory at a time.
 
-        Neighbours of one orientation share a batch, for a portrait beside a landscape would be mostly padding. Files
-        come in their order, but one that cannot be read comes as soon as that is known.
+        Neighbours with the same orientation share a batch, because a portrait beside a landscape would be mostly
+        padding. Files are returned in order, except that a file that cannot be read is returned as soon as this is
+        known.
         """
         batch: list[tuple[Path, UInt8[np.ndarray, "_ _ 3"]]] = []
         for path, image in read_ahead(paths, ahead=self.batch_size + READERS, sixteen_bit=self.sixteen_bit):
@@ -121,7 +122,7 @@ class Predictor:
         yield from self._predicted(batch)
 
     def _detections(self, batch: Batch) -> Detections:
-        """`model.predict`, which nn.Module's type does not know."""
+        """`model.predict`; the type of nn.Module does not declare it."""
         detections = self.model.predict(batch)  # pyright: ignore[reportCallIssue]
         assert isinstance(detections, Detections)
         return detections
@@ -154,7 +155,9 @@ class Predictor:
 def read_ahead(
     paths: Iterable[Path], *, ahead: int, sixteen_bit: str = "error"
 ) -> Iterator[tuple[Path, UInt8[np.ndarray, "_ _ 3"] | ImageError]]:
-    """Files in their order as RGB images, or why one cannot be read; threads read up to `ahead` of them beforehand."""
+    """Files in their order as RGB images, or the reason why one cannot be read; threads read up to `ahead` of them
+    beforehand.
+    """
 
     def read(path: Path) -> UInt8[np.ndarray, "_ _ 3"] | ImageError:
         try:

@@ -1,1 +1,1 @@
-"""Parts added to a trained detector: refinement, voting, maxout, views, ensembles."""
+"""Adds parts to a trained detector at test time: refinement, voting, maxout, views, ensembles."""

@@ -1,4 +1,4 @@
-"""Test-time augmentation: detections of an image seen larger, smaller and mirrored, put together."""
+"""Test-time augmentation: merges the detections for an image at several sizes and mirrored."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from resdet.models.second_stage.roi_heads import suppressed
+from resdet.models.second_stage.detections import suppressed
+from resdet.ops.dense import zero_padding
 from resdet.structures import Batch, Detections
 from resdet.test_time.refinement import union
 from resdet.test_time.region_detector import RegionDetector
@@ -19,13 +20,13 @@ from resdet.test_time.voting import vote
 class AugmentedDetector(nn.Module):
     """The union of the detections of all views, after NMS (as Detectron2's GeneralizedRCNNWithTTA merges them).
 
-    Masks, if there are any, are those of the final boxes in the batch as it is.
+    Masks, if there are any, are predicted for the final boxes in the original batch.
 
     Args:
-        detector: sees each view.
-        factors: sizes of the views, over the size of the batch.
-        flip: see each view mirrored as well.
-        voting_iou: detections of at least this overlap vote; None: each keeps its box.
+        detector: predicts each view.
+        factors: sizes of the views, relative to the size of the batch.
+        flip: predict each view also mirrored.
+        voting_iou: detections with at least this overlap vote; None: each keeps its box.
     """
 
     def __init__(
@@ -55,5 +56,5 @@ class AugmentedDetector(nn.Module):
     def _mirrored_view(self, batch: Batch, factor: float) -> Detections:
         view = resized(batch, factor, divisor=self.detector.size_divisor)
         detections = self.detector.detect(mirrored(view))
-        boxes = mirrored_boxes(detections.boxes, view.sizes) * detections.valid[..., None]
+        boxes = zero_padding(mirrored_boxes(detections.boxes, view.sizes), detections.valid)
         return replace(detections, boxes=boxes / factor)

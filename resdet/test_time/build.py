@@ -1,24 +1,29 @@
-"""From one or several trained models and `config.test` to the detector that is evaluated: the only file here that
-reads a config."""
+"""Builds the detector for evaluation from one or several trained models and `config.test`; only this file of the folder
+reads a config.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
+
+from torch import nn
 
 from resdet.config import Config, TestConfig
 from resdet.data.batches.collate import size_divisor
 from resdet.errors import UserError
-from resdet.models.rcnn import RCNN
 from resdet.test_time.augmentation import AugmentedDetector
 from resdet.test_time.region_detector import RegionDetector
 
-MAX_ENLARGEMENT = 8  # of an image for a view of it; memory grows with its square
+Model = TypeVar("Model", bound=nn.Module)
+MAX_ENLARGEMENT = 8  # limit of the sides of a view; memory grows with its square
 
 
-def build_detector(models: Sequence[RCNN], config: Config) -> RCNN | RegionDetector | AugmentedDetector:
-    """The models with the parts of `config.test` around them; a single model without any of them as it is.
+def build_detector(models: Sequence[Model], config: Config) -> Model | RegionDetector | AugmentedDetector:
+    """The models with the parts of `config.test` around them, with the same `predict` as a model; a single model
+    without such parts is returned unchanged.
 
-    Raises UserError for parts that do not go together.
+    Raises UserError for parts that cannot be combined, and for models that have no second stage to add them to.
     """
     test, short_side = config.test, config.data.augment.test_short_side
     if len(models) == 1 and test == TestConfig():
@@ -29,7 +34,7 @@ def build_detector(models: Sequence[RCNN], config: Config) -> RCNN | RegionDetec
         models,
         factors=[side / short_side for side in test.scales or [short_side]],
         refinement_iou=test.refinement.nms_iou if test.refinement else None,
-        voting_iou=None if test.augmentation else iou,  # the union of all views votes
+        voting_iou=None if test.augmentation else iou,  # all detections of all views vote
         size_divisor=size_divisor(config.model),
     )
     if test.augmentation is None:
@@ -40,8 +45,6 @@ def build_detector(models: Sequence[RCNN], config: Config) -> RCNN | RegionDetec
 
 
 def _check(test: TestConfig, short_side: int) -> None:
-    if test.scales is not None and not test.scales:
-        raise UserError("test.scales is empty; give short sides in pixels, such as [400, 600, 800], or null")
     if test.scales and test.augmentation and test.augmentation.short_sides:
         raise UserError(
             "test.scales and test.augmentation.short_sides are two ways to test at several scales; leave one out"

@@ -1,14 +1,16 @@
-"""Several detectors as one: all their proposals, the mean of their classifiers (He et al. 2015, appendix B)."""
+"""Combines several detectors: all their proposals, and the mean of their class probabilities (He et al. 2015, appendix
+B).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from resdet.structures import Proposals
-from resdet.test_time.refinement import Classify
 
 
 def all_proposals(proposals: Sequence[Proposals]) -> Proposals:
@@ -20,11 +22,16 @@ def all_proposals(proposals: Sequence[Proposals]) -> Proposals:
     )
 
 
-def mean_classifier(classifiers: Sequence[Classify]) -> Classify:
-    """Probabilities and deltas, averaged. A class-agnostic detector's one set of deltas counts for every class."""
+def mean_boxes(boxes: Sequence[Float[Tensor, "N R _ 4"]]) -> Float[Tensor, "N R B 4"]:
+    """The boxes with the mean centre and the geometric mean of the sides, equal to the result of the mean deltas.
 
-    def classify(boxes: Tensor) -> tuple[Tensor, Tensor]:
-        probabilities, deltas = zip(*(classifier(boxes) for classifier in classifiers), strict=True)
-        return torch.stack(probabilities).mean(0), torch.stack(torch.broadcast_tensors(*deltas)).mean(0)
-
-    return classify
+    Deltas from one region are shifts of its centre and logarithms of scales, so their mean does not depend on that
+    region: detectors may have different box coders and different numbers of stages. A class-agnostic box of a detector
+    is used for every class.
+    """
+    if len(boxes) == 1:
+        return boxes[0]
+    stacked = torch.stack(torch.broadcast_tensors(*boxes))
+    centre = (stacked[..., :2] + stacked[..., 2:]).mean(0) / 2
+    half = (stacked[..., 2:] - stacked[..., :2]).clamp(min=0).log().mean(0).exp() / 2
+    return torch.cat([centre - half, centre + half], dim=-1)

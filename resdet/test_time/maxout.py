@@ -8,15 +8,15 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from resdet.models.second_stage.roi_heads import RoIPooler
+from resdet.models.second_stage.roi_pooler import RoIPooler
 from resdet.ops.boxes import box_area
 from resdet.ops.roi_align import CANONICAL_SIZE, assign_levels
 
 
 def nearest_scales(boxes: Float[Tensor, "N R 4"], factors: Sequence[float]) -> Int64[Tensor, "N R two"]:
-    """The positions of the two factors by which a box comes nearest to 224 x 224 pixels in area, the nearest first.
+    """The indices of the two factors with which a box's area is nearest to 224 x 224 pixels, the nearest first.
 
-    They are adjacent, for the area grows with the factor (He et al. 2014, "Spatial Pyramid Pooling", section 4.2).
+    They are adjacent, because the area grows with the factor (He et al. 2014, "Spatial Pyramid Pooling", section 4.2).
     """
     area = box_area(boxes)[..., None] * boxes.new_tensor(factors).square()
     return (area - CANONICAL_SIZE**2).abs().topk(min(2, len(factors)), largest=False).indices
@@ -28,12 +28,12 @@ def maxout_pool(
     factors: Sequence[float],
     boxes: Float[Tensor, "N R 4"],
 ) -> Float[Tensor, "N*R C h w"]:
-    """The larger of what a box gives at its two nearest scales, element by element.
+    """The element-wise maximum of a box's features at its two nearest scales.
 
     Args:
-        pooler: of the detector.
+        pooler: the pooler of the detector.
         maps: feature maps of the images at each scale.
-        factors: the size of the images at each scale, over that of the images which `boxes` lie in.
+        factors: the size of the images at each scale, relative to the images of `boxes`.
     """
     count = len(pooler.strides)
     features = [level for scale in maps for level in scale[:count]]

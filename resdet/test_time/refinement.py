@@ -1,39 +1,32 @@
-"""Box refinement: regions are looked at again where the first look put them (He et al. 2015, appendix B)."""
+"""Box refinement: regions are pooled and classified again at their refined boxes (He et al. 2015, appendix B)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from resdet.ops.box_coder import BoxCoder
 from resdet.ops.boxes import clip_boxes, is_nonempty
+from resdet.ops.dense import of_class, zero_padding
 from resdet.structures import Detections, Proposals
-
-# (N, R, 4) boxes to class probabilities (N, R, K + 1) and deltas (N, R, B, 4), B being K or 1.
-Classify = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 def moved(
     proposals: Proposals,
     probabilities: Float[Tensor, "N P K_1"],
-    deltas: Float[Tensor, "N P B 4"],
+    boxes: Float[Tensor, "N P B 4"],
     sizes: Int64[Tensor, "N 2"],
-    coder: BoxCoder,
 ) -> Proposals:
-    """Each proposal where the deltas of its most probable class put it: 300 proposals give 300 new ones."""
-    best = probabilities[..., :-1].argmax(-1).clamp(max=deltas.shape[2] - 1)
-    own = deltas.gather(2, best[..., None, None].expand(-1, -1, 1, 4)).squeeze(2)
-    boxes = clip_boxes(coder.decode(own, proposals.boxes), sizes)
-    valid = proposals.valid & is_nonempty(boxes)
-    return replace(proposals, boxes=boxes * valid[..., None], valid=valid)
+    """Each proposal at the box of its most probable class, within the image: 300 proposals give 300 new ones."""
+    own = clip_boxes(of_class(boxes, probabilities[..., :-1].argmax(-1)), sizes)
+    valid = proposals.valid & is_nonempty(own)
+    return replace(proposals, boxes=zero_padding(own, valid), valid=valid)
 
 
 def union(first: Detections, *others: Detections) -> Detections:
-    """The boxes of all, one after the other; masks are left behind."""
+    """The boxes of all detections, one after the other; masks are not included."""
     both = (first, *others)
     return Detections(
         boxes=torch.cat([each.boxes for each in both], dim=1),

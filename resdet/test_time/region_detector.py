@@ -1,26 +1,32 @@
-"""The two stages of one or several detectors, with what He et al. 2015 (appendix B) add at test time."""
+"""The two stages of one or several detectors, with the test-time parts of He et al. 2015 (appendix B)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from resdet.data.batches.collate import SIZE_DIVISORS
 from resdet.errors import UserError
 from resdet.models.rcnn import RCNN
-from resdet.models.second_stage.roi_heads import RoIHeads, suppressed
+from resdet.models.second_stage.detections import suppressed
+from resdet.models.second_stage.roi_heads import RoIHeads
+from resdet.models.second_stage.roi_pooler import Pool
 from resdet.structures import Batch, Detections, Proposals
-from resdet.test_time.ensemble import all_proposals, mean_classifier
+from resdet.test_time.ensemble import all_proposals, mean_boxes
 from resdet.test_time.maxout import maxout_pool
-from resdet.test_time.refinement import Classify, moved, union
+from resdet.test_time.refinement import moved, union
 from resdet.test_time.views import resized
 from resdet.test_time.voting import vote
 
 Maps = list[Tensor]  # a neck's output for a batch, one map a level
+
+# From boxes (N, R, 4) and the first stage to use, to class probabilities (N, R, K + 1) and boxes (N, R, B, 4).
+Classify = Callable[..., tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -38,23 +44,26 @@ class Member:
 
 
 class RegionDetector(nn.Module):
-    """Proposes, classifies, refines, suppresses, votes. Without any option it is its single member.
+    """Runs proposals, classification, refinement, NMS and voting. Without options the result is that of its single
+    member.
 
     Args:
-        members: detectors of the same classes; more than one are an ensemble. The first has the limits of detections.
-        factors: sizes that regions are pooled at, over the size of the batch; two adjacent ones for each region,
-            merged by maxout. Proposals come from the batch as it is.
-        refinement_iou: look again at the boxes found, and suppress the union at this overlap; None: look once.
-        voting_iou: boxes of at least this overlap vote; None: each detection keeps its box.
+        members: detectors of the same classes; more than one form an ensemble. The first gives the limits of
+            detections.
+        factors: sizes at which regions are pooled, relative to the size of the batch; two adjacent ones for each
+            region, merged by maxout. Proposals come from the original batch.
+        refinement_iou: classify the refined boxes again, and apply NMS to the union with this overlap; None: classify
+            once.
+        voting_iou: boxes with at least this overlap vote; None: each detection keeps its box.
         size_divisor: pixels that the sides of resized batches are multiples of.
 
     Raises:
-        UserError: a member has no second stage, or a cascade of them.
+        UserError: a member is no RCNN, or has no second stage.
     """
 
     def __init__(
         self,
-        members: Sequence[RCNN],
+        members: Sequence[nn.Module],
         *,
         factors: Sequence[float] = (1.0,),
         refinement_iou: float | None = None,
@@ -63,7 +72,7 @@ class RegionDetector(nn.Module):
     ) -> None:
         super().__init__()
         self.models = nn.ModuleList(members)
-        self.members = tuple(Member(model, _second_stage(model)) for model in members)
+        self.members = tuple(Member(*_second_stage(model)) for model in members)
         self.factors = tuple(factors)
         self.refinement_iou = refinement_iou
         self.voting_iou = voting_iou
@@ -73,7 +82,7 @@ class RegionDetector(nn.Module):
 
     @torch.no_grad()
     def predict(self, batch: Batch) -> Detections:
-        """Detections in pixels of the padded input; masks are those of the members, averaged."""
+        """Detections in pixels of the padded input; masks are the mean of the members' masks."""
         maps = [member.maps(batch) for member in self.members]
         return self._with_masks(maps, self._detect(batch, maps))
 
@@ -92,37 +101,45 @@ class RegionDetector(nn.Module):
     def _detect(self, batch: Batch, maps: Sequence[Maps]) -> Detections:
         with_maps = list(zip(self.members, maps, strict=True))
         proposals = all_proposals([member.propose(own, batch) for member, own in with_maps])
-        classify = mean_classifier([self._classifier(member, own, batch) for member, own in with_maps])
+        classify = partial(self._classify, [self._pool(member, own, batch) for member, own in with_maps], batch)
         candidates = self._candidates(proposals, classify, batch)
         detections = suppressed(candidates, self.limits)
         return detections if self.voting_iou is None else vote(detections, candidates, iou=self.voting_iou)
 
     def _candidates(self, proposals: Proposals, classify: Classify, batch: Batch) -> Detections:
-        """Every class of every proposal; with refinement also of every proposal where the first look put it."""
+        """Every class of every proposal; with refinement, also of every proposal at its refined box.
+
+        A cascade classifies refined boxes only with its last stage, which was trained on boxes of this quality.
+        """
         heads = self.members[0].heads
-        probabilities, deltas = classify(proposals.boxes)
-        first = heads.candidates(probabilities, deltas, proposals, batch.sizes)
+        probabilities, boxes = classify(proposals.boxes)
+        first = heads.candidates(probabilities, boxes, proposals, batch.sizes)
         if self.refinement_iou is None:
             return first
-        again = moved(proposals, probabilities, deltas, batch.sizes, heads.box_coder)
-        return union(first, heads.candidates(*classify(again.boxes), again, batch.sizes))
+        again = moved(proposals, probabilities, boxes, batch.sizes)
+        return union(first, heads.candidates(*classify(again.boxes, first=-1), again, batch.sizes))
 
-    def _classifier(self, member: Member, maps: Maps, batch: Batch) -> Classify:
-        """The second stage of a member on this batch."""
+    def _classify(
+        self, pools: Sequence[Pool], batch: Batch, boxes: Float[Tensor, "N R 4"], *, first: int = 0
+    ) -> tuple[Float[Tensor, "N R K_1"], Float[Tensor, "N R B 4"]]:
+        """The mean of the outputs of the members' second stages for boxes, each by its stages from number
+        `first` on.
+        """
+        with_pools = zip(self.members, pools, strict=True)
+        found = [member.heads.classify(pool, boxes, batch.sizes, first=first) for member, pool in with_pools]
+        probabilities, places = zip(*found, strict=True)
+        return torch.stack(probabilities).mean(0), mean_boxes(places)
+
+    def _pool(self, member: Member, maps: Maps, batch: Batch) -> Pool:
+        """The regions of this batch for the second stage of a member."""
         scales = [
             maps if factor == 1 else member.maps(resized(batch, factor, divisor=self.size_divisor))
             for factor in self.factors
         ]
-        pool = partial(maxout_pool, member.heads.pooler, scales, self.factors)
-
-        def classify(boxes: Tensor) -> tuple[Tensor, Tensor]:
-            logits, deltas = member.heads.classify(pool, boxes, batch.sizes)
-            return logits.softmax(-1), deltas
-
-        return classify
+        return partial(maxout_pool, member.heads.pooler, scales, self.factors)
 
     def _with_masks(self, maps: Sequence[Maps], detections: Detections) -> Detections:
-        """The mean of the members' masks, from the batch as it is."""
+        """The mean of the members' masks, from the original batch."""
         masks = []
         for member, own in zip(self.members, maps, strict=True):
             if (head := member.heads.mask_head) is not None:
@@ -134,10 +151,8 @@ class RegionDetector(nn.Module):
         return replace(detections, masks=torch.stack(masks).mean(0))
 
 
-def _second_stage(model: RCNN) -> RoIHeads:
-    if not isinstance(model.roi_heads, RoIHeads):
-        raise UserError(
-            "the parts of `test` and ensembles are for detectors with one second stage: not for a cascade"
-            " (model.cascade) nor for a first stage alone (model.box_head=null)"
-        )
-    return model.roi_heads
+def _second_stage(model: nn.Module) -> tuple[RCNN, RoIHeads]:
+    if not isinstance(model, RCNN) or model.roi_heads is None:
+        what = "has none (model.box_head=null)" if isinstance(model, RCNN) else f"is a {type(model).__name__}"
+        raise UserError(f"the parts of `test` and ensembles are for detectors with a second stage; this one {what}")
+    return model, model.roi_heads

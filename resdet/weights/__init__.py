@@ -1,4 +1,4 @@
-"""Pretrained weights: read safely, with a contract of what their numbers mean, and loaded completely or not at all."""
+"""Reads pretrained weights safely, with a contract of their conventions, and loads them completely or not at all."""
 
 from __future__ import annotations
 

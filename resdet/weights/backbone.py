@@ -1,4 +1,4 @@
-"""The one way from `model.backbone.weights` to a loaded backbone, its coverage and its contract."""
+"""Loads the backbone weights of `model.backbone.weights`, checks their coverage, and returns their contract."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from torch import Tensor, nn
 
+from resdet.text import first_few
 from resdet.weights.contract import WeightContract
 from resdet.weights.convert.timm import timm_names
 from resdet.weights.coverage import CoverageReport, load_checked, without_counters
@@ -14,7 +15,7 @@ from resdet.weights.layers import check_layers
 from resdet.weights.published import open_weights
 from resdet.weights.sources import resolve
 
-PARTS = ("backbone.", "body.", "encoder.")  # what a whole model may call its backbone
+PARTS = ("backbone.", "body.", "encoder.")  # the names that a whole model may give to its backbone
 VGG_LAYERS = ((0, "fc6"), (3, "fc7"))
 
 
@@ -29,9 +30,9 @@ def load_backbone_weights(
         architecture: its name in a config: resnet50, vgg16, timm/<model>.
         also: modules that hold the family's other stages under their own names, such as a C4 head with `layer4`.
 
-    All that the file has and the backbone has not (classifier, heads) is left out and named in the report.
-    Returns what was loaded, and the contract that the model has to keep: for RGB images, whatever the file was
-    trained on. UserError where the file cannot be read, does not fit, or has another batch-norm epsilon.
+    Tensors of the file that the backbone does not have (classifier, heads) are left out and named in the report.
+    Returns the report, and the contract that the model must keep (for RGB images, also if the file was trained on BGR).
+    Raises UserError if the file cannot be read, does not fit, or has another batch-norm epsilon.
     """
     source = resolve(spec, architecture)
     file = open_weights(source.path, stated=source.contract, assume_torchvision=True)
@@ -50,12 +51,12 @@ def load_backbone_weights(
 
 
 def _aligned(state: dict[str, Tensor], targets: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """The names as they are, or with another beginning, whichever fits the most of the model's tensors."""
+    """The names unchanged or with another prefix, whichever matches the most of the model's tensors."""
     options = [(strip, front) for strip in ("", *PARTS) for front in _fronts(targets)]
     named = {option: _with_front(state, *option, targets) for option in options}
     strip, front = max(options, key=lambda option: len(named[option].keys() & targets.keys()))
     best = named[strip, front]
-    kept = _of_modules(best, targets, front) or best  # nothing in common: all of it, for the refusal
+    kept = _of_modules(best, targets, front) or best  # no name matches: keep all names for the error message
     left_out = len(state) - len(best)
     notes = (
         f"the part under {strip!r} is taken ({left_out} tensors of other parts left out)" if strip else "",
@@ -65,13 +66,13 @@ def _aligned(state: dict[str, Tensor], targets: Mapping[str, Tensor]) -> tuple[d
 
 
 def _with_fc6(state: dict[str, Tensor], targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Where a head has VGG's hidden layers, these under the paper's names; torchvision numbers them."""
+    """If a head has VGG's hidden layers, they get the paper's names; torchvision numbers them."""
     numbered = {f"classifier.{n}.{kind}": f"{fc}.{kind}" for n, fc in VGG_LAYERS for kind in ("weight", "bias")}
     return {numbered[name] if numbered.get(name) in targets else name: value for name, value in state.items()}
 
 
 def _fronts(targets: Mapping[str, Tensor]) -> list[str]:
-    """The beginnings that all of the model's names share, as wrappers such as `net.` give them; the shortest first."""
+    """The prefixes that all of the model's names share, as wrappers such as `net.` add them; the shortest first."""
     fronts, names = [""], list(targets)
     while len(first := {name.partition(".")[0] for name in names}) == 1 and all("." in name for name in names):
         fronts.append(f"{fronts[-1]}{first.pop()}.")
@@ -94,14 +95,14 @@ def _spellings(name: str) -> tuple[str, str]:
 
 
 def _of_modules(state: dict[str, Tensor], targets: Mapping[str, Tensor], front: str) -> dict[str, Tensor]:
-    """Without the modules that the backbone does not have at all, such as a classifier."""
+    """The tensors without the modules that the backbone lacks completely, such as a classifier."""
     modules = {_module(name, front) for name in targets}
     return {name: value for name, value in state.items() if _module(name, front) in modules}
 
 
 def _left_out(names: Collection[str], front: str) -> str:
     modules = sorted({_module(name, front) for name in names})
-    return f"no part of the backbone, left out: {', '.join(modules[:8])} ({len(names)} tensors)" if modules else ""
+    return f"no part of the backbone, left out: {first_few(modules, 8)} ({len(names)} tensors)" if modules else ""
 
 
 def _module(name: str, front: str) -> str:

@@ -1,7 +1,7 @@
-"""What the numbers in a weights file mean: normalisation, channel order, stride, epsilon, classes, origin.
+"""The conventions of the numbers in a weights file: normalization, channel order, stride, epsilon, classes, origin.
 
-The same tensors fed with another mean, channel order or stride raise no error anywhere and cost 10 AP or more.
-Every file therefore declares a `WeightContract`, in the header of a safetensors file as one JSON text.
+With another mean, channel order or stride the same tensors raise no error, but lose 10 AP or more. Every file therefore
+declares a `WeightContract`, stored in the header of a safetensors file as one JSON text.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ Triple = tuple[float, float, float]
 class WeightContract:
     """The conventions under which weights were trained.
 
-    `pixel_mean` and `pixel_std` are always written in the order R, G, B and in pixel units (0 .. `scale`), whatever
-    `channel_order` says; `channel_order` is the order in which the first convolution of *these tensors* reads an image.
-    A field that does not apply or is not known is None.
+    `pixel_mean` and `pixel_std` are always written in the order R, G, B and in pixel units (0 .. `scale`), independent
+    of `channel_order`; `channel_order` is the order in which the first convolution of *these tensors* reads an image. A
+    field that does not apply or is not known is None.
     """
 
     pixel_mean: Triple
@@ -42,7 +42,8 @@ class WeightContract:
     source: str = ""
     anchors_rounded: bool | None = None  # detectors: corners of the cell anchors rounded to whole pixels
     roi_align_aligned: bool | None = None  # detectors: half-pixel correction of RoIAlign
-    roi_sampling_ratio: int | None = None  # detectors: RoIAlign's samples a bin side; 0: as many as it is cells wide
+    # detectors: RoIAlign's samples per side of a bin; 0: the width of the bin in cells
+    roi_sampling_ratio: int | None = None
 
     def __post_init__(self) -> None:
         numbers = (*self.pixel_mean, *self.pixel_std, self.scale, self.bn_eps or 0.0)
@@ -52,13 +53,13 @@ class WeightContract:
             raise ValueError("pixel_std, scale and bn_eps of a weight contract must be positive")
 
     def to_metadata(self) -> dict[str, str]:
-        """The header of a safetensors file, which holds strings only."""
+        """The header of a safetensors file, which can contain only strings."""
         present = {name: value for name, value in asdict(self).items() if value is not None}
         return {"format": "pt", METADATA_KEY: msgspec.json.encode(present).decode()}
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, str], file: str) -> WeightContract | None:
-        """The contract in a file's header, None where the header has none; UserError where it is not a contract."""
+        """The contract in a file's header; None if the header has none; UserError if it is not a valid contract."""
         if METADATA_KEY not in metadata:
             return None
         try:
@@ -73,11 +74,11 @@ class WeightContract:
         return replace(self, pixel_mean=mean, pixel_std=std, scale=255.0)
 
     def of_backbone(self) -> WeightContract:
-        """Without what concerns a detector alone."""
+        """The contract without the fields that concern only detectors."""
         return replace(self, class_names=None, anchors_rounded=None, roi_align_aligned=None, roi_sampling_ratio=None)
 
     def line(self) -> str:
-        """One line for a log."""
+        """The contract as one line for a log."""
         stride = {True: "stride in the 1x1", False: "stride in the 3x3", None: "no stride placement"}[
             self.stride_in_1x1
         ]
@@ -100,10 +101,10 @@ def conflicts(
     roi_align_aligned: bool | None = None,
     roi_sampling_ratio: int | None = None,
 ) -> list[str]:
-    """What the model would do differently from the weights' training, each named with both sides.
+    """The differences between the model's conventions and the weights' conventions, each with both values.
 
-    Numbers left at None are not compared, neither are fields the contract leaves open. Class names are compared
-    only where both sides have as many: another number of classes means another head.
+    Values and fields of the contract that are None are not compared. Class names are compared only if their numbers are
+    equal, because another number of classes needs another head.
     """
     found = []
     for name, ours in (("pixel_mean", pixel_mean), ("pixel_std", pixel_std)):
@@ -132,7 +133,7 @@ def to_rgb(
 ) -> tuple[dict[str, Tensor], WeightContract, tuple[str, ...]]:
     """The same function for RGB images: a BGR file's first convolution has its input channels reversed.
 
-    Returns the tensors, the contract they now keep, and what was done (notes for the report).
+    Returns the tensors, the contract they now keep, and notes about the changes for the report.
     """
     if contract.channel_order == "RGB":
         return state, contract, ()
@@ -154,7 +155,7 @@ def _stem(state: Mapping[str, Tensor]) -> str:
 
 
 def _close(a: Sequence[float], b: Sequence[float]) -> bool:
-    """Equal as far as numbers written with three decimals can be (0.485 * 255 is 123.675)."""
+    """Whether two numbers are equal within the precision of three decimals (0.485 * 255 is 123.675)."""
     return len(a) == len(b) and all(math.isclose(x, y, rel_tol=1e-4, abs_tol=1e-3) for x, y in zip(a, b, strict=True))
 
 

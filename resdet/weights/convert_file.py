@@ -1,4 +1,4 @@
-"""One published file, of a toolkit that the user names, under resdet's names and for RGB images."""
+"""Converts one published file of a given toolkit to resdet's names and to RGB images."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def convert_file(
     channel_order: ChannelOrder | None = None,
     class_names: str | None = None,
 ) -> Converted:
-    """Reads and converts a file or published weights; everything that was done is in the notes.
+    """Reads and converts a file or published weights; the notes list all changes.
 
     Args:
         spec: a path; for torchvision also a name (FasterRCNN_ResNet50_FPN_Weights.COCO_V1); for timm also timm/<model>.
         kind: detectron2, torchvision, msra or timm.
-        architecture: the backbone's name in a config, where the tensors do not tell (timm: needed).
-        channel_order: of a Detectron2 file; None is BGR, as most of its zoo.
+        architecture: the backbone's name in a config, if the tensors do not determine it (timm: required).
+        channel_order: of a Detectron2 file; None: BGR, as for most of its zoo.
         class_names: of a detector: a text file of one name a line without a background, or `coco`; None: what the
             publisher states, COCO's for 80 or 90 classes, else class_1, class_2, ...
     """
@@ -54,7 +54,7 @@ def convert_file(
 
 
 def _architecture(said: str | None, converted: Converted, spec: str) -> str | None:
-    """The backbone's name in a config, which what the tensors say must not contradict."""
+    """The backbone's name in a config, which the tensors must not contradict."""
     found = network({name: value.shape for name, value in converted.state.items()})
     seen = None if found is None else found.architecture(stride_in_1x1=converted.contract.stride_in_1x1)
     if said is not None and seen is not None and said != seen and not said.startswith("timm/"):
@@ -63,7 +63,9 @@ def _architecture(said: str | None, converted: Converted, spec: str) -> str | No
 
 
 def _with_class_names(converted: Converted, class_names: str | None, rows: int | None) -> Converted:
-    """The classes by the names given, else the publisher's, else COCO's for as many as COCO has, else by numbers."""
+    """The names of the classes: the given names, otherwise the publisher's, otherwise COCO's for 80 or 90 classes,
+    otherwise numbers.
+    """
     if class_names is not None:
         return keep_classes(converted, _names_of_classes(class_names, rows))
     if converted.contract.class_names is not None or rows is None:
@@ -115,7 +117,7 @@ def _converted(file: WeightsFile, kind: str, architecture: str | None, channel_o
 
 
 def _published(converted: Converted, source: Source) -> Converted:
-    """What the publisher states, in place of what a file of this format usually means."""
+    """The contract with the publisher's values in place of the typical values of the format."""
     stated = source.contract
     if stated is None:
         return converted

@@ -1,4 +1,6 @@
-"""Copies tensors into a model and refuses when too few of them fit: half-loaded weights train without a word."""
+"""Copies tensors into a model, and raises an error if too few of them fit; a model with partly loaded weights trains
+without error.
+"""
 
 from __future__ import annotations
 
@@ -9,21 +11,25 @@ import torch
 from torch import Tensor, nn
 
 from resdet.errors import UserError
+from resdet.text import first_few
 from resdet.weights.family import family
 
-# The tensors whose first side counts the classes, in our detectors.
+# The tensors in our detectors whose first dimension is the number of classes.
 CLASS_HEADS = (
     "roi_heads.box_predictor.cls_score.",
     "roi_heads.box_predictor.bbox_pred.",
-    *(f"roi_heads.box_predictor.{stage}.cls_score." for stage in range(10)),  # of a cascade, whose deltas are shared
+    # of a cascade, whose deltas are class-agnostic
+    *(f"roi_heads.box_predictor.{stage}.cls_score." for stage in range(10)),
     "roi_heads.mask_head.predictor.",
 )
-MASK_HEAD = "roi_heads.mask_head."  # a few tensors among hundreds, and yet a whole task
+MASK_HEAD = "roi_heads.mask_head."  # a few tensors among hundreds, but the whole of one task
 
 
 @dataclass(frozen=True)
 class CoverageReport:
-    """What became of every tensor, by name. `mismatched` ones have the name and another shape or kind of number."""
+    """The result for every tensor, by name. `mismatched` tensors have the right name but another shape or type of
+    number.
+    """
 
     source: str
     matched: tuple[str, ...]
@@ -35,12 +41,12 @@ class CoverageReport:
 
     @property
     def ratio(self) -> float:
-        """Matched tensors over the tensors the model has, without those that are re-initialised on purpose."""
+        """Matched tensors divided by the tensors of the model, without those that are re-initialized on purpose."""
         wanted = len(self.matched) + len(self.missing) + len(self.mismatched)
         return len(self.matched) / wanted if wanted else 1.0
 
     def line(self) -> str:
-        """One line for a log."""
+        """The report as one line for a log."""
         heads = f", {len(self.reinitialised)} re-initialised" if self.reinitialised else ""
         return (
             f"{self.source}: {len(self.matched)} matched ({100 * self.ratio:.1f} %), {len(self.missing)} missing, "
@@ -48,7 +54,7 @@ class CoverageReport:
         )
 
     def details(self) -> str:
-        """The line, the notes and the names of all that did not match, a line each."""
+        """The line, the notes, and the names of all tensors that did not match, one per line."""
         kinds = ("missing", "unexpected", "mismatched", "reinitialised")
         names = [f"  {kind}: {', '.join(getattr(self, kind))}" for kind in kinds if getattr(self, kind)]
         return "\n".join([self.line(), *(f"  {note}" for note in self.notes), *names])
@@ -68,17 +74,17 @@ def load_checked(
 ) -> CoverageReport:
     """Copies the tensors of `state` into those of `module` (and of `also`, whose names must be others).
 
-    Nothing is changed unless the whole is accepted. Refused, as a UserError with the first names and the likely
-    cause: fewer than `required` of the model's tensors found, as large a part of the file's tensors without a place
-    (a deeper net would cover a shallower one), a mask head on one side only, any tensor of another shape, numbers that
-    are not finite.
+    The module changes only if the whole state is accepted. UserError, with the first names and the likely cause, for:
+    fewer than `required` of the model's tensors found, a correspondingly large part of the file's tensors unused (a
+    deeper net would cover a shallower one), a mask head on one side only, any tensor of another shape, numbers that are
+    not finite.
 
     Args:
-        source: the file's name, for messages.
+        source: the name of the file for messages.
         reinitialise: prefixes of names that keep their fresh values, given by the user.
         class_heads: prefixes of names that keep their fresh values where only the number of classes differs.
         new_classes: the classes are others, whatever their number: all of `class_heads` keep their fresh values.
-        notes: what was done to the tensors before, carried into the report.
+        notes: earlier changes of the tensors, which are added to the report.
     """
     target = _target(module, also)
     state = without_counters(state)
@@ -93,7 +99,9 @@ def load_checked(
 
 
 def without_counters(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Without BatchNorm2d's counts of steps, which are of no use to a loaded model and which frozen norms lack."""
+    """The tensors without BatchNorm2d's step counters, which a loaded model does not use and frozen norms do
+    not have.
+    """
     return {name: value for name, value in state.items() if not name.endswith("num_batches_tracked")}
 
 
@@ -134,7 +142,7 @@ def _compare(
 def _with_head_notes(
     report: CoverageReport, target: Mapping[str, Tensor], state: Mapping[str, Tensor]
 ) -> CoverageReport:
-    """Says for each head that starts anew whether the user named it or the number of classes differs."""
+    """Notes, for each re-initialized head, whether the user named it or the number of classes differs."""
     notes = []
     for name in report.reinitialised:
         if name in state and state[name].shape != target[name].shape and name.endswith("weight"):
@@ -157,21 +165,21 @@ def _check(report: CoverageReport, target: Mapping[str, Tensor], state: Mapping[
         )
     broken = [name for name in report.matched if not torch.isfinite(state[name]).all()]
     if broken:
-        raise UserError(f"{report.source}: refused, NaN or infinite numbers in {_some(broken)}")
+        raise UserError(f"{report.source}: refused, NaN or infinite numbers in {first_few(broken, 3)}")
 
 
 def _first_names(report: CoverageReport, target: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
     shapes = [f"{n} (file {_shape(state[n])}, model {_shape(target[n])})" for n in report.mismatched[:2]]
     parts = [
-        f"missing {_some(report.missing)}" if report.missing else "",
-        f"unexpected {_some(report.unexpected)}" if report.unexpected else "",
+        f"missing {first_few(report.missing, 3)}" if report.missing else "",
+        f"unexpected {first_few(report.unexpected, 3)}" if report.unexpected else "",
         f"of another shape {', '.join(shapes)}" if shapes else "",
     ]
     return "; ".join(part for part in parts if part)
 
 
 def _cause(report: CoverageReport, target: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
-    """The likeliest reason, most specific first."""
+    """The most likely cause; the most specific is checked first."""
     if lone := _lone_mask_head(report):
         return lone
     theirs, ours = (family({name: value.shape for name, value in side.items()}) for side in (state, target))
@@ -207,18 +215,13 @@ def _lone_mask_head(report: CoverageReport) -> str | None:
 
 
 def _prefix(target: Iterable[str], state: Iterable[str]) -> str | None:
-    """Names that would fit but for what stands in front of them."""
+    """The prefix without which the names would match."""
     ours, theirs = list(target), list(state)
     if end := next((a.removesuffix(b) for b in ours[:1] for a in theirs if a.endswith("." + b)), None):
         return f"the file's names carry the prefix {end!r}"
     if end := next((b.removesuffix(a) for a in theirs[:1] for b in ours if b.endswith("." + a)), None):
         return f"the file's names lack the prefix {end!r}"
     return None
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(names[:3]) + more
 
 
 def _shape(tensor: Tensor) -> str:

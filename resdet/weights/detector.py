@@ -1,4 +1,4 @@
-"""Weights of a whole detector or classifier: resdet's own, or torchvision's and Detectron2's as they are published."""
+"""Loads weights of a whole detector or classifier: resdet's own, or torchvision's and Detectron2's published files."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def load_model_weights(
     With the model's `class_names`, classes are the same where the file lists the same names in the same order. Without
     them, or where the file names none, they are the same where there are as many.
 
-    UserError where the file is of another model, or was trained with another batch-norm epsilon or with the stride of
-    its bottlenecks elsewhere.
+    Raises UserError if the file belongs to another model, or was trained with another batch-norm epsilon or another
+    place of the stride in its bottlenecks.
     """
     if weights.contract is not None:
         check_layers(model, weights.contract, weights.source)
@@ -44,7 +44,9 @@ def load_model_weights(
 
 
 def _changed_classes(contract: WeightContract | None, class_names: Sequence[str] | None) -> tuple[str, ...]:
-    """A line on how the file's classes differ from the model's, none where they are the same or not known."""
+    """A line about the difference between the file's classes and the model's; none if they are the same or
+    not known.
+    """
     theirs = None if contract is None else contract.class_names
     if theirs is None or class_names is None or theirs == tuple(class_names):
         return ()

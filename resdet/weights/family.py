@@ -1,4 +1,4 @@
-"""Which network a set of tensor names and shapes belongs to."""
+"""Determines the network to which a set of tensor names and shapes belongs."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ BLOCK = re.compile(r"(?:^|\.)layer(\d)\.(\d+)\.")
 
 @dataclass(frozen=True)
 class Network:
-    """A ResNet, ResNeXt, Wide ResNet or VGG net; `depth` is None for numbers of blocks that have no name."""
+    """A ResNet, ResNeXt, Wide ResNet or VGG net; `depth` is None if no named variant has these numbers of blocks."""
 
     kind: str  # ResNet | ResNeXt | Wide ResNet | VGG
     depth: int | None
-    blocks: tuple[int, ...] = ()  # of each stage
+    blocks: tuple[int, ...] = ()  # blocks of each stage
     groups: int = 1  # of the 3x3 convolutions, and their width in the first stage
     width: int = 64
     normed: bool = True
@@ -51,7 +51,7 @@ class Network:
 
 
 def network(shapes: Shapes) -> Network | None:
-    """What the names and shapes tell; None for a network of another kind."""
+    """The network that the names and shapes determine; None for a network of another kind."""
     blocks: dict[int, int] = defaultdict(int)
     for name in shapes:
         if found := BLOCK.search(name):
@@ -69,7 +69,7 @@ def network(shapes: Shapes) -> Network | None:
 
 
 def family(shapes: Shapes) -> str | None:
-    """The same in words, for the explanation of a refusal."""
+    """The same in words, for an error message."""
     found = network(shapes)
     return None if found is None else found.text()
 

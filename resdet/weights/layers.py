@@ -1,4 +1,4 @@
-"""What the layers of a network do that the names and shapes of its tensors do not show."""
+"""The conventions of a network's layers that the names and shapes of its tensors do not determine."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from resdet.weights.contract import WeightContract
 
 @dataclass(frozen=True)
 class LayerConventions:
-    """The place of a bottleneck's stride and the epsilon of the batch norms; None where there is none, or several."""
+    """The place of a bottleneck's stride and the epsilon of the batch norms; None if there is none, or several."""
 
     stride_in_1x1: bool | None
     bn_eps: float | None
@@ -28,7 +28,7 @@ def layer_conventions(module: nn.Module) -> LayerConventions:
 
 
 def check_layers(module: nn.Module, contract: WeightContract, source: str) -> None:
-    """Refuses weights that were trained with another epsilon or another place of the stride."""
+    """Raises UserError for weights that were trained with another epsilon or another place of the stride."""
     for name, layer in module.named_modules():
         eps = _epsilon(layer)
         if eps is not None and contract.bn_eps is not None and eps != contract.bn_eps:
@@ -47,12 +47,14 @@ def check_layers(module: nn.Module, contract: WeightContract, source: str) -> No
 
 
 def _epsilon(layer: nn.Module) -> float | None:
-    """Of a batch norm."""
+    """The epsilon of a batch norm; None for another layer."""
     return getattr(layer, "eps", None) if hasattr(layer, "running_var") else None
 
 
 def _stride_in_1x1(layer: nn.Module) -> bool | None:
-    """Where a bottleneck has its stride; None for a layer that is no bottleneck or has none."""
+    """Whether a bottleneck has its stride in the first 1x1; None for a layer that is not a bottleneck or has
+    no stride.
+    """
     first, second, third = (getattr(layer, name, None) for name in ("conv1", "conv2", "conv3"))
     if not all(isinstance(conv, nn.Conv2d) for conv in (first, second, third)):
         return None

@@ -1,4 +1,4 @@
-"""A weights file as all of resdet sees it: resdet's names, RGB images, and a contract that says the rest."""
+"""Opens any weights file in one form: resdet's names, RGB images, and a contract of the other conventions."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from resdet.weights.read import read_weights
 
 @dataclass(frozen=True)
 class PublishedWeights:
-    """Tensors of a backbone, a classifier or a detector; `original` are those of the file, before any change.
+    """Tensors of a backbone, a classifier or a detector; `original` are the unchanged tensors of the file.
 
-    `contract` is None where the file declares none and nothing is assumed.
+    `contract` is None if the file declares none and none is assumed.
     """
 
     source: str
@@ -30,8 +30,8 @@ class PublishedWeights:
 def open_weights(
     path: str | Path, *, stated: WeightContract | None = None, assume_torchvision: bool = False
 ) -> PublishedWeights:
-    """Reads a file; who is believed: the file's own header, then its publisher (`stated`), then the habit of the
-    toolkit whose names it has, then, with `assume_torchvision`, torchvision's, for a file of which nothing is said.
+    """Reads a file. Its contract comes from the file's own header, otherwise from its publisher (`stated`), otherwise
+    from the convention of the toolkit whose names it has, otherwise, with `assume_torchvision`, from torchvision.
 
     Raises UserError for a file that cannot be read.
     """

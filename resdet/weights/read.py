@@ -1,4 +1,4 @@
-"""Reads tensors by name from a weights file, told by its content and not by the end of its name."""
+"""Reads tensors by name from a weights file; the format is determined by the content, not by the file's name."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from resdet.errors import UserError
+from resdet.text import first_few
 from resdet.weights.contract import WeightContract
 from resdet.weights.safe_pickle import PickledArray, load_pickle
 
@@ -26,8 +27,8 @@ PREFIXES = (
     "_orig_mod.",
     "model.",
     "state_dict.",
-)  # what DataParallel, torch.compile and trainers put in front
-# What torch.load makes of a file that is damaged or asks for more than tensors.
+)  # the prefixes that DataParallel, torch.compile and trainers add
+# The exceptions of torch.load for a file that is damaged or contains more than tensors.
 UNREADABLE = (
     pickle.UnpicklingError, RuntimeError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError,
     OverflowError, OSError, struct.error,
@@ -36,7 +37,7 @@ UNREADABLE = (
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """A file's tensors on the CPU, the contract it declares (None: it declares none), and what was unwrapped."""
+    """A file's tensors on the CPU, the contract that it declares (or None), and notes about removed wrappers."""
 
     path: Path
     state: dict[str, Tensor]
@@ -47,8 +48,8 @@ class WeightsFile:
 def read_weights(path: str | Path) -> WeightsFile:
     """Tensors of a .safetensors file, of a torch.save file (.pth, .pt) or of a pickle of numpy arrays (.pkl).
 
-    Nothing the file names is ever run. A wrapper such as {"model": ...} and a prefix that every name carries
-    (`module.`, `model.`) are taken off and noted. UserError, one line, for everything that cannot be read.
+    No code that the file names is executed. A wrapper such as {"model": ...} and a prefix that every name carries
+    (`module.`, `model.`) are removed and noted. Raises UserError, one line, for a file that cannot be read.
     """
     path = Path(path)
     kind = _kind(path)
@@ -90,7 +91,9 @@ def _kind(path: Path) -> str:
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], Mapping[str, str]]:
-    """Tensors on the CPU and the texts of the header. UserError, one line, for another kind of file or damage."""
+    """Tensors on the CPU and the texts of the header. Raises UserError, one line, for another kind of file
+    or damage.
+    """
     try:
         _check_header(path)
         with safe_open(path, framework="pt") as file:
@@ -102,7 +105,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], Mapping[str, str]]:
 
 
 def _check_header(path: Path) -> None:
-    """What safetensors itself would not say as well."""
+    """Checks the header for errors that safetensors itself does not report as clearly."""
     size = path.stat().st_size
     with path.open("rb") as file:
         head = file.read(9)
@@ -123,13 +126,13 @@ def _read_torch(path: Path, *, archive: bool) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=archive)
     except UNREADABLE as error:
-        reason = str(error).rpartition("WeightsUnpickler error: ")[2]  # what torch says before it is general advice
+        reason = str(error).rpartition("WeightsUnpickler error: ")[2]  # the rest of torch's message is general advice
         reason = " ".join(reason.split())[:140]
         raise UserError(f"{path}: refused or damaged, torch does not load it as tensors alone ({reason!a})") from error
 
 
 def _check_archive(path: Path) -> None:
-    """torch.save stores without compression, so a compressed member is a bomb or another kind of file."""
+    """torch.save stores without compression, so a compressed member is an attack (zip bomb) or another kind of file."""
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
@@ -145,7 +148,7 @@ def _check_archive(path: Path) -> None:
 
 
 def _unwrapped(tree: Any, path: Path) -> tuple[dict[Any, Any], tuple[str, ...]]:
-    """The dict that holds the tensors, at most three wrappers deep."""
+    """The dict that contains the tensors, inside at most three wrappers."""
     notes: tuple[str, ...] = ()
     for _ in range(3):
         if not isinstance(tree, Mapping):
@@ -156,7 +159,7 @@ def _unwrapped(tree: Any, path: Path) -> tuple[dict[Any, Any], tuple[str, ...]]:
         if key is None:
             break
         tree, notes = tree[key], (*notes, f"taken from its entry {key!r}")
-    names = ", ".join(ascii(key) for key in list(tree)[:5]) or "nothing"
+    names = first_few([ascii(key) for key in tree]) or "nothing"
     raise UserError(f"{path}: holds no tensors by name, nor under {', '.join(WRAPPERS)} (it has {names})")
 
 
@@ -168,7 +171,7 @@ def _tensors(tree: Mapping[Any, Any], path: Path) -> tuple[dict[str, Tensor], tu
             state[name] = _tensor(value, name, path)
         else:
             others.append(ascii(name)[:40])
-    return state, ((f"not tensors, left out: {', '.join(others[:5])}",) if others else ())
+    return state, ((f"not tensors, left out: {first_few(others)}",) if others else ())
 
 
 def _tensor(value: Tensor | PickledArray, name: str, path: Path) -> Tensor:

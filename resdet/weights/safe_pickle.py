@@ -1,7 +1,8 @@
-"""Reads numpy arrays and plain containers from a pickle without running anything that the pickle names.
+"""Reads numpy arrays and plain containers from a pickle without executing code that the pickle names.
 
-A pickle is a program. This unpickler knows a closed list of names, and each stands for a small inert object of
-ours: numpy's own reconstruction is never called, no class is handed out, nothing outside the list is imported.
+A pickle is a program. This unpickler accepts a closed list of names, and represents each by a small object of ours
+without effects: numpy's own reconstruction is never called, no class is returned, and nothing outside the list is
+imported.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from torch import Tensor
 from resdet.errors import UserError
 
 MAX_BYTES = 8 * 2**30  # larger than any published detector; the file is read into memory
-# What a damaged or hostile stream of opcodes makes the unpickler raise.
+# The exceptions of the unpickler for a damaged or hostile stream of opcodes.
 DAMAGED = (
     pickle.UnpicklingError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError,
     OverflowError, MemoryError, RecursionError, struct.error,
@@ -43,7 +44,7 @@ class PickledArray:
         _version, self.shape, self.dtype, self.fortran, self.data = state
 
     def tensor(self) -> Tensor:
-        """A copy that owns its memory. Raises ValueError where shape, type and data do not fit together."""
+        """A copy that owns its memory. Raises ValueError if shape, type and data are inconsistent."""
         if not isinstance(self.dtype, _DType):
             raise ValueError("an array without a number type")
         dtype = self.dtype.numpy()
@@ -82,7 +83,7 @@ class _DType:
 
 @dataclass(frozen=True, slots=True)
 class _Name:
-    """What a permitted name stands for. Frozen and without a dict, so that a pickle cannot alter it."""
+    """The object for a permitted name. Frozen and without a dict, so that a pickle cannot change it."""
 
     build: Callable[..., Any]
 
@@ -140,7 +141,7 @@ def _not_called(*_arguments: Any) -> Any:
 
 
 def _key(key: Any) -> Any:
-    """Keys are scalars: the hash of a tuple nested in itself forty times over takes for ever."""
+    """Keys must be scalars: the hash of a tuple that is nested in itself forty times takes too long."""
     if not isinstance(key, str | bytes | int | float | None):
         raise pickle.UnpicklingError("a key that is neither text nor a number")
     return key
@@ -165,7 +166,7 @@ NAMES: dict[tuple[str, str], _Name] = {
 
 
 class Forbidden(pickle.UnpicklingError):
-    """The pickle names something that is neither a numpy array nor a plain container."""
+    """The pickle names an object that is neither a numpy array nor a plain container."""
 
 
 # The pure-Python unpickler: its memo is a dict and its reads are bounded by the file, where the C one allocates
@@ -238,8 +239,8 @@ _Unpickler.dispatch |= {
 def load_pickle(path: Path) -> Any:
     """The pickle's dicts, lists, text, numbers, and `PickledArray` for each numpy array.
 
-    Text of Python 2 is read as latin-1, as Caffe2 and Detectron files need. UserError names the file and the
-    first forbidden name; nothing the pickle asks for is imported or called.
+    Text of Python 2 is read as latin-1, as Caffe2 and Detectron files need. UserError names the file and the first
+    forbidden name; nothing that the pickle names is imported or called.
     """
     size = path.stat().st_size
     if size > MAX_BYTES:

@@ -1,7 +1,7 @@
-"""Where weights come from: a file, torchvision's weights by name, timm's default weights.
+"""Finds weights: a file, torchvision's weights by name, or timm's default weights.
 
-Downloads are the libraries' own files in their own caches. Without a network the answer is one line within a
-second that says which file is wanted and where to put it.
+Downloads are the libraries' own files in their own caches. Without a network, a one-line error within a second names
+the required file and the folder for it.
 """
 
 from __future__ import annotations
@@ -25,40 +25,40 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from resdet.errors import UserError, did_you_mean
-from resdet.files import replacing
+from resdet.files import whole_file
 from resdet.weights.contract import WeightContract
 
 if TYPE_CHECKING:
     from timm.models import PretrainedCfg
     from torchvision.models import WeightsEnum
 
-CONNECT_SECONDS = 0.8  # to find out whether there is a network at all
-STALL_SECONDS = 10.0  # a download that sends nothing for so long has failed
+CONNECT_SECONDS = 0.8  # seconds to find out whether there is a network
+STALL_SECONDS = 10.0  # seconds without data after which a download has failed
 HUGGING_FACE = "https://huggingface.co"
 TIMM_FILES = ("model.safetensors", "pytorch_model.bin")
 HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.")  # resnet50-0676ba61.pth
 
-BOTTLENECK = re.compile(r"resnet(50|101|152)|resnext|wide_resnet")  # only these have a stride to place
+BOTTLENECK = re.compile(r"resnet(50|101|152)|resnext|wide_resnet")  # only these have a stride whose place can differ
 NORMED = re.compile(r"(wide_)?resne(x)?t|vgg\d+_bn")
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
 class Source:
-    """A file on this machine, and the contract its publisher states (None: unknown)."""
+    """A file on this machine, and the contract that its publisher states (None: unknown)."""
 
     path: Path
     contract: WeightContract | None
 
 
 def resolve(spec: str, architecture: str) -> Source:
-    """The file that `spec` means for a backbone of this architecture, downloaded where it is not yet cached.
+    """The file of `spec` for a backbone of this architecture, downloaded if it is not in the cache.
 
     Args:
         spec: a path; a torchvision name (IMAGENET1K_V1, DEFAULT, ...); or `timm` for a backbone timm/<model>.
         architecture: a backbone's name in a config, resnet50 or timm/convnext_tiny.
 
-    Raises UserError for an unknown name, a missing file, a file that is not what its publisher released.
+    Raises UserError for an unknown name, a missing file, a file whose checksum differs from the published one.
     """
     if _is_path(spec):
         path = Path(spec).expanduser()
@@ -107,7 +107,7 @@ def named_weights(name: str) -> Source:
 
 
 def _published(weights: WeightsEnum, architecture: str | None) -> Source:
-    preset = weights.transforms()  # torchvision normalises images in 0 .. 1; its detectors do so inside the model
+    preset = weights.transforms()  # torchvision normalizes images in 0 .. 1; its detectors do so inside the model
     mean, std = getattr(preset, "mean", IMAGENET_MEAN), getattr(preset, "std", IMAGENET_STD)
     categories = None if hasattr(preset, "mean") else tuple(weights.meta["categories"])
     contract = WeightContract(
@@ -143,7 +143,7 @@ def _timm(architecture: str) -> Source:
 
 
 def timm_contract(architecture: str) -> WeightContract:
-    """timm's own statement of how the images of timm/<model> are normalised."""
+    """timm's own statement of how the images of timm/<model> are normalized."""
     published = _timm_configuration(architecture)
     return WeightContract(
         pixel_mean=tuple(255.0 * value for value in published.mean),  # pyright: ignore[reportArgumentType]
@@ -191,7 +191,9 @@ def _from_hugging_face(repository: str, filename: str | None) -> Path:
 
 
 def fetched(url: str, folder: Path) -> Path:
-    """The cached file of this address, checked against the sha256 in its name; else downloaded into the cache."""
+    """The cached file of this address, if its sha256 agrees with its name; otherwise it is downloaded into
+    the cache.
+    """
     name = Path(urllib.parse.urlsplit(url).path).name
     path = folder / name
     if not path.is_file():
@@ -206,9 +208,9 @@ def fetched(url: str, folder: Path) -> Path:
 
 
 def reachable(url: str, seconds: float = CONNECT_SECONDS) -> bool:
-    """Whether the host (or the proxy in front of it) takes a connection, answered within `seconds`.
+    """Whether the host (or its proxy) accepts a connection within `seconds`.
 
-    In a thread of its own: looking up a name without a network takes as long as the system likes.
+    The test runs in its own thread, because without a network the look-up of a name may take any time.
     """
     parts = urllib.parse.urlsplit(url)
     proxy = urllib.request.getproxies().get(parts.scheme)
@@ -231,7 +233,7 @@ def reachable(url: str, seconds: float = CONNECT_SECONDS) -> bool:
 
 
 class _HttpsOnly(urllib.request.HTTPRedirectHandler):
-    """A redirect may change the host, never the scheme."""
+    """A redirect may change the host, but not the scheme."""
 
     def redirect_request(
         self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: HTTPMessage, newurl: str
@@ -244,25 +246,26 @@ class _HttpsOnly(urllib.request.HTTPRedirectHandler):
 def download(
     url: str, path: Path, *, remedy: str, handlers: tuple[urllib.request.BaseHandler | Callable[[], Any], ...] = ()
 ) -> None:
-    """Fetches over https, checks the sha256 that the file name carries, and only then puts the file in its place.
+    """Fetches over https, checks the sha256 in the file name, and only then moves the file to its final name.
 
-    `handlers` are further urllib handlers. UserError, ending with `remedy`, for a failure; nothing is left behind.
+    `handlers` are further urllib handlers. Raises UserError, whose message ends with `remedy`, for a failure; no
+    partial file remains.
     """
     if urllib.parse.urlsplit(url).scheme != "https":
         raise UserError(f"{url}: refused, weights are fetched over https only; {remedy}")
     opener = urllib.request.build_opener(_HttpsOnly, *handlers)  # pyright: ignore[reportArgumentType]
     try:
-        with replacing(path) as temporary:
-            with opener.open(url, timeout=STALL_SECONDS) as answer, temporary.open("wb") as part:
-                shutil.copyfileobj(answer, part)
-            if (wrong := _wrong_hash(temporary, path.name)) is not None:
+        with whole_file(path) as part:
+            with opener.open(url, timeout=STALL_SECONDS) as answer, part.open("wb") as file:
+                shutil.copyfileobj(answer, file)
+            if (wrong := _wrong_hash(part, path.name)) is not None:
                 raise UserError(f"{url}: what arrived has the sha256 {wrong}, not the one in its name; {remedy}")
     except (urllib.error.URLError, HTTPException, OSError) as error:
         raise UserError(f"{url}: the download failed ({error}); {remedy}") from error
 
 
 def _wrong_hash(path: Path, name: str) -> str | None:
-    """The beginning of the file's sha256 where the name promises another one."""
+    """The beginning of the file's sha256 if it differs from the one in the name."""
     promised = HASH_IN_NAME.search(name)
     if promised is None:
         return None

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,12 @@ import torch
 from PIL import Image
 
 from resdet.cli.main import main
-from resdet.cli.predict import draw_examples
+from resdet.cli.predict import drawings_line
 from resdet.config import load_config
 from resdet.data.images.decode import read_image
 from resdet.engine.checkpoint import model_metadata, save_checkpoint
 from resdet.models.build.detector import build_model
+from resdet.predict.gallery import draw_run
 
 ROOT = Path(__file__).parents[2]
 NAMES = ("cat", "猫", "[red]\x1b[31mdog")
@@ -29,9 +31,9 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("run")
     config = load_config(ROOT / "configs/nano.yaml")
     _ = torch.manual_seed(0)
-    weights = build_model(config.model, len(NAMES)).state_dict()
-    metadata = model_metadata(config, NAMES, CATEGORY_IDS)
-    return save_checkpoint(run, step=1, weights=weights, metadata=metadata, state={})
+    model = build_model(config.model, len(NAMES))
+    metadata = model_metadata(config, NAMES, CATEGORY_IDS, model.normalisation)
+    return save_checkpoint(run, step=1, weights=model.state_dict(), metadata=metadata, state={})
 
 
 @pytest.fixture
@@ -181,14 +183,10 @@ def test_the_output_must_be_a_folder_beside_the_images(
         assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_a_run_ends_with_drawings_or_with_the_reason_why_not(checkpoint: Path, tmp_path: Path) -> None:
-    """The model's classes are not the data's: both are drawn, each under its own name."""
-    small = ["data.shapes.train_images=8", "data.shapes.val_images=4"]
-    assert draw_examples(checkpoint, tmp_path, overrides=small) == f"drawings: {tmp_path}/drawings/overview.jpg"
-    assert len(list((tmp_path / "drawings").iterdir())) == 4 + 1
-    assert draw_examples(checkpoint, tmp_path, overrides=small, overfit=2).startswith("drawings: ")
-    reason = draw_examples(checkpoint, tmp_path, overrides=["data.val.name=none"])
-    assert reason.startswith("no drawings: data.val.name=none is no known data set")
+def test_a_run_ends_with_drawings_or_with_the_reason_why_not(tmp_path: Path) -> None:
+    assert drawings_line(lambda: tmp_path / "overview.jpg") == f"drawings: {tmp_path}/overview.jpg"
+    reason = drawings_line(partial(draw_run, tmp_path))
+    assert reason.startswith(f"no drawings: {tmp_path}: is no run folder")
 
 
 def test_help_imports_no_torch() -> None:
@@ -204,9 +202,9 @@ def test_help_imports_no_torch() -> None:
 def test_a_detector_of_masks_writes_them_and_draws_them(photos: Path, tmp_path: Path) -> None:
     config = load_config(ROOT / "configs/nano.yaml", overrides=["model.mask_head.channels=8"])
     _ = torch.manual_seed(0)
-    weights = build_model(config.model, len(NAMES)).state_dict()
-    metadata = model_metadata(config, NAMES, CATEGORY_IDS)
-    checkpoint = save_checkpoint(tmp_path / "run", step=1, weights=weights, metadata=metadata, state={})
+    model = build_model(config.model, len(NAMES))
+    metadata = model_metadata(config, NAMES, CATEGORY_IDS, model.normalisation)
+    checkpoint = save_checkpoint(tmp_path / "run", step=1, weights=model.state_dict(), metadata=metadata, state={})
     output = tmp_path / "out"
     assert main(["predict", str(checkpoint), str(photos), "--output", str(output), "--score", "0.2"]) == 0
     sizes = {image["id"]: [image["height"], image["width"]] for image in read(output, "images.json")["images"]}

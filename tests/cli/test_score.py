@@ -121,3 +121,8 @@ def test_scoring_imports_no_torch(files: tuple[str, str], metric: str) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code, *files, "--metric", metric], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_an_unknown_metric_is_refused_with_a_suggestion(files: tuple[str, str]) -> None:
+    with pytest.raises(UserError, match="--metric=voc21 is not known; did you mean 'voc12'"):
+        _ = run(*files, "--metric", "voc21")

@@ -21,7 +21,6 @@ from resdet.engine.checkpoint import (
     STATE,
     checkpoints,
     damage,
-    load_model,
     model_metadata,
     newest_checkpoint,
     prune_checkpoints,
@@ -29,9 +28,12 @@ from resdet.engine.checkpoint import (
     read_state,
     save_checkpoint,
 )  # fmt: skip
+from resdet.engine.run_folder import RunFiles
+from resdet.engine.saved_models import built, load_model, read_models
 from resdet.errors import UserError
 from resdet.models.build.detector import build_model
-from resdet.weights import read_safetensors
+from resdet.models.rcnn import RCNN
+from resdet.weights.contract import METADATA_KEY
 
 
 def saved(run: Path, step: int, value: float = 0.0) -> Path:
@@ -179,7 +181,7 @@ def test_sigkill_in_the_middle_of_saving_leaves_a_sound_checkpoint(tmp_path: Pat
 
 def whole_model(folder: Path, config: Config) -> Path:
     model = build_model(config.model, 2)
-    names = model_metadata(config, ("cat", "dog"), (17, 90))
+    names = model_metadata(config, ("cat", "dog"), (17, 90), model.normalisation)
     return save_checkpoint(folder, step=3, weights=model.state_dict(), metadata=names, state={"step": 3})
 
 
@@ -191,10 +193,36 @@ def test_a_model_loads_from_its_run_its_checkpoint_and_its_file_alone(tmp_path: 
         model, config, class_names, category_ids = load_model(source)
         assert (config, class_names, category_ids) == (nano, ("cat", "dog"), (17, 90))
         assert not model.training
-    _, header = read_safetensors(alone)
-    assert json.loads(header["pixel_mean"]) == nano.model.pixel_mean
-    assert header["channel_order"] == "RGB"
-    assert read_model_file(alone).step == 3
+    saved = read_model_file(alone)
+    assert saved.step == 3
+    assert saved.contract is not None
+    assert saved.contract.channel_order == "RGB"
+
+
+def test_the_contract_of_a_model_file_says_how_its_images_are_normalised_and_the_config_stays(
+    tmp_path: Path, nano: Config
+):
+    model = build_model(nano.model, 2)
+    model.normalise_by((100.0, 110.5, 120.0), (1.0, 2.0, 57.375))
+    names = model_metadata(nano, ("cat", "dog"), (17, 90), model.normalisation)
+    _ = save_checkpoint(tmp_path, step=3, weights=model.state_dict(), metadata=names, state={"step": 3})
+    loaded, config, *_ = load_model(tmp_path)
+    assert config.model.pixel_mean is None
+    assert isinstance(loaded, RCNN)
+    assert loaded.normalisation == model.normalisation
+    (overridden,) = read_models([tmp_path], ["model.pixel_mean=[1, 2, 3]"])
+    assert built(overridden).normalisation == ([1, 2, 3], [1, 2, 57.375])
+
+
+def test_a_file_of_an_earlier_version_has_the_mean_in_its_config_and_loads_too(tmp_path: Path, nano: Config):
+    model = build_model(nano.model, 2)
+    nano.model.pixel_mean, nano.model.pixel_std = [100.0, 110.5, 120.0], [1.0, 2.0, 57.375]
+    names = model_metadata(nano, ("cat", "dog"), (17, 90), (nano.model.pixel_mean, nano.model.pixel_std))
+    for contract in ({METADATA_KEY: names.pop(METADATA_KEY)}, {}):
+        _ = save_checkpoint(tmp_path, step=3, weights=model.state_dict(), metadata=names | contract, state={"step": 3})
+        loaded = load_model(tmp_path)[0]
+        assert isinstance(loaded, RCNN)
+        assert loaded.normalisation == ([100.0, 110.5, 120.0], [1.0, 2.0, 57.375])
 
 
 class Planted:
@@ -264,3 +292,36 @@ def test_a_missing_path_is_one_line(tmp_path: Path):
         _ = load_model(tmp_path / "nothing")
     with pytest.raises(UserError, match=r"neither a run nor a checkpoint"):
         _ = load_model(tmp_path)
+
+
+def test_a_run_s_best_and_last_stand_for_their_checkpoints(tmp_path: Path):
+    first, second = saved(tmp_path, 1), saved(tmp_path, 2)
+    assert checkpoint.find_model_file(tmp_path / "last")[0] == second / MODEL
+    with pytest.raises(UserError, match=r"best: no best checkpoint: no evaluation had a figure .*last, the newest one"):
+        _ = checkpoint.find_model_file(tmp_path / "best")
+    RunFiles(tmp_path).write_best(first)
+    assert checkpoint.find_model_file(tmp_path / "best")[0] == first / MODEL
+    for name in ("step_00000009", "../../elsewhere", ""):
+        _ = (tmp_path / "best").write_text(name)
+        with pytest.raises(UserError, match=r"best: no best checkpoint: it names .* which is not there"):
+            _ = checkpoint.find_model_file(tmp_path / "best")
+
+
+def test_a_file_called_best_outside_of_a_run_is_a_file(tmp_path: Path):
+    _ = (tmp_path / "best").write_bytes((saved(tmp_path / "run", 1) / MODEL).read_bytes())
+    assert checkpoint.find_model_file(tmp_path / "best")[0] == tmp_path / "best"
+    with pytest.raises(UserError, match="last: no such file or folder"):
+        _ = checkpoint.find_model_file(tmp_path / "last")
+
+
+def test_checkpoints_that_are_set_aside_twice_keep_both(tmp_path: Path):
+    for _ in range(2):
+        for step in (1, 2, 3):
+            _ = saved(tmp_path, step)
+        RunFiles(tmp_path).write_best(checkpoint.checkpoint_path(tmp_path, 3))
+        _ = checkpoint.set_aside(tmp_path, after=1)
+        assert [path.name for path in checkpoint.checkpoints(tmp_path)] == ["step_00000001"]
+        assert checkpoint.best_name(tmp_path) is None
+    assert sorted(path.name for path in (tmp_path / "checkpoints").glob("abandoned_*")) == [
+        f"abandoned_{attempt}_step_0000000{step}" for attempt in (1, 2) for step in (2, 3)
+    ]

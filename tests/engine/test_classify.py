@@ -14,12 +14,14 @@ from torch import Tensor, nn
 
 from resdet.config import Config, load_config
 from resdet.data.sets.labelled import LabelledImages
-from resdet.engine.checkpoint import checkpoint_path, checkpoints, load_model, read_model_file
-from resdet.engine.classify import evaluate_classifier
+from resdet.engine.checkpoint import checkpoint_path, checkpoints, read_model_file
+from resdet.engine.evaluate.classifier import evaluate_classifier
 from resdet.engine.evaluate_checkpoint import evaluate_checkpoint
+from resdet.engine.saved_models import load_model
 from resdet.engine.signals import Stopped
-from resdet.engine.state import TrainState
 from resdet.engine.train import train
+from resdet.engine.train.state import TrainState
+from resdet.engine.train.update import update
 from resdet.errors import UserError
 from resdet.structures import Batch
 
@@ -50,7 +52,7 @@ def test_a_run_leaves_its_figures_and_can_be_evaluated_again(tmp_path: Path, tin
     lines = read_metrics(tmp_path / "run")
     assert [line["step"] for line in lines if "top1/error" in line] == [3, 6]
     assert [line["step"] for line in lines if "loss_classifier" in line] == [1, 2, 3, 4, 5, 6]
-    again = evaluate_checkpoint(checkpoint_path(tmp_path / "run", 6), output=tmp_path / "again")
+    again = evaluate_checkpoint(checkpoint_path(tmp_path / "run", 6), output=tmp_path / "again").figures
     assert again == metrics
     assert json.loads((tmp_path / "again/eval.json").read_text())["top1/error"] == metrics["top1/error"]
 
@@ -70,17 +72,14 @@ def test_a_resumed_run_ends_with_the_same_bits(tmp_path: Path, tiny: Config, rea
 def test_sigterm_saves_and_the_resumed_run_ends_with_the_same_bits(
     tmp_path: Path, tiny: Config, monkeypatch: pytest.MonkeyPatch
 ):
-    import resdet.engine.train as module
-
-    real = module.check_losses
-
-    def interrupted(losses: dict[str, float], state: TrainState, *rest: Any) -> None:
-        real(losses, state, *rest)
-        if state.step == 4:
+    def interrupted(state: TrainState, *rest: Any) -> dict[str, float]:
+        record = update(state, *rest)
+        if state.step == 5:
             os.kill(os.getpid(), signal.SIGTERM)
+        return record
 
     _ = train(tiny, tmp_path / "whole")
-    monkeypatch.setattr(module, "check_losses", interrupted)
+    monkeypatch.setattr("resdet.engine.train.loop.update", interrupted)
     with pytest.raises(Stopped, match="stopped by SIGTERM at step 5, saved"):
         _ = train(tiny, tmp_path / "run")
     assert checkpoints(tmp_path / "run")[-1].name == "step_00000005"
@@ -120,9 +119,10 @@ def test_error_and_loss_by_hand(tiny: Config):
 
 
 def test_overfit_scores_the_images_it_trained_on(tmp_path: Path, tiny: Config):
-    tiny.train.steps = 3
-    metrics = train(tiny, tmp_path / "run", overfit=4)
+    tiny.train.steps, tiny.train.overfit = 3, 4
+    metrics = train(tiny, tmp_path / "run")
     assert metrics["top1/error"] == metrics["train/error"]
+    assert evaluate_checkpoint(tmp_path / "run").figures == metrics
 
 
 def test_a_dry_run_writes_nothing(tmp_path: Path, tiny: Config, capsys: pytest.CaptureFixture[str]):
@@ -144,7 +144,7 @@ def test_training_can_start_from_another_classifier(tmp_path: Path, tiny: Config
 
 def test_the_two_tasks_do_not_take_each_other_for_theirs(tmp_path: Path, tiny: Config):
     _ = train(tiny, tmp_path / "run")
-    with pytest.raises(UserError, match="is a classifier, and this is for detectors"):
+    with pytest.raises(UserError, match="is a classifier, which finds no boxes; give a detector"):
         _ = load_model(tmp_path / "run")
     tiny.task = "detection"
     with pytest.raises(UserError, match=r"shapes_patches has no boxes; it is for task=classification"):

@@ -109,7 +109,7 @@ def test_masks_from_two_processes_score_as_from_one(tmp_path: Path, nano_argumen
     done = in_processes(2, [*nano_arguments, *overrides, "--output", str(tmp_path / "run")])
     assert [process.returncode for process in done] == [0, 0], done[0].stderr + done[1].stderr
     written = json.loads((tmp_path / "run/eval.json").read_text())
-    alone = evaluate_checkpoint(tmp_path / "run", output=tmp_path / "alone")
+    alone = evaluate_checkpoint(tmp_path / "run", output=tmp_path / "alone").figures
     assert "segm/AP" in alone
     assert {name: written[name] for name in alone} == alone
     key = operator.itemgetter("image_id", "score", "category_id")

@@ -16,11 +16,12 @@ from resdet.data.batches.loader import evaluation_batches, open_split, subset
 from resdet.data.batches.samplers import sample_seed
 from resdet.data.images.masks import box_frame_masks
 from resdet.data.sets.coco import CocoDataset
-from resdet.engine.evaluate import batch_results, evaluate, mask_gaps, predict_dataset
-from resdet.engine.evaluate_checkpoint import evaluate_checkpoint, matched_categories
+from resdet.engine.evaluate import batch_results, evaluate, predict_dataset, scoring_notes
+from resdet.engine.evaluate_checkpoint import evaluate_checkpoint
+from resdet.engine.task.detection import Detection, absent_classes
 from resdet.engine.train import train
 from resdet.errors import UserError
-from resdet.evaluation.coco import evaluate_coco, read_ground_truth, read_results
+from resdet.evaluation.coco import CocoResults, evaluate_coco, read_ground_truth, read_results
 from resdet.structures import Batch, Detections
 
 
@@ -99,17 +100,43 @@ def renamed(config: Config, folder: Path, *, ids: list[int] | None = None, names
 
 def test_classes_are_matched_by_name_and_absent_ones_are_said(nano: Config, tmp_path: Path):
     dataset = renamed(nano, tmp_path, ids=[8, 7, 6, 5, 4, 3, 2, 1])
-    ids, warnings = matched_categories(("heart", "circle", "unicorn"), dataset)
-    assert ids.tolist() == [1, 8, -1]
-    assert len(warnings) == 1
-    assert "unicorn" in warnings[0]
+    categories = Detection().category_of_label(("heart", "unicorn", "circle"), dataset)
+    assert list(categories.values()) == ["heart", "unicorn", "circle"]
+    heart, unicorn, circle = categories
+    assert (heart, circle) == (1, 8)
+    assert unicorn not in dataset.category_ids
+    (warning,) = absent_classes(categories, dataset)
+    assert "has no unicorn: left out of the figures" in warning
     with pytest.raises(UserError, match=r"has none of the model's classes \(unicorn"):
-        _ = matched_categories(("unicorn",), dataset)
+        _ = Detection().category_of_label(("unicorn",), dataset)
+
+
+def test_classes_of_negative_ids_are_scored_like_all_others(nano: Config, tmp_path: Path):
+    dataset = renamed(nano, tmp_path, ids=[-1, -2, 0, 5, 4, 3, 2, 1])
+    assert sorted(Detection().category_of_label(dataset.class_names, dataset)) == [-2, -1, 0, 1, 2, 3, 4, 5]
+    assert evaluate(Oracle(), dataset, nano)["bbox/AP"] == pytest.approx(1)
+
+
+def test_detections_of_chosen_classes_keep_their_order_and_masks():
+    results = CocoResults()
+    results.add_columns(
+        np.array([1, 1, 2]),
+        np.array([7, -3, 7]),
+        np.array([0.1, 0.2, 0.3]),
+        np.arange(12.0).reshape(3, 4),
+        ["a", "b", "c"],
+    )
+    chosen = results.of_classes(np.array([7, 8]))
+    assert chosen.image_ids.tolist() == [1, 2]
+    assert chosen.scores.tolist() == [0.1, 0.3]
+    assert chosen.segmentations == ["a", "c"]
+    assert chosen.boxes is not None
+    assert chosen.boxes[1].tolist() == [8, 9, 10, 11]
 
 
 def test_a_saved_model_scores_what_it_scored_in_training(nano: Config, tmp_path: Path):
     metrics = train(nano, tmp_path / "run")
-    again = evaluate_checkpoint(tmp_path / "run", output=tmp_path / "figures")
+    again = evaluate_checkpoint(tmp_path / "run", output=tmp_path / "figures").figures
     assert again == metrics
     written = json.loads((tmp_path / "figures/eval.json").read_text())
     assert {name: written[name] for name in metrics} == metrics
@@ -166,7 +193,7 @@ def test_a_results_file_has_masks_that_score_the_same(masked: Config, tmp_path: 
     results = predict_dataset(MaskOracle(dataset, masked), dataset, masked)
     metrics = evaluate(MaskOracle(dataset, masked), dataset, masked, results=results)
     _ = (tmp_path / "predictions.json").write_text(json.dumps(results.to_json()))
-    truth = read_ground_truth(dataset.annotations)
+    truth = dataset.ground_truth()
     read = read_results(tmp_path / "predictions.json", truth)
     again = evaluate_coco(truth, read) | evaluate_coco(truth, read, iou_type="segm")
     assert again == metrics
@@ -206,9 +233,9 @@ def test_images_with_objects_without_masks_are_left_out_of_the_figures_of_masks(
     dataset = with_annotations(masked, tmp_path, forget_first)
     metrics = evaluate(MaskOracle(dataset, masked), dataset, masked)
     assert metrics["segm/AP"] == metrics["bbox/AP"] == pytest.approx(1)
-    (warning,) = mask_gaps(dataset)
+    (warning,) = scoring_notes(dataset, masked)
     assert f"2 of {len(dataset.boxes)} annotations have no usable mask" in warning
-    assert "the 2 images with them are left out" in warning
+    assert "images with such a one (2) are left out" in warning
 
 
 def test_data_without_masks_has_no_figures_of_masks(masked: Config, tmp_path: Path):
@@ -220,8 +247,8 @@ def test_data_without_masks_has_no_figures_of_masks(masked: Config, tmp_path: Pa
     metrics = evaluate(MaskOracle(dataset, masked), dataset, masked)
     assert metrics["bbox/AP"] == pytest.approx(1)
     assert not any(name.startswith("segm/") for name in metrics)
-    assert "no annotation has a mask" in mask_gaps(dataset)[0]
-    assert mask_gaps(open_split(masked.data, "val")) == []
+    assert "no annotation has a mask" in scoring_notes(dataset, masked)[0]
+    assert scoring_notes(open_split(masked.data, "val"), masked) == []
 
 
 def test_no_detections_have_no_masks_and_score_zero(masked: Config):
@@ -245,7 +272,7 @@ def test_a_saved_model_of_masks_scores_what_it_scored_in_training(masked: Config
     masked.model.mask_head.channels = 8
     metrics = train(masked, tmp_path / "run")
     assert metrics["segm/AP"] is not None
-    assert evaluate_checkpoint(tmp_path / "run", output=tmp_path / "figures") == metrics
+    assert evaluate_checkpoint(tmp_path / "run", output=tmp_path / "figures").figures == metrics
     for file in (tmp_path / "figures/predictions.json", tmp_path / "run/predictions.json"):
         truth = read_ground_truth(open_split(masked.data, "val").annotations)
         read = read_results(file, truth)

@@ -1,5 +1,7 @@
 """Pascal VOC's figure beside COCO's at the end of a run, on a data set in VOC's layout."""
 
+from typing import Literal
+
 import cv2
 import numpy as np
 import pytest
@@ -47,7 +49,7 @@ def voc(nano: Config, tmp_path_factory: pytest.TempPathFactory) -> Config:
 
 
 @pytest.mark.parametrize("metric", ["voc07", "voc12"])
-def test_difficult_objects_count_for_coco_and_not_for_voc(voc: Config, metric: str) -> None:
+def test_difficult_objects_count_for_coco_and_not_for_voc(voc: Config, metric: Literal["voc07", "voc12"]) -> None:
     voc.eval.metric = metric
     figures = evaluate(FindsWhatIsNotDifficult(), open_split(voc.data, "val"), voc)
     assert figures["voc/AP50"] == figures["voc/AP50/car"] == pytest.approx(1)

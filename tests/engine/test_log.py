@@ -5,20 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from resdet.engine.log import RunLog, forget_after, printable, tensorboard
+from resdet.engine.log import RunLog, tensorboard
+from resdet.engine.run_folder import RunFiles
 from resdet.errors import UserError
-
-
-def test_control_characters_do_not_reach_the_terminal():
-    assert printable("cat\x1b[2J\u202edog\n") == "cat?[2J?dog?"
-    assert printable("Straße, 車, [bold]") == "Straße, 車, [bold]"
 
 
 def test_names_are_not_markup(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     with RunLog(tmp_path, steps=1) as log:
         log.say("[red]name[/red] :smile: \x1b[31m")
-    assert capsys.readouterr().out == "[red]name[/red] :smile: ?[31m\n"
-    assert (tmp_path / "log.txt").read_text() == "[red]name[/red] :smile: ?[31m\n"
+    assert capsys.readouterr().out == "[red]name[/red] :smile: \\x1b[31m\n"
+    assert (tmp_path / "log.txt").read_text() == "[red]name[/red] :smile: \\x1b[31m\n"
 
 
 def test_metrics_are_one_object_a_line_with_null_for_what_json_cannot_say(tmp_path: Path):
@@ -32,7 +28,7 @@ def test_metrics_are_one_object_a_line_with_null_for_what_json_cannot_say(tmp_pa
 def test_lines_beyond_the_step_of_a_resume_are_forgotten_and_half_a_line_too(tmp_path: Path):
     lines = ['{"step": 1, "loss": 1.0}', '{"step": 2, "loss": 2.0}', '{"step": 3, "lo']
     _ = (tmp_path / "metrics.jsonl").write_text("\n".join(lines))
-    forget_after(tmp_path, 1)
+    RunFiles(tmp_path).forget_after(1)
     assert (tmp_path / "metrics.jsonl").read_text() == lines[0] + "\n"
 
 

@@ -1,11 +1,12 @@
 import math
+from typing import Literal
 
 import pytest
 import torch
 from torch import nn
 
 from resdet.config import OptimConfig, TrainConfig
-from resdet.engine.optim import (
+from resdet.engine.train.optim import (
     build_optimizer,
     clip_gradients,
     learning_rate,
@@ -120,7 +121,7 @@ def test_a_rate_of_zero_leaves_the_backbone_as_it_is():
 
 
 @pytest.mark.parametrize(("name", "kind"), [("sgd", torch.optim.SGD), ("adamw", torch.optim.AdamW)])
-def test_the_optimizer_is_chosen_by_name(name: str, kind: type[torch.optim.Optimizer]):
+def test_the_optimizer_is_chosen_by_name(name: Literal["sgd", "adamw"], kind: type[torch.optim.Optimizer]):
     assert isinstance(build_optimizer(Mixed(), OptimConfig(name=name)), kind)
 
 

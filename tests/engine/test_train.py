@@ -17,18 +17,25 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import resdet.engine.saving
+import resdet.engine.train.saving
 from resdet.config import Config, load_config
+from resdet.config.diff import resume_warnings
 from resdet.data.batches.loader import open_split
 from resdet.engine import checkpoint
-from resdet.engine.checkpoint import checkpoints, load_model, read_model_file, read_state
+from resdet.engine.checkpoint import checkpoints, read_model_file, read_state
 from resdet.engine.distributed import World
-from resdet.engine.optim import build_optimizer
+from resdet.engine.evaluate_checkpoint import evaluate_checkpoint
+from resdet.engine.saved_models import load_model
 from resdet.engine.signals import Stopped
-from resdet.engine.state import TrainState, config_warnings
-from resdet.engine.train import due, train
+from resdet.engine.train import train
+from resdet.engine.train.loop import due
+from resdet.engine.train.optim import build_optimizer
+from resdet.engine.train.state import TrainState
+from resdet.engine.train.update import update
 from resdet.errors import UserError
 from resdet.evaluation.coco import evaluate_coco, read_ground_truth, read_results
+from resdet.models.build.detector import build_model
+from resdet.models.rcnn import RCNN
 from resdet.structures import Batch
 from resdet.weights import WeightContract, save_weights
 
@@ -59,7 +66,7 @@ def test_a_run_leaves_what_the_next_reader_needs(tmp_path: Path, nano: Config, r
     metrics = train(nano, run)
     assert {path.name for path in run.iterdir()} == {
         "best", "checkpoints", "config.yaml", "data_report.json", "eval.json", "log.txt", "metrics.jsonl",
-        "predictions.json",
+        "predictions.json", "resources.json",
     }  # fmt: skip
     written = json.loads((run / "eval.json").read_text())
     assert written.pop("backend").split()[0] in ("pycocotools", "hotcoco")
@@ -142,9 +149,9 @@ def test_a_resume_with_another_config_names_the_keys(full_run: Path, nano: Confi
 
 def test_a_resume_may_change_what_does_not_touch_the_result(nano: Config):
     other = replace(nano, data=replace(nano.data, workers=3), train=replace(nano.train, log_every=7))
-    assert config_warnings(nano, other, Path("run")) == []
+    assert resume_warnings(nano, other, Path("run")) == []
     longer = replace(nano, train=replace(nano.train, steps=12))
-    assert config_warnings(nano, longer, Path("run")) == ["train.steps was 6 and is now 12"]
+    assert resume_warnings(nano, longer, Path("run")) == ["train.steps was 6 and is now 12"]
 
 
 def test_a_resume_on_other_data_is_refused(tmp_path: Path, full_run: Path, nano: Config):
@@ -191,7 +198,7 @@ def test_resume_with_nothing_to_resume_begins(tmp_path: Path, nano: Config):
 
 def test_everything_with_a_state_is_saved(nano: Config, full_run: Path):
     """Walks the state: whatever has a state_dict, or is a number, has its place in the checkpoint."""
-    model = nn.Linear(1, 1)
+    model = build_model(nano.model, 1)
     state = TrainState(model, build_optimizer(model, nano.optim))
     snapshot = state.snapshot("", World())
     for name, value in vars(state).items():
@@ -211,8 +218,8 @@ def test_a_dry_run_writes_nothing(tmp_path: Path, nano: Config, capsys: pytest.C
 
 
 def test_overfit_trains_and_evaluates_on_the_same_images(tmp_path: Path, nano: Config):
-    nano.train.steps = 1
-    _ = train(nano, tmp_path / "run", overfit=3)
+    nano.train.steps, nano.train.overfit = 1, 3
+    _ = train(nano, tmp_path / "run")
     report = json.loads((tmp_path / "run/data_report.json").read_text())
     assert report["train"] == report["val"]
     assert "overfit: trains and evaluates on the same 3 images" in (tmp_path / "run/log.txt").read_text()
@@ -244,7 +251,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(
     tmp_path: Path, nano: Config, monkeypatch: pytest.MonkeyPatch
 ):
     nano.train.checkpoint_every = 1
-    monkeypatch.setattr("resdet.engine.setup.build_model", broken_at(4, "loss"))
+    monkeypatch.setattr("resdet.engine.task.detection.build_model", broken_at(4, "loss"))
     optimizer_steps = []
     real = torch.optim.SGD.step
     monkeypatch.setattr(torch.optim.SGD, "step", lambda self: optimizer_steps.append(real(self)))
@@ -264,7 +271,7 @@ def test_gradients_that_are_not_finite_are_left_out_and_too_many_are_an_error(
     tmp_path: Path, nano: Config, monkeypatch: pytest.MonkeyPatch
 ):
     nano.train.steps, nano.train.keep_checkpoints = 30, 10
-    monkeypatch.setattr("resdet.engine.setup.build_model", broken_at(2, "gradient"))
+    monkeypatch.setattr("resdet.engine.task.detection.build_model", broken_at(2, "gradient"))
     with pytest.raises(UserError, match=r"10 gradients in a row were not finite"):
         _ = train(nano, tmp_path / "run")
     assert "step 2: the gradient is not finite; update left out (1 in a row)" in (tmp_path / "run/log.txt").read_text()
@@ -279,7 +286,7 @@ def fail_to_save(monkeypatch: pytest.MonkeyPatch, at: set[int]) -> None:
             raise OSError(28, "No space left on device")
         return real(run, step=step, **rest)
 
-    monkeypatch.setattr(resdet.engine.saving.checkpoint, "save_checkpoint", save_checkpoint)
+    monkeypatch.setattr(resdet.engine.train.saving.checkpoint, "save_checkpoint", save_checkpoint)
 
 
 def test_training_goes_on_when_a_save_fails(tmp_path: Path, nano: Config, monkeypatch: pytest.MonkeyPatch):
@@ -322,26 +329,53 @@ def test_a_number_of_classes_that_the_data_does_not_have_is_an_error(tmp_path: P
 
 
 def test_a_batch_that_cannot_be_shared_is_an_error(nano: Config):
-    from resdet.engine.setup import check_setup
+    from resdet.engine.train.build import check_setup
 
     with pytest.raises(UserError, match=r"train.batch_size=2 .* divisible by their number, 4"):
         check_setup(nano, World(size=4))
+
+
+def test_a_run_that_goes_on_from_an_older_checkpoint_forgets_the_later_ones(tmp_path: Path, nano: Config):
+    run = tmp_path / "run"
+    nano.train.keep_checkpoints, nano.eval.every = 5, 3
+    _ = train(nano, run)
+    _ = (run / "best").write_text("step_00000006\n")
+    nano.train.steps = 4
+    _ = train(nano, run, resume=checkpoint.checkpoint_path(run, 3))
+    assert [path.name for path in checkpoints(run)] == ["step_00000003", "step_00000004"]
+    assert (run / "checkpoints/abandoned_1_step_00000006/model.safetensors").is_file()
+    assert "its later checkpoints are set aside as abandoned_1_step_00000006" in (run / "log.txt").read_text()
+    assert read_model_file(checkpoint.find_model_file(run)[0]).step == 4
+    assert checkpoint.best_name(run) in ("step_00000003", "step_00000004")
+    nano.train.steps = 5
+    _ = train(nano, run, resume=True)
+    assert checkpoints(run)[-1].name == "step_00000005"
+
+
+def test_a_dry_run_stops_at_a_loss_that_is_not_finite_as_training_does(
+    tmp_path: Path, nano: Config, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("resdet.engine.task.detection.build_model", broken_at(1, "loss"))
+    with pytest.raises(UserError, match="step 1: loss_classifier is nan") as in_training:
+        _ = train(nano, tmp_path / "run")
+    with pytest.raises(UserError, match="step 1: loss_classifier is nan") as rehearsed:
+        _ = train(nano, tmp_path / "dry", dry_run=True)
+    dump = f"; {tmp_path}/run/bad_step.json names the images"
+    assert str(in_training.value).replace(dump, "; it came from the images") == str(rehearsed.value)
+    assert not (tmp_path / "dry").exists()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
 def test_a_signal_saves_before_leaving_and_the_resumed_run_ends_with_the_same_bits(
     tmp_path: Path, nano: Config, full_run: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ):
-    import resdet.engine.train as module
-
-    real = module.check_losses
-
-    def interrupted(losses: dict[str, float], state: TrainState, *rest: Any) -> None:
-        real(losses, state, *rest)
-        if state.step == 3:
+    def interrupted(state: TrainState, *rest: Any) -> dict[str, float]:
+        record = update(state, *rest)
+        if state.step == 4:
             os.kill(os.getpid(), number)
+        return record
 
-    monkeypatch.setattr(module, "check_losses", interrupted)
+    monkeypatch.setattr("resdet.engine.train.loop.update", interrupted)
     with pytest.raises(Stopped, match=f"stopped by {number.name} at step 4, saved; go on .* --resume"):
         _ = train(nano, tmp_path / "run")
     assert checkpoints(tmp_path / "run")[-1].name == "step_00000004"
@@ -379,7 +413,7 @@ def test_a_signal_to_the_whole_process_group_loses_no_step_and_exits_143(
 def test_a_signal_during_an_evaluation_saves_and_the_resumed_run_evaluates(
     tmp_path: Path, nano: Config, monkeypatch: pytest.MonkeyPatch, read_metrics: Any
 ):
-    import resdet.engine.evaluate as module
+    import resdet.engine.evaluate.detections as module
 
     real = module.predict_batch
 
@@ -424,19 +458,31 @@ def test_weights_bring_their_normalisation_which_outlives_their_file(tmp_path: P
     state = {k.removeprefix("backbone."): v for k, v in source.state_dict().items() if k.startswith("backbone.")}
     save_weights(tmp_path / "nano.safetensors", state, WeightContract(mean, std, source="a test"))
     nano.model.backbone.weights, nano.train.steps = str(tmp_path / "nano.safetensors"), 3
-    _ = train(nano, tmp_path / "run")
-    assert load_config(tmp_path / "run/config.yaml").model.pixel_mean == list(mean)
+
+    def normalises_so(run: str) -> bool:
+        model, config, *_ = load_model(tmp_path / run)
+        assert config == load_config(tmp_path / run / "config.yaml")
+        assert config.model.pixel_mean is None, "which the user left open"
+        assert isinstance(model, RCNN)
+        line = f"images are normalised by the mean {list(mean)} and the deviation {list(std)}"
+        return model.normalisation == (list(mean), list(std)) and line in (tmp_path / run / "log.txt").read_text()
+
+    trained = train(nano, tmp_path / "run")
+    assert normalises_so("run")
+    assert evaluate_checkpoint(tmp_path / "run").figures == trained
     (tmp_path / "nano.safetensors").unlink()
 
     nano.train.steps = 6
     _ = train(nano, tmp_path / "run", resume=True)
-    model, config, _, _ = load_model(tmp_path / "run")
-    assert config.model.pixel_std == list(std)
-    torch.testing.assert_close(model.get_buffer("pixel_mean").flatten(), torch.tensor(mean))
+    assert normalises_so("run")
+
+    nano.model.backbone.weights = str(tmp_path / "run")
+    _ = train(nano, tmp_path / "backbone")
+    assert normalises_so("backbone")
 
     nano.model.backbone.weights, nano.model.weights = None, str(tmp_path / "run")
     _ = train(nano, tmp_path / "tuned")
-    assert load_config(tmp_path / "tuned/config.yaml").model.pixel_mean == list(mean)
+    assert normalises_so("tuned")
     nano.model.pixel_mean = [0.0, 0.0, 0.0]
     with pytest.raises(UserError, match=r"pixel_mean: the weights have \(100.*, the model \(0"):
         _ = train(nano, tmp_path / "other")

@@ -9,10 +9,12 @@ from torch import Tensor, nn
 
 from resdet.config import Config
 from resdet.data.batches.loader import open_split
-from resdet.engine.checkpoint import MODEL, checkpoints, load_model
+from resdet.engine.checkpoint import checkpoints
 from resdet.engine.distributed import World
-from resdet.engine.setup import build_state
+from resdet.engine.run_folder import MODEL
+from resdet.engine.saved_models import load_model
 from resdet.engine.train import train
+from resdet.engine.train.build import build_state
 from resdet.errors import UserError
 from resdet.models.backbones.norms import FrozenBatchNorm2d
 

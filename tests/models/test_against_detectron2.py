@@ -12,13 +12,14 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 from torch.testing import assert_close
+from torchvision.ops import roi_align
 
 from resdet.config import BoxHeadConfig, MaskHeadConfig, ModelConfig
 from resdet.models.backbones import BACKBONES
 from resdet.models.backbones.resnet import Bottleneck, ResNet
 from resdet.models.build.detector import build_model
 from resdet.models.rcnn import RCNN
-from resdet.structures import Batch
+from resdet.structures import Batch, Targets
 from resdet.weights import WeightContract, load_checked, to_rgb
 from resdet.weights.convert import from_detectron2
 
@@ -120,3 +121,65 @@ def test_a_detector_of_the_zoo_has_the_names_and_shapes_of_ours(name: str, backb
         model = build_model(config, num_classes=80)
     ours = {key: value.shape for key, value in model.state_dict().items()}
     assert {key: value.shape for key, value in converted.state.items()} == ours
+
+
+EVERY = 10**6  # a budget that samples every candidate, so that chance plays no part
+LOSSES = {
+    "loss_classifier": "loss_cls",
+    "loss_box_reg": "loss_box_reg",
+    "loss_objectness": "loss_rpn_cls",
+    "loss_rpn_box_reg": "loss_rpn_loc",
+    "loss_mask": "loss_mask",
+}
+
+
+def learner(name: str) -> tuple[RCNN, dict[str, Tensor]]:
+    """Our detector under Detectron2's training settings with its weights, and what its training step computes."""
+    file = FIXTURES / f"{name}.config.json"
+    if not file.is_file():
+        pytest.skip(f"{file} is not here")
+    converted = from_detectron2(load_file(FIXTURES / f"{name}.weights.safetensors"), name)
+    state, contract, _ = to_rgb(converted.state, converted.contract)
+    config = our_config(json.loads(file.read_text()), contract)
+    config.rpn.batch_size_per_image, config.rpn.positive_fraction = EVERY, 1.0
+    config.rpn.pre_nms_train, config.rpn.proposals_train = 200, 100
+    assert config.box_head is not None
+    config.box_head.batch_size_per_image, config.box_head.positive_fraction = 10**4, 1.0
+    config.backbone.frozen_stages = 2
+    model = build_model(config, num_classes=5)
+    _ = load_checked(model, state, source=name, required=1.0)
+    return model.train(), load_file(FIXTURES / f"{name}.train_step.safetensors")
+
+
+def targets_of(step: dict[str, Tensor]) -> Targets:
+    """Their ground truth; masks are resampled into the frames of their boxes, as ours are kept."""
+    boxes, masks = step["gt_boxes"], None
+    objects = len(boxes)
+    if "gt_bit_masks" in step:
+        regions = torch.cat([torch.arange(objects)[:, None].float(), boxes], dim=1)
+        cells = roi_align(step["gt_bit_masks"].float()[:, None], regions, (64, 64), aligned=True, sampling_ratio=4)
+        masks = (cells[:, 0] * 255).round().to(torch.uint8)[None]
+    ones = torch.ones(1, objects, dtype=torch.bool)
+    return Targets(boxes[None], step["gt_classes"][None], ~ones, ones, torch.tensor([1]), masks)
+
+
+@pytest.mark.realdata
+@pytest.mark.parametrize("name", NAMES)
+def test_one_training_step_has_the_losses_and_gradients_of_detectron2(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(BACKBONES, "tiny", TINY)
+    model, step = learner(name)
+    image = step["image_bgr_uint8"].flip(0)[None]
+    losses = model(Batch(image, torch.tensor([image.shape[-2:]]), targets_of(step)))
+    with_masks = "loss_mask" in losses
+    assert with_masks == ("gt_bit_masks" in step)
+    for ours, theirs in LOSSES.items():
+        if ours in losses:  # masks live in the frame of their box, which costs them some digits
+            assert_close(losses[ours], step[f"loss.{theirs}"], atol=0, rtol=2e-3 if ours == "loss_mask" else 1e-5)
+    _ = torch.stack(list(losses.values())).sum().backward()
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    theirs = [tensor for key, tensor in step.items() if key.startswith("grad.")]
+    assert len(gradients) == len(theirs), "the same parameters learn"
+    norm, expected = (torch.stack([each.double().norm() for each in listed]).norm() for listed in (gradients, theirs))
+    assert_close(norm, expected, atol=0, rtol=1e-3 if with_masks else 1e-5)

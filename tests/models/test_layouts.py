@@ -154,15 +154,21 @@ def test_parts_that_do_not_fit_together_are_refused(name: str, layout: str, over
     assert "\n" not in str(refusal.value)
 
 
-@pytest.mark.parametrize(
-    "override",
-    [
-        "model.neck.name=c5",
-        "model.neck.extra_levels=p7",
-        "model.box_head.pooling=align",
-        "model.box_head.name=three_fc",
-    ],
-)
+@pytest.mark.parametrize("override", ["model.neck.extra_levels=p7", "model.box_head.pooling=align"])
 def test_unknown_names_are_refused(override: str) -> None:
     with pytest.raises(UserError, match=r"is not known"):
         _ = load_config(overrides=[override])
+
+
+@pytest.mark.parametrize(
+    ("override", "suggestion"),
+    [
+        ("model.neck.name=pafn", "did you mean 'pafpn'"),
+        ("model.box_head.name=tow_fc", "did you mean 'two_fc'"),
+        ("model.box_head.box_loss=l2", "known: smooth_l1, giou, ciou"),
+        ("model.rpn.box_loss=iou", "did you mean 'giou'"),
+    ],
+)
+def test_a_name_in_no_row_of_its_table_is_refused_with_a_suggestion(override: str, suggestion: str) -> None:
+    with torch.device("meta"), pytest.raises(UserError, match=f"{override} is not known; {suggestion}"):
+        _ = build_model(load_config(overrides=[override]).model, CLASSES)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import pytest
 import torch
 from torch import Tensor
@@ -15,7 +17,9 @@ from resdet.structures import Batch, Detections, Targets
 CLASSES = 5
 
 
-def small_config(backbone: str = "nano", norm: str = "gn", layout: str = "fpn") -> ModelConfig:
+def small_config(
+    backbone: str = "nano", norm: Literal["frozen_bn", "bn", "sync_bn", "gn"] = "gn", layout: str = "fpn"
+) -> ModelConfig:
     config = load_config().model
     assert config.box_head is not None
     config.neck.name = layout
@@ -28,7 +32,9 @@ def small_config(backbone: str = "nano", norm: str = "gn", layout: str = "fpn") 
     return config
 
 
-def small_model(backbone: str = "nano", norm: str = "gn", layout: str = "fpn") -> RCNN:
+def small_model(
+    backbone: str = "nano", norm: Literal["frozen_bn", "bn", "sync_bn", "gn"] = "gn", layout: str = "fpn"
+) -> RCNN:
     _ = torch.manual_seed(0)
     model = build_model(small_config(backbone, norm, layout), CLASSES)
     with torch.no_grad():  # scores and boxes that differ, so that orders are stable and detections plenty

@@ -2,7 +2,7 @@ import torch
 from torch.testing import assert_close
 from torchvision.ops import box_iou as torchvision_iou
 
-from resdet.ops.boxes import box_area, box_iou, clip_boxes, is_nonempty
+from resdet.ops.boxes import box_area, box_iou, clip_boxes, iou_and_union, is_nonempty, shared_area
 
 
 def random_boxes(*shape: int) -> torch.Tensor:
@@ -22,6 +22,19 @@ def test_half_overlapping_squares_have_iou_one_third() -> None:
 def test_two_empty_boxes_have_iou_zero() -> None:
     empty = torch.zeros(1, 1, 4)
     assert_close(box_iou(empty, empty), torch.zeros(1, 1, 1))
+
+
+def test_the_iou_of_pairs_is_the_diagonal_of_that_of_all() -> None:
+    first, second = random_boxes(1, 7), random_boxes(1, 14)[:, 7:]
+    iou, union = iou_and_union(first, second)
+    assert_close(iou[0], box_iou(first, second)[0].diagonal())
+    assert_close(iou * union, shared_area(first, second))
+
+
+def test_empty_boxes_have_a_finite_gradient() -> None:
+    empty = torch.full((1, 4), 3.0, requires_grad=True)
+    (gradient,) = torch.autograd.grad(iou_and_union(empty, torch.full((1, 4), 3.0))[0].sum(), empty)
+    assert gradient.isfinite().all()
 
 
 def test_iou_equals_torchvision_for_every_image() -> None:

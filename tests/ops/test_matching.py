@@ -43,6 +43,15 @@ def test_without_objects_all_candidates_are_negative() -> None:
 
 
 @pytest.mark.parametrize("low_quality", [True, False])
+def test_without_candidates_nothing_is_matched(*, low_quality: bool) -> None:
+    one = torch.ones(2, 1, dtype=torch.bool)
+    truth = torch.tensor([[[0.0, 0, 10, 10]], [[5.0, 5, 9, 9]]])
+    for images in (1, 2):
+        matches = Matcher(0.5, 0.5, low_quality=low_quality)(torch.zeros(images, 0, 4), truth, ~one, one)
+        assert [value.shape for value in vars(matches).values()] == [(2, 0)] * 3
+
+
+@pytest.mark.parametrize("low_quality", [True, False])
 @pytest.mark.parametrize("chunk", [1, 3, 16])
 def test_matches_equal_torchvision_whatever_the_chunk(
     monkeypatch: pytest.MonkeyPatch, chunk: int, *, low_quality: bool

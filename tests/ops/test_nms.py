@@ -48,6 +48,12 @@ def test_an_image_without_candidates_gives_nothing() -> None:
     assert not real.any()
 
 
+def test_a_list_without_entries_gives_nothing() -> None:
+    boxes, groups = torch.zeros(2, 0, 4), torch.zeros(2, 0, dtype=torch.int64)
+    _, real = batched_nms(boxes, torch.zeros(2, 0), groups, groups > 0, iou_threshold=0.5, keep=3)
+    assert real.tolist() == [[False] * 3] * 2
+
+
 @pytest.mark.parametrize("scale", [1.0, 1e4])
 def test_both_implementations_agree(scale: float) -> None:
     boxes, scores, groups = candidates(images=1, count=400)

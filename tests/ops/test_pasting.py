@@ -17,7 +17,8 @@ from safetensors.torch import load_file
 from torch.nn import functional as F
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 
-from resdet.ops.pasting import compress, encode_masks, paste_masks
+from resdet.coco.run_lengths import compress, encode_masks
+from resdet.ops.pasting import paste_masks
 
 coco_mask: Any = pycocotools_mask
 FIXTURES = Path(__file__).resolve().parents[2] / "../shared/fixtures/detectron2"

@@ -4,6 +4,7 @@ from torch.testing import assert_close
 from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops import roi_align as torchvision_roi_align
 
+from exactness import assert_as_exact_as_oracle, assert_equal_in_float64
 from resdet.ops.roi_align import assign_levels, roi_align
 
 STRIDES = (4, 8, 16, 32)
@@ -39,24 +40,36 @@ def test_a_ramp_pools_to_the_centres_of_the_bins() -> None:
 @pytest.mark.parametrize("aligned", [True, False])
 @pytest.mark.parametrize("sampling_ratio", [1, 2, 3])
 def test_equals_torchvision_and_so_does_the_gradient(sampling_ratio: int, *, aligned: bool) -> None:
-    maps = [level.float().requires_grad_() for level in pyramid()]
-    boxes = regions()
-    levels = assign_levels(boxes, 2, 5) - 2
-    ours = roi_align(
-        maps, STRIDES, boxes, levels, resolution=5, sampling_ratio=sampling_ratio, aligned=aligned
-    ).unflatten(0, (2, -1))
-    weight = torch.randn(ours.shape, generator=torch.Generator().manual_seed(2))
-    gradients = torch.autograd.grad((ours * weight).sum(), maps)
+    exact = theirs_and_gradients(pyramid(), regions().double(), sampling_ratio, aligned=aligned)
+    assert_equal_in_float64(ours_and_gradients(pyramid(), regions().double(), sampling_ratio, aligned=aligned), exact)
+    maps = [level.float() for level in pyramid()]
+    ours = ours_and_gradients(maps, regions(), sampling_ratio, aligned=aligned)
+    assert_as_exact_as_oracle(ours, theirs_and_gradients(maps, regions(), sampling_ratio, aligned=aligned), exact)
 
-    expected = torch.zeros_like(ours)
+
+def ours_and_gradients(
+    maps: list[torch.Tensor], boxes: torch.Tensor, sampling_ratio: int, *, aligned: bool
+) -> list[torch.Tensor]:
+    maps, levels = [level.requires_grad_() for level in maps], assign_levels(boxes, 2, 5) - 2
+    pooled = roi_align(maps, STRIDES, boxes, levels, resolution=5, sampling_ratio=sampling_ratio, aligned=aligned)
+    return with_gradients(pooled.unflatten(0, (2, -1)), maps)
+
+
+def theirs_and_gradients(
+    maps: list[torch.Tensor], boxes: torch.Tensor, sampling_ratio: int, *, aligned: bool
+) -> list[torch.Tensor]:
+    """Every level pools every region; each region takes its own level's."""
+    maps, levels = [level.requires_grad_() for level in maps], assign_levels(boxes, 2, 5) - 2
+    chosen = torch.zeros((), dtype=boxes.dtype)
     for level, (feature, stride) in enumerate(zip(maps, STRIDES, strict=True)):
-        pooled = torchvision_roi_align(feature, list(boxes), 5, 1 / stride, sampling_ratio, aligned).unflatten(
-            0, (2, -1)
-        )
-        expected = torch.where((levels == level)[..., None, None, None], pooled, expected)
-    assert_close(ours, expected, atol=1e-5, rtol=1e-4)
-    for mine, theirs in zip(gradients, torch.autograd.grad((expected * weight).sum(), maps), strict=True):
-        assert_close(mine, theirs, atol=1e-4, rtol=1e-4)
+        pooled = torchvision_roi_align(feature, list(boxes), 5, 1 / stride, sampling_ratio, aligned)
+        chosen = torch.where((levels == level)[..., None, None, None], pooled.unflatten(0, (2, -1)), chosen)
+    return with_gradients(chosen, maps)
+
+
+def with_gradients(pooled: torch.Tensor, maps: list[torch.Tensor]) -> list[torch.Tensor]:
+    weight = torch.randn(pooled.shape, generator=torch.Generator().manual_seed(2)).to(pooled)
+    return [pooled.detach(), *torch.autograd.grad((pooled * weight).sum(), maps)]
 
 
 def test_levels_equal_torchvision() -> None:

@@ -34,6 +34,12 @@ def test_slots_without_a_candidate_are_not_valid() -> None:
     assert sorted(samples.index[0][samples.valid[0]].tolist()) == [0, 1, 2, 3, 4, 5]
 
 
+def test_without_candidates_nothing_is_drawn() -> None:
+    none = torch.zeros(2, 0, dtype=torch.bool)
+    samples = BalancedSampler(16, 0.5)(none, none, seeds)
+    assert [value.shape for value in vars(samples).values()] == [(2, 0)] * 3
+
+
 def test_nothing_is_drawn_twice() -> None:
     positive, negative = masks(positives=40, negatives=60)
     samples = BalancedSampler(80, 0.5)(positive, negative, seeds)

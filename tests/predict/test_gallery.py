@@ -1,5 +1,6 @@
 """The drawings at the end of a training: the ground truth beside the predictions."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,37 +8,53 @@ import numpy as np
 import pytest
 
 from resdet.config import Config, MaskHeadConfig
+from resdet.data.batches.loader import open_split
 from resdet.data.images.decode import read_image
 from resdet.data.images.masks import MaskWindow
 from resdet.data.sets.coco import CocoDataset
 from resdet.drawing.boxes import class_color
+from resdet.engine.evaluate import predict_dataset
+from resdet.engine.run_folder import RunFiles
+from resdet.engine.task.table import detection_of
+from resdet.engine.train import train
 from resdet.errors import UserError
+from resdet.evaluation.coco import CocoResults
 from resdet.models.build.detector import build_model
-from resdet.predict.gallery import Example, contact_sheet, draw_gallery, spread
-from resdet.predict.predictor import Predictor
+from resdet.models.rcnn import RCNN
+from resdet.predict.gallery import DRAWN_SCORE, Example, contact_sheet, draw_gallery, draw_run, spread
+
+
+@pytest.fixture
+def results(model: RCNN, dataset: CocoDataset, config: Config) -> CocoResults:
+    return predict_dataset(model, dataset, config)
+
+
+@pytest.fixture
+def names(config: Config, dataset: CocoDataset) -> dict[int, str]:
+    return detection_of(config).categories(dataset)
 
 
 def test_each_image_has_a_drawing_and_the_sheet_has_all(
-    predictor: Predictor, dataset: CocoDataset, config: Config, tmp_path: Path
+    results: CocoResults, names: dict[int, str], dataset: CocoDataset, config: Config, tmp_path: Path
 ) -> None:
-    overview = draw_gallery(predictor, dataset, config, tmp_path / "run", count=3)
+    overview = draw_gallery(results, names, dataset, config, tmp_path / "run", count=3)
     assert overview == tmp_path / "run" / "drawings" / "overview.jpg"
     assert sorted(path.name for path in overview.parent.iterdir()) == [
         "000000.jpg", "000002.jpg", "000003.jpg", "overview.jpg"
     ]  # fmt: skip
     assert read_image(overview.parent / "000000.jpg").shape[1] == 2 * 480 + 3 * 12
     assert read_image(overview).shape[1] == 4 * 480 + 5 * 12
-    assert draw_gallery(predictor, dataset, config, tmp_path / "run", count=3) == overview
+    assert draw_gallery(results, names, dataset, config, tmp_path / "run", count=3) == overview
 
 
 def test_files_that_are_not_ours_are_left_alone(
-    predictor: Predictor, dataset: CocoDataset, config: Config, tmp_path: Path
+    results: CocoResults, names: dict[int, str], dataset: CocoDataset, config: Config, tmp_path: Path
 ) -> None:
     mine = tmp_path / "drawings" / "000000.jpg"
     mine.parent.mkdir()
     mine.touch()
     with pytest.raises(UserError, match="drawings: holds files that resdet did not draw"):
-        _ = draw_gallery(predictor, dataset, config, tmp_path)
+        _ = draw_gallery(results, names, dataset, config, tmp_path)
     assert mine.read_bytes() == b""
 
 
@@ -88,6 +105,49 @@ def test_true_masks_stand_beside_those_found_in_the_size_of_their_cell() -> None
 
 def test_a_detector_of_masks_is_drawn_with_them(dataset: CocoDataset, config: Config, tmp_path: Path) -> None:
     config.model.mask_head = MaskHeadConfig(channels=8)
-    predictor = Predictor(build_model(config.model, 8), short_side=64, max_side=64, size_divisor=32)
-    assert predictor.predict([read_image(dataset.path(0))])[0].masks is not None
-    assert draw_gallery(predictor, dataset, config, tmp_path, count=2).is_file()
+    assert config.model.box_head is not None
+    config.model.box_head.score_threshold = 0.0
+    results = predict_dataset(build_model(config.model, 8), dataset, config)
+    results.scores[:] = 0.9
+    assert results.segmentations
+    assert draw_gallery(results, detection_of(config).categories(dataset), dataset, config, tmp_path, count=2).is_file()
+
+
+def test_a_class_that_the_data_lacks_is_drawn_under_its_own_name_and_colour(
+    dataset: CocoDataset, config: Config, tmp_path: Path
+) -> None:
+    results = CocoResults()
+    box = np.array([[10, 10, 50, 50]], np.float32)
+    for image_id in dataset.image_ids.tolist():
+        results.add(image_id, box, np.full(1, 0.9, np.float32), np.array([99]))
+    names = detection_of(config).categories(dataset)
+    overview = draw_gallery(results, names | {99: "unicorn"}, dataset, config, tmp_path, count=1)
+    drawing = read_image(overview.parent / "000000.jpg").astype(np.int64)
+    found = drawing[:, drawing.shape[1] // 2 :]  # the truth is on the left
+    distance = np.abs(found - np.array(class_color(len(dataset.class_names)))).max(2)
+    assert (distance < 12).sum() > 500
+
+
+def test_boxes_of_a_low_score_are_not_drawn(dataset: CocoDataset, config: Config, tmp_path: Path) -> None:
+    results, names = CocoResults(), detection_of(config).categories(dataset)
+    nothing = draw_gallery(results, names, dataset, config, tmp_path / "nothing", count=1).read_bytes()
+    box = np.array([[10, 10, 50, 50]], np.float32)
+    results.add(int(dataset.image_ids[0]), box, np.full(1, DRAWN_SCORE - 0.01, np.float32), dataset.category_ids[:1])
+    assert draw_gallery(results, names, dataset, config, tmp_path / "low", count=1).read_bytes() == nothing
+
+
+def test_a_run_is_drawn_from_its_detections_without_a_checkpoint(config: Config, tmp_path: Path) -> None:
+    config.train.steps = 1
+    _ = train(config, tmp_path)
+    shutil.rmtree(RunFiles(tmp_path).checkpoints)
+    assert draw_run(tmp_path) == tmp_path / "drawings" / "overview.jpg"
+    RunFiles(tmp_path).predictions.unlink()
+    with pytest.raises(UserError, match="has no detections; resdet evaluate"):
+        _ = draw_run(tmp_path)
+
+
+def test_a_first_stage_alone_is_drawn_as_objects(config: Config, tmp_path: Path) -> None:
+    config.train.steps, config.model.box_head = 1, None
+    _ = train(config, tmp_path)
+    assert detection_of(config).categories(open_split(config.data, "val")) == {1: "object"}
+    assert draw_run(tmp_path).is_file()

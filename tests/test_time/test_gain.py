@@ -9,7 +9,6 @@ import pytest
 from resdet.config import load_config
 from resdet.engine.evaluate_checkpoint import evaluate_checkpoint
 from resdet.engine.train import train
-from resdet.test_time.build import build_detector
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 QUICKSTART = Path(__file__).parents[2] / "configs/quickstart.yaml"
@@ -27,7 +26,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def ap(run: Path, *overrides: str) -> float:
-    figure = evaluate_checkpoint(run, overrides=overrides, prepare=build_detector)["bbox/AP"]
+    figure = evaluate_checkpoint(run, overrides=overrides).figures["bbox/AP"]
     assert figure is not None
     return figure
 

@@ -20,10 +20,12 @@ from resdet.structures import Batch
 torch.manual_seed(0)
 config = load_config("configs/nano.yaml", overrides=["model.box_head.score_threshold=0.0", "test.voting.iou=0.5",
     "test.refinement.nms_iou=0.3", "test.scales=[48, 64, 96]", "test.augmentation.flip=true",
-    "model.box_head.global_context=true"])
+    "model.box_head.global_context=true", *{stages}])
 model = build_model(config.model, 5).eval()
 with torch.no_grad():
-    model.get_parameter("roi_heads.box_predictor.cls_score.weight").normal_(std=0.5)
+    for name, parameter in model.named_parameters():
+        if "cls_score.weight" in name:
+            parameter.normal_(std=0.5)
 detector = build_detector([model], config)
 images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
 batch = Batch(images, torch.tensor([[64, 64], [50, 60]]))
@@ -35,6 +37,8 @@ assert found.valid.any()
 
 
 @pytest.mark.slow
-def test_refinement_voting_maxout_and_flip_are_one_graph() -> None:
-    done = subprocess.run([sys.executable, "-c", SCRIPT], cwd=ROOT, capture_output=True, text=True, check=False)
+@pytest.mark.parametrize("stages", [[], ["model.cascade={}"]], ids=["plain", "cascade"])
+def test_refinement_voting_maxout_and_flip_are_one_graph(stages: list[str]) -> None:
+    script = SCRIPT.replace("{stages}", repr(stages))
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from torch.testing import assert_close
 
-from resdet.models.second_stage.roi_heads import RoIPooler
+from resdet.models.second_stage.roi_pooler import RoIPooler
 from resdet.ops.roi_align import roi_align
 from resdet.ops.roi_kernels import roi_pool
 from resdet.test_time.maxout import maxout_pool, nearest_scales

@@ -7,16 +7,20 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 from torch.testing import assert_close
 
 from resdet.config import Config, load_config
 from resdet.errors import UserError
 from resdet.models.build.detector import build_model
 from resdet.models.rcnn import RCNN
+from resdet.models.second_stage.detections import suppressed
 from resdet.ops.box_coder import BoxCoder
+from resdet.ops.boxes import is_nonempty
 from resdet.structures import Batch, Detections, Proposals
 from resdet.test_time.augmentation import AugmentedDetector
 from resdet.test_time.build import build_detector
+from resdet.test_time.ensemble import mean_boxes
 from resdet.test_time.refinement import moved, union
 from resdet.test_time.region_detector import RegionDetector
 from resdet.test_time.views import mirrored, mirrored_boxes
@@ -30,20 +34,32 @@ def nano(*overrides: str) -> Config:
     return load_config(NANO, overrides=["model.box_head.score_threshold=0.0", *overrides])
 
 
+# Every law holds for a plain head, for a cascade, and for one that sees the whole image as well.
+STAGES = {"plain": [], "cascade": ["model.cascade={}"],
+    "context": ["model.cascade={}", "model.box_head.global_context=true"]}  # fmt: skip
+
+
 def detector(config: Config, seed: int = 0) -> RCNN:
     """With random weights, whose scores and boxes differ from region to region."""
     _ = torch.manual_seed(seed)
     model = build_model(config.model, CLASSES)
     with torch.no_grad():
-        _ = model.get_parameter("roi_heads.box_predictor.cls_score.weight").normal_(std=0.5)
-        _ = model.get_parameter("roi_heads.box_predictor.bbox_pred.weight").normal_(std=0.1)
-        _ = model.rpn.head.cls_logits.weight.normal_(std=0.5)
+        for name, parameter in model.named_parameters():
+            if "cls_score.weight" in name or "cls_logits.weight" in name:
+                _ = parameter.normal_(std=0.5)
+            if name.startswith("roi_heads") and "bbox_pred.weight" in name:
+                _ = parameter.normal_(std=0.1)
     return model.eval()
 
 
+@pytest.fixture(scope="module", params=STAGES)
+def stages(request: pytest.FixtureRequest) -> list[str]:
+    return STAGES[request.param]
+
+
 @pytest.fixture(scope="module")
-def model() -> RCNN:
-    return detector(nano())
+def model(stages: list[str]) -> RCNN:
+    return detector(nano(*stages))
 
 
 @pytest.fixture(scope="module")
@@ -75,8 +91,8 @@ def test_an_ensemble_of_a_model_with_itself_is_the_model(model: RCNN, batch: Bat
     assert_same(build_detector([model, model], nano()).predict(batch), model.predict(batch))
 
 
-def test_an_ensemble_does_not_depend_on_the_order_of_its_members(batch: Batch) -> None:
-    first, second = detector(nano()), detector(nano(), seed=1)
+def test_an_ensemble_does_not_depend_on_the_order_of_its_members(stages: list[str], batch: Batch) -> None:
+    first, second = detector(nano(*stages)), detector(nano(), seed=1)
     assert_same(RegionDetector([first, second]).predict(batch), RegionDetector([second, first]).predict(batch))
 
 
@@ -106,6 +122,7 @@ def test_boxes_of_larger_views_come_back_into_the_image(model: RCNN, batch: Batc
 
 
 def test_refinement_without_deltas_changes_nothing(batch: Batch) -> None:
+    """Of a plain head: the last stage of a cascade alone scores otherwise than the mean of its stages."""
     model = detector(nano())
     with torch.no_grad():
         for parameter in ("weight", "bias"):
@@ -116,16 +133,61 @@ def test_refinement_without_deltas_changes_nothing(batch: Batch) -> None:
     assert_same(refined.predict(batch), model.predict(batch))
 
 
+def test_a_cascade_looks_again_with_its_last_stage_at_the_boxes_it_has_found(batch: Batch) -> None:
+    """The candidates of a refined cascade: those of all stages, then those of the last stage at the boxes found."""
+    model = detector(nano("model.cascade={}"))
+    heads = model.roi_heads
+    assert heads is not None
+    features = model.neck(model.backbone(model.normalized(batch)))
+    proposals = model.rpn.proposals(model.rpn(features), SIZES, model.test_limits)
+    probabilities, boxes = heads(features, proposals.boxes, SIZES)
+    again = moved(proposals, probabilities, boxes, SIZES)
+    last = heads.stages[-1]
+    logits, deltas = last.box_predictor(last.box_head(heads.pooler(features, again.boxes)))
+    shape = again.scores.shape
+    second = last.box_coder.decode(deltas.unflatten(0, shape), again.boxes[:, :, None])
+    candidates = union(
+        heads.candidates(probabilities, boxes, proposals, SIZES),
+        heads.candidates(logits.softmax(-1).unflatten(0, shape), second, again, SIZES),
+    )
+    expected = suppressed(candidates, replace(heads.limits, nms_iou=0.3))
+    assert_same(RegionDetector([model], refinement_iou=0.3).predict(batch), expected)
+
+
 def test_a_proposal_moves_to_the_box_of_its_most_probable_class() -> None:
-    coder = BoxCoder((10.0, 10.0, 5.0, 5.0))
     proposals = Proposals(torch.tensor([[[0.0, 0.0, 10.0, 20.0]]]), torch.zeros(1, 1), torch.ones(1, 1).bool())
-    deltas = torch.zeros(1, 1, 2, 4)
-    deltas[0, 0, 1, 0] = 5.0  # half a width, times the weight of 10
+    boxes = torch.tensor([[[[0.0, 0, 10, 20], [5, 0, 15, 20]]]])
     sizes = torch.tensor([[64, 12]])
-    second = moved(proposals, torch.tensor([[[0.1, 0.3, 0.6]]]), deltas, sizes, coder)
+    second = moved(proposals, torch.tensor([[[0.1, 0.3, 0.6]]]), boxes, sizes)
     assert second.boxes.tolist() == [[[5, 0, 12, 20]]], "clipped to the image"
-    first = moved(proposals, torch.tensor([[[0.3, 0.1, 0.6]]]), deltas, sizes, coder)
+    first = moved(proposals, torch.tensor([[[0.3, 0.1, 0.6]]]), boxes, sizes)
     assert first.boxes.tolist() == [[[0, 0, 10, 20]]]
+    only = moved(proposals, torch.tensor([[[0.1, 0.3, 0.6]]]), boxes[:, :, :1], sizes)
+    assert only.boxes.tolist() == [[[0, 0, 10, 20]]], "one box for all classes"
+
+
+def test_a_proposal_that_is_moved_to_no_box_is_padding() -> None:
+    proposals = Proposals(torch.tensor([[[0.0, 0.0, 10.0, 20.0]]]), torch.zeros(1, 1), torch.ones(1, 1).bool())
+    nowhere = torch.full((1, 1, 1, 4), float("nan"))
+    again = moved(proposals, torch.tensor([[[0.9, 0.1]]]), nowhere, torch.tensor([[64, 64]]))
+    assert (again.boxes.tolist(), again.valid.tolist()) == ([[[0, 0, 0, 0]]], [[False]])
+
+
+def test_the_mean_of_boxes_is_that_of_their_deltas_from_any_region() -> None:
+    generator = torch.Generator().manual_seed(0)
+    corner, side = torch.rand(3, 2, 5, 4, 2, generator=generator) * 40, torch.rand(3, 2, 5, 4, 2, generator=generator)
+    boxes = torch.cat([corner, corner + 1 + side * 20], dim=-1)
+    for weights in ((10.0, 10.0, 5.0, 5.0), (30.0, 30.0, 15.0, 15.0)):
+        coder, regions = BoxCoder(weights), torch.tensor([10.0, 10, 50, 30]).expand(2, 5, 4, 4)
+        deltas = torch.stack([coder.encode(each, regions) for each in boxes]).mean(0)
+        assert_close(mean_boxes(list(boxes)), coder.decode(deltas, regions), atol=1e-4, rtol=0)
+    assert_close(mean_boxes([boxes[0]]), boxes[0], atol=0, rtol=0)
+    assert mean_boxes([boxes[0], boxes[1][:, :, :1]]).shape == boxes[0].shape
+
+
+def test_the_mean_with_an_empty_box_is_empty() -> None:
+    box, empty = torch.tensor([[[[0.0, 0, 10, 10]]]]), torch.tensor([[[[4.0, 4, 4, 9]]]])
+    assert not is_nonempty(mean_boxes([box, empty])).any()
 
 
 def test_the_union_holds_all_of_both() -> None:
@@ -140,7 +202,7 @@ ALL = ("test.refinement.nms_iou=0.3", "test.voting.iou=0.5", "test.scales=[48, 6
 
 @pytest.mark.parametrize("part", [*ALL, "test.augmentation.short_sides=[48, 64]"])
 def test_a_batch_of_many_gives_what_batches_of_one_give(part: str, model: RCNN, batch: Batch) -> None:
-    config = nano(part, "model.box_head.global_context=false")
+    config = nano(part)
     prepared = build_detector([model], config)
     together = prepared.predict(batch)
     for image in range(2):
@@ -149,8 +211,9 @@ def test_a_batch_of_many_gives_what_batches_of_one_give(part: str, model: RCNN, 
         assert_same(alone, Detections(**expected), atol=1e-2)
 
 
-def test_all_parts_go_together_and_masks_are_kept(batch: Batch) -> None:
-    config = nano("model.mask_head.convs=1", "model.mask_head.channels=8", *ALL)
+def test_all_parts_go_together_and_masks_are_kept(stages: list[str], batch: Batch) -> None:
+    masks = ("model.mask_head.convs=1", "model.mask_head.channels=8")
+    config = nano(*masks, *stages, *ALL)
     model = detector(config)
     found = build_detector([model, detector(config, seed=1)], config).predict(batch)
     assert found.masks is not None
@@ -160,24 +223,37 @@ def test_all_parts_go_together_and_masks_are_kept(batch: Batch) -> None:
     assert_same(plain, model.predict(batch))
 
 
+def test_all_parts_go_with_conv5_as_the_head(batch: Batch) -> None:
+    c4 = ("model.neck.name=c4", "model.backbone.name=resnet18", "model.anchors.sizes=[32, 64]")
+    few = ("model.rpn.proposals_test=8", "model.box_head.detections=8")  # conv5 runs on each of them 16 times
+    config = nano(*c4, *few, "model.box_head.resolution=7", "model.mask_head.channels=8", *ALL)
+    model = detector(config)
+    found = build_detector([model, detector(config, seed=1)], config).predict(batch)
+    assert found.masks is not None
+    assert found.valid.any()
+    assert (found.masks[found.valid] > 0).all()
+    assert (found.boxes[..., 2:] <= SIZES.flip(-1)[:, None] + 1e-3).all()
+
+
 def test_a_detector_with_masks_and_one_without_are_no_ensemble(model: RCNN, batch: Batch) -> None:
     masks = detector(nano("model.mask_head.convs=1", "model.mask_head.channels=8"))
     with pytest.raises(UserError, match="different masks"):
         _ = RegionDetector([masks, model]).predict(batch)
 
 
-def test_a_cascade_and_a_first_stage_alone_are_refused() -> None:
-    for overrides in (["model.cascade={}", "model.box_head.class_agnostic=true"], ["model.box_head=null"]):
-        config = load_config(NANO, overrides=[*overrides, "test.voting.iou=0.5"])
-        with pytest.raises(UserError, match="one second stage"):
-            _ = build_detector([build_model(config.model, CLASSES)], config)
+def test_a_first_stage_alone_and_a_net_of_another_kind_are_refused() -> None:
+    config = load_config(NANO, overrides=["model.box_head=null", "test.voting.iou=0.5"])
+    for net, reason in ((build_model(config.model, CLASSES), r"has none \(model.box_head=null\)"), (nn.ReLU(), "ReLU")):
+        with pytest.raises(UserError, match=f"detectors with a second stage; this one.*{reason}") as refusal:
+            _ = build_detector([net], config)
+        assert "\n" not in str(refusal.value)
 
 
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
         (["test.scales=[48, 64]", "test.augmentation.short_sides=[48]"], "leave one out"),
-        (["test.scales=[]"], r"test.scales is empty"),
+        (["test.scales=[]"], r"test.scales=\[\] is empty"),
         (["test.scales=[64, 100000]"], r"test.scales=\[64, 100000\]: enlarges images more than 8 times"),
         (["test.augmentation.short_sides=[100000]"], r"test.augmentation.short_sides=\[100000\]: enlarges images"),
     ],

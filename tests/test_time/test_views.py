@@ -60,6 +60,16 @@ def test_padding_does_not_shine_into_the_image(factor: float) -> None:
     assert_close(view.images[0, :, :height, :width], torch.full((3, height, width), 200.0), atol=1e-3, rtol=0)
 
 
+@pytest.mark.parametrize("factor", [0.4, 0.75, 1.6, 2.5])
+def test_a_place_in_the_view_is_the_factor_times_its_place_in_the_batch(factor: float) -> None:
+    """Of a ramp, pixel x of the view shows what lies at (x + 1/2) / factor - 1/2 in the batch."""
+    images = torch.arange(64.0).expand(1, 3, 64, 64).contiguous()
+    view = resized(Batch(images, torch.tensor([[64, 64]])), factor, divisor=32)
+    shown = view.images[0, 0, 0, : int(view.sizes[0, 1])]
+    middle = slice(3, -3)  # the border repeats its last pixel
+    assert_close(shown[middle], ((torch.arange(len(shown)) + 0.5) / factor - 0.5)[middle], atol=0.02, rtol=0)
+
+
 @pytest.mark.parametrize("factor", [0.5, 2.0])
 def test_what_a_box_holds_is_found_in_the_scaled_box(factor: float) -> None:
     images = torch.zeros(1, 3, 64, 64)

@@ -41,6 +41,11 @@ def test_other_classes_distant_boxes_and_padding_have_no_vote() -> None:
     assert_close(vote(found(ONE), found(ONE, other, far, padding), iou=0.5), found(ONE))
 
 
+def test_what_is_not_finite_in_a_candidate_that_is_not_valid_has_no_vote() -> None:
+    broken = ([float("nan")] * 4, float("nan"), 0)
+    assert_close(vote(found(ONE), found(ONE, broken), iou=0.5), found(ONE))
+
+
 def test_the_threshold_itself_votes() -> None:
     half = ([0.0, 0.0, 10.0, 5.0], 0.9, 0)  # IoU 0.5
     assert_close(vote(found(ONE), found(ONE, half), iou=0.5).boxes[0, 0, 3], torch.tensor(7.5))

@@ -1,1 +1,1 @@
-"""Time of a step and of a prediction, beside a peer."""
+"""Measures the time of a training step and of a prediction, and compares it with another library."""

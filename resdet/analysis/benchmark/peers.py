@@ -1,4 +1,4 @@
-"""The same detector as other libraries build it, to measure against."""
+"""The same detector as another library builds it, as the reference for time measurements."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign
 from resdet.config import MaskHeadConfig, ModelConfig
 from resdet.errors import UserError
 from resdet.models.backbones import Backbone
+from resdet.models.build.conventions import completed
 from resdet.structures import Batch
 
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
@@ -34,6 +35,7 @@ class TorchvisionPeer(nn.Module):
     def __init__(self, config: ModelConfig, num_classes: int, size: tuple[int, int]) -> None:
         super().__init__()
         check_torchvision_has(config)
+        config, _ = completed(config, None, "the config")
         name, norm = config.backbone.name, config.backbone.norm
         backbone = resnet_fpn_backbone(
             backbone_name=name,
@@ -43,6 +45,7 @@ class TorchvisionPeer(nn.Module):
         )
         rpn, box = config.rpn, config.box_head
         assert box is not None
+        assert box.sampling_ratio is not None, "completed above"
         self.detector = FasterRCNN(
             backbone,
             num_classes + 1,
@@ -60,7 +63,7 @@ class TorchvisionPeer(nn.Module):
             rpn_post_nms_top_n_test=rpn.proposals_test,
             rpn_nms_thresh=rpn.nms_iou,
             rpn_batch_size_per_image=rpn.batch_size_per_image,
-            box_roi_pool=MultiScaleRoIAlign(["0", "1", "2", "3"], box.resolution, _ratio(box.sampling_ratio)),
+            box_roi_pool=MultiScaleRoIAlign(["0", "1", "2", "3"], box.resolution, box.sampling_ratio),
             box_score_thresh=box.score_threshold,
             box_nms_thresh=box.nms_iou,
             box_detections_per_img=box.detections,
@@ -78,7 +81,7 @@ class TorchvisionPeer(nn.Module):
 
     @staticmethod
     def inputs(batch: Batch) -> tuple[list[torch.Tensor], list[dict[str, torch.Tensor]]]:
-        """Images as floats in [0, 1], and targets whose labels leave 0 to the background."""
+        """Images as floats in [0, 1], and targets whose labels start at 1 because label 0 is the background."""
         assert batch.targets is not None
         images = [
             image[:, : int(size[0]), : int(size[1])].float() / 255
@@ -95,12 +98,15 @@ class TorchvisionPeer(nn.Module):
 
 
 def _add_masks(detector: FasterRCNN, mask: MaskHeadConfig, num_classes: int) -> None:
-    """Gives a Faster R-CNN what torchvision's Mask R-CNN has more, but for the pasting."""
+    """Adds to a Faster R-CNN the mask head, mask pooling and mask loss of torchvision's Mask R-CNN, without mask
+    pasting.
+    """
     roi_heads = detector.roi_heads
     assert isinstance(roi_heads, RoIHeads)
+    assert mask.sampling_ratio is not None, "of a completed config"
     convs = 4 if mask.convs is None else mask.convs
-    channels = 256  # of its pyramid
-    roi_heads.mask_roi_pool = MultiScaleRoIAlign(["0", "1", "2", "3"], mask.resolution, _ratio(mask.sampling_ratio))
+    channels = 256  # the levels of its pyramid
+    roi_heads.mask_roi_pool = MultiScaleRoIAlign(["0", "1", "2", "3"], mask.resolution, mask.sampling_ratio)
     width = mask.channels or channels
     roi_heads.mask_head = MaskRCNNHeads(channels, (width,) * convs, 1)
     roi_heads.mask_predictor = MaskRCNNPredictor(width if convs else channels, width, num_classes + 1)
@@ -108,12 +114,12 @@ def _add_masks(detector: FasterRCNN, mask: MaskHeadConfig, num_classes: int) -> 
 
 
 def _as_they_are(result: list[dict[str, torch.Tensor]], *_: Any) -> list[dict[str, torch.Tensor]]:
-    """In place of scaling to the original size (here it is the same) and pasting."""
+    """Replaces the postprocessing: images keep their size here, and masks are not pasted."""
     return result
 
 
 def _filled(boxes: Float[torch.Tensor, "n 4"], height: int, width: int) -> UInt8[torch.Tensor, "n H W"]:
-    """Masks over whole images, as torchvision takes them: all pixels of a box."""
+    """Masks over whole images, as torchvision expects them: every pixel inside a box is set."""
     x, y = torch.arange(width, device=boxes.device) + 0.5, torch.arange(height, device=boxes.device) + 0.5
     x1, y1, x2, y2 = boxes[..., None].unbind(1)
     rows, columns = (y > y1) & (y < y2), (x > x1) & (x < x2)
@@ -121,7 +127,7 @@ def _filled(boxes: Float[torch.Tensor, "n 4"], height: int, width: int) -> UInt8
 
 
 def check_torchvision_has(config: ModelConfig) -> None:
-    """Raises UserError for a detector that torchvision's constructor does not build."""
+    """Raises UserError for a detector that torchvision's constructor cannot build."""
     neck, box = config.neck, config.box_head
     if box is None:
         raise UserError("torchvision has no detector with model.box_head=null; give it a box head to compare")

@@ -1,1 +1,1 @@
-"""Which of several detectors is better, how surely, and at what cost."""
+"""Compares several detectors: which one is better, with which certainty, and at which cost."""

@@ -1,4 +1,4 @@
-"""What a detector costs on one image: parameters and multiply-adds, split by trunk, neck, RPN and heads."""
+"""The cost of a detector for one image: parameters and multiply-adds, split into trunk, neck, RPN and heads."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Cost:
     parameters: Parts
     multiply_adds: Parts
     size: tuple[int, int]
-    proposals: int  # regions that the heads work on
+    proposals: int  # the number of regions that the heads process
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -63,10 +63,12 @@ class Cost:
 
 
 def cost(config: Config, num_classes: int, size: tuple[int, int]) -> Cost:
-    """Of a prediction for one image of `size` (height, width), with as many proposals as the config keeps.
+    """The cost of a prediction for one image of `size` (height, width), with the number of proposals that the config
+    keeps.
 
-    Counted are convolutions and matrix products (one multiply-add is two FLOPs), deformable convolutions as ordinary
-    ones; NOT_COUNTED names the rest. Nothing is computed, so the largest net takes a second.
+    Convolutions and matrix products are counted (one multiply-add is two FLOPs), and deformable convolutions are
+    counted as ordinary ones; NOT_COUNTED names the operations that are not counted. The model runs on the meta device,
+    so the largest network takes a second.
 
     Raises UserError for a config whose parts do not fit together.
     """
@@ -78,13 +80,14 @@ def cost(config: Config, num_classes: int, size: tuple[int, int]) -> Cost:
 
 
 def parameters(model: RCNN) -> Parts:
-    """Every learnt number but running statistics; the scale and offset of a frozen norm count too."""
+    """The number of learned values without running statistics; the scale and offset of a frozen norm are included."""
     heads = _parameters(model.roi_heads) if model.roi_heads else 0
     return Parts(_parameters(model.backbone), _parameters(model.neck), _parameters(model.rpn), heads)
 
 
 def multiply_adds(model: RCNN, batch: Batch) -> Parts:
-    """Of `model.predict(batch)`, part after part; a model and a batch on the meta device will do."""
+    """The multiply-adds of `model.predict(batch)` for each part; a model and a batch on the meta device
+    are sufficient."""
     features, trunk = _counted(lambda: model.backbone(model.normalized(batch)))
     features, neck = _counted(lambda: model.neck(features))
     proposals, rpn = _counted(lambda: model.rpn.proposals(model.rpn(features), batch.sizes, model.test_limits))
@@ -96,7 +99,7 @@ def multiply_adds(model: RCNN, batch: Batch) -> Parts:
 
 
 def typical_size(dataset: CocoDataset, augment: AugmentConfig) -> tuple[int, int]:
-    """Height and width that the images of a data set typically have at test time: those of the one of median area."""
+    """The test-time height and width of the image with the median area, as a typical size of the data set."""
     sizes = [
         resized_size(int(height), int(width), augment.test_short_side, augment.max_side)
         for height, width in zip(dataset.heights, dataset.widths, strict=True)

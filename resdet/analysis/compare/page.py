@@ -1,13 +1,13 @@
-"""A comparison as one page: the tables of compare.json, with plots and in words."""
+"""A comparison as one page: the tables of compare.json, plots, and a summary in words."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from resdet.analysis.compare.table import GIGA, MEBI, MILLION, between, percent, signed, significant, three
+from resdet.analysis.compare.comparison import AP, Comparison, ContestantRecord, Figure, FigureDifference
+from resdet.analysis.compare.numbers import GIGA, MEBI, MILLION, between, percent, signed, significant, three
 from resdet.analysis.compare.verdict import FEWEST_IMAGES, NOT_SIGNIFICANT, ONE_SEED, SIGNIFICANT
 from resdet.analysis.pages.interval_plots import Estimate, cost_plot, interval_plot
 from resdet.analysis.pages.page import (
@@ -26,9 +26,6 @@ from resdet.analysis.pages.page import (
 )
 from resdet.analysis.pages.plots import MOST_COLORS, Line, line_plot
 
-Contestant = Mapping[str, Any]
-
-AP = "bbox/AP"
 PARTS = ("total", "trunk", "neck", "rpn", "heads")
 FIGURES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100")
 KINDS = {"bbox": "boxes", "segm": "masks"}
@@ -39,14 +36,14 @@ HE_2015 = (
 )
 
 
-def comparison_page(content: Mapping[str, Any]) -> str:
-    """The page of what compare.json holds."""
-    contestants: Sequence[Contestant] = content["contestants"]
+def comparison_page(content: Comparison) -> str:
+    """The page with the content of compare.json."""
+    contestants = content.contestants
     first, *others = contestants
-    steps = ", ".join(sorted({count(one["training"]["steps"]) for one in contestants}))
-    seeds = sorted({len(one["runs"]) for one in contestants})
+    steps = ", ".join(sorted({count(one.training.steps) for one in contestants}))
+    seeds = sorted({len(one.runs) for one in contestants})
     sections = [
-        _figures(contestants),
+        _figures(content),
         *([_differences(first, others, content)] if others else []),
         _costs(contestants, content),
         _learning(contestants),
@@ -60,63 +57,63 @@ def comparison_page(content: Mapping[str, Any]) -> str:
             facts=[
                 f"{' to '.join(str(n) for n in (seeds[0], seeds[-1])[: len(seeds)])} seed{'s' * (seeds[-1] > 1)} each",
                 f"{steps} steps",
-                f"{count(content['val']['images'])} images scored, {count(content['val']['objects'])} objects",
-                content["val"]["annotations"],
+                f"{count(content.val.images)} images scored, {count(content.val.objects)} objects",
+                content.val.annotations,
             ],
             headlines=_headlines(first, others),
             summary=_summary(first, others, content),
             sections=sections,
-            footer=f"resdet {content['resdet']}",
+            footer=f"resdet {content.resdet}",
         )
     )  # fmt: skip
 
 
-def _title(first: Contestant, others: Sequence[Contestant]) -> str:
+def _title(first: ContestantRecord, others: Sequence[ContestantRecord]) -> str:
     if not others:
-        return first["name"]
-    names = ", ".join(other["name"] for other in others) if len(others) < 4 else f"{len(others)} backbones"
-    return f"{names} against {first['name']}"
+        return first.name
+    names = ", ".join(other.name for other in others) if len(others) < 4 else f"{len(others)} backbones"
+    return f"{names} against {first.name}"
 
 
-def _headlines(first: Contestant, others: Sequence[Contestant]) -> list[Headline]:
-    shown = [Headline(first["name"], three(_ap(first)), "box AP, mean over seeds")]
+def _headlines(first: ContestantRecord, others: Sequence[ContestantRecord]) -> list[Headline]:
+    shown = [Headline(first.name, three(_ap(first)), "box AP, mean over seeds")]
     for other in others[:3]:
-        difference = other["against_first"][AP]
-        detail = f"{signed(difference['difference'])} ({percent(difference['relative'])}): {difference['verdict']}"
-        shown.append(Headline(other["name"], three(_ap(other)), detail))
+        difference = other.against_first[AP]
+        detail = f"{signed(difference.difference)} ({percent(difference.relative)}): {difference.verdict}"
+        shown.append(Headline(other.name, three(_ap(other)), detail))
     return shown
 
 
-def _ap(contestant: Contestant) -> float | None:
-    return contestant["figures"][AP]["mean"]
+def _ap(contestant: ContestantRecord) -> float | None:
+    return contestant.figures[AP].mean
 
 
-def _summary(first: Contestant, others: Sequence[Contestant], content: Mapping[str, Any]) -> Markup:
+def _summary(first: ContestantRecord, others: Sequence[ContestantRecord], content: Comparison) -> Markup:
     sentences = [Markup("<p>{}</p>").format(_sentence(first, other)) for other in others]
-    if {"vgg16", "resnet101"} <= {one["backbone"] for one in (first, *others)}:
+    if {"vgg16", "resnet101"} <= {one.backbone for one in (first, *others)}:
         sentences.append(Markup("<p>{}</p>").format(HE_2015))
-    if content["missing"]:
-        sentences.append(note(f"{len(content['missing'])} runs are missing; the last section names them."))
+    if content.missing:
+        sentences.append(note(f"{len(content.missing)} runs are missing; the last section names them."))
     return Markup("").join(sentences)
 
 
-def _sentence(first: Contestant, other: Contestant) -> str:
-    difference = other["against_first"][AP]
-    value = difference["difference"]
+def _sentence(first: ContestantRecord, other: ContestantRecord) -> str:
+    difference = other.against_first[AP]
+    value = difference.difference
     if value is None:
-        return f"{other['name']}: {difference['reason']}."
+        return f"{other.name}: {difference.reason}."
     more = "more" if value >= 0 else "less"
-    relative = difference["relative"]
+    relative = difference.relative
     share = "" if relative is None else f" ({abs(relative):.1%} {more})"
     return (
-        f"{other['name']} reaches a box AP of {three(_ap(other))}, {abs(value):.3f} {more}{share} than {first['name']};"
-        f" 95 % interval {between(difference['low'], difference['high'], plus=True)}. {_in_words(difference)}"
+        f"{other.name} reaches a box AP of {three(_ap(other))}, {abs(value):.3f} {more}{share} than {first.name};"
+        f" 95 % interval {between(difference.low, difference.high, plus=True)}. {_in_words(difference)}"
     )
 
 
-def _in_words(difference: Mapping[str, Any]) -> str:
-    """The verdict, with what such a comparison could have shown."""
-    word, detectable = difference["verdict"], difference["detectable"]
+def _in_words(difference: FigureDifference) -> str:
+    """The verdict in words, and the smallest difference that this comparison could detect."""
+    word, detectable = difference.verdict, difference.detectable
     smallest = (
         "" if detectable is None else f" A true difference of {detectable:.3f} would be found four times of five."
     )
@@ -124,17 +121,18 @@ def _in_words(difference: Mapping[str, Any]) -> str:
         return f"The difference is significant.{smallest}"
     if word == NOT_SIGNIFICANT:
         return f"The difference is not significant.{smallest}"
-    return f"No verdict: {difference['reason']}."
+    return f"No verdict: {difference.reason}."
 
 
-def _figures(contestants: Sequence[Contestant]) -> Section:
+def _figures(content: Comparison) -> Section:
+    contestants = content.contestants
     parts: list[Markup] = []
-    for kind in _kinds(contestants):
-        estimates = [_estimate(one, one["figures"][f"{kind}/AP"]) for one in contestants]
+    for kind in content.kinds:
+        estimates = [_estimate(one, one.figures[f"{kind}/AP"]) for one in contestants]
         known = [estimate for estimate in estimates if estimate]
         rows = [
-            [name_of(one["name"]), len(one["runs"]), *(one["figures"][f"{kind}/{name}"]["mean"] for name in FIGURES),
-             _spread(one["figures"][f"{kind}/AP"])]
+            [name_of(one.name), len(one.runs), *(one.figures[f"{kind}/{name}"].mean for name in FIGURES),
+             _spread(one.figures[f"{kind}/AP"])]
             for one in contestants
         ]  # fmt: skip
         parts.append(_titled(f"Figures of {KINDS[kind]}", ["backbone", "seeds", *FIGURES, "AP over seeds"], rows))
@@ -154,61 +152,57 @@ def _titled(title: str, head: Sequence[str], rows: Sequence[Sequence[object]]) -
     return Markup("<h3>{}</h3>{}").format(title, table(head, rows))
 
 
-def _kinds(contestants: Sequence[Contestant]) -> list[str]:
-    return list(dict.fromkeys(name.partition("/")[0] for name in contestants[0]["figures"]))
-
-
-def _estimate(one: Contestant, figure: Mapping[str, Any]) -> Estimate | None:
-    if figure["mean"] is None:
+def _estimate(one: ContestantRecord, figure: Figure) -> Estimate | None:
+    if figure.mean is None:
         return None
-    return Estimate(one["name"], figure["mean"], figure["image_low"], figure["image_high"], figure["seeds"])
+    return Estimate(one.name, figure.mean, figure.image_low, figure.image_high, figure.seeds)
 
 
-def _spread(figure: Mapping[str, Any]) -> str:
-    if figure["seed_std"] is None:
+def _spread(figure: Figure) -> str:
+    if figure.seed_std is None:
         return UNDEFINED
-    return f"± {figure['seed_std']:.3f}, {figure['min']:.3f} .. {figure['max']:.3f}"
+    return f"± {figure.seed_std:.3f}, {figure.min:.3f} .. {figure.max:.3f}"
 
 
-def _differences(first: Contestant, others: Sequence[Contestant], content: Mapping[str, Any]) -> Section:
+def _differences(first: ContestantRecord, others: Sequence[ContestantRecord], content: Comparison) -> Section:
     parts: list[Markup] = []
-    for kind in _kinds([first]):
+    for kind in content.kinds:
         known = [
-            Estimate(other["name"], difference["difference"], difference["low"], difference["high"])
+            Estimate(other.name, difference.difference, difference.low, difference.high)
             for other in others
-            if (difference := other["against_first"][f"{kind}/AP"])["difference"] is not None
+            if (difference := other.against_first[f"{kind}/AP"]).difference is not None
         ]
         if known:
-            title = f"AP of {KINDS[kind]} less that of {first['name']}"
+            title = f"AP of {KINDS[kind]} less that of {first.name}"
             label = "difference of AP; line: 95 % interval of the verdict"
             parts.append(interval_plot(known, title=title, x_label=label, zero=True, first_color=2))
         for other in others:
-            rows = [_difference_row(name, other["against_first"][f"{kind}/{name}"]) for name in FIGURES]
-            caption = f"{other['name']}: figures of {KINDS[kind]}, less those of {first['name']}"
+            rows = [_difference_row(name, other.against_first[f"{kind}/{name}"]) for name in FIGURES]
+            caption = f"{other.name}: figures of {KINDS[kind]}, less those of {first.name}"
             head = ["figure", "difference", "95 %", "over images", "over seeds", "relative", "verdict", "detectable"]
             parts.append(_titled(caption, head, rows))
-    return Section("differences", f"Against {first['name']}", Markup("").join(parts), lead=_verdict_rule(content))
+    return Section("differences", f"Against {first.name}", Markup("").join(parts), lead=_verdict_rule(content))
 
 
-def _difference_row(name: str, difference: Mapping[str, Any]) -> list[object]:
+def _difference_row(name: str, difference: FigureDifference) -> list[object]:
     return [
         name,
-        signed(difference["difference"]),
-        between(difference["low"], difference["high"], plus=True),
-        between(difference["image_low"], difference["image_high"], plus=True),
-        between(difference["seed_low"], difference["seed_high"], plus=True),
-        percent(difference["relative"]),
-        Markup("<strong>{}</strong>").format(difference["verdict"])
-        if difference["verdict"] == SIGNIFICANT
-        else difference["verdict"],
-        three(difference["detectable"]),
+        signed(difference.difference),
+        between(difference.low, difference.high, plus=True),
+        between(difference.image_low, difference.image_high, plus=True),
+        between(difference.seed_low, difference.seed_high, plus=True),
+        percent(difference.relative),
+        Markup("<strong>{}</strong>").format(difference.verdict)
+        if difference.verdict == SIGNIFICANT
+        else difference.verdict,
+        three(difference.detectable),
     ]
 
 
-def _verdict_rule(content: Mapping[str, Any]) -> str:
+def _verdict_rule(content: Comparison) -> str:
     return (
         "Significant is a difference whose 95 % interval over images and seeds together excludes 0. Over images:"
-        f" {content['bootstrap']['resamples']} resamples of the images, the same for all detectors (percentiles)."
+        f" {content.bootstrap.resamples} resamples of the images, the same for all detectors (percentiles)."
         " Over seeds: Welch's t. The two half-widths are joined by the root of the sum of their squares. One seed"
         f" leaves its spread unknown and so carries no significance (“{ONE_SEED}”), nor do fewer than {FEWEST_IMAGES}"
         " images."
@@ -217,13 +211,13 @@ def _verdict_rule(content: Mapping[str, Any]) -> str:
     )
 
 
-def _costs(contestants: Sequence[Contestant], content: Mapping[str, Any]) -> Section:
-    sizes = sorted({tuple(one["cost"]["size"]) for one in contestants})
+def _costs(contestants: Sequence[ContestantRecord], content: Comparison) -> Section:
+    sizes = sorted({one.cost.size for one in contestants})
     size = ", ".join(f"{height} x {width}" for height, width in sizes)
     points = [
-        (estimate, one["cost"]["multiply_adds"]["total"] / GIGA)
+        (estimate, one.cost.multiply_adds.total / GIGA)
         for one in contestants
-        if (estimate := _estimate(one, one["figures"][AP]))
+        if (estimate := _estimate(one, one.figures[AP]))
     ]
     parts: list[Markup] = []
     if points:
@@ -235,29 +229,29 @@ def _costs(contestants: Sequence[Contestant], content: Mapping[str, Any]) -> Sec
         ("parameters", MILLION, "Parameters (M)"),
     ):
         rows = [
-            [name_of(one["name"]), *(significant(one["cost"][key][part] / unit) for part in PARTS)]
+            [name_of(one.name), *(significant(getattr(getattr(one.cost, key), part) / unit) for part in PARTS)]
             for one in contestants
         ]  # fmt: skip
         parts.append(_titled(caption, head, rows))
     parts.append(_speeds(contestants, content))
-    lead = f"Counted are convolutions and matrix products; not counted: {content['not_counted']}."
+    lead = f"Counted are convolutions and matrix products; not counted: {content.not_counted}."
     return Section("cost", "Cost", Markup("").join(parts), lead=lead)
 
 
-def _speeds(contestants: Sequence[Contestant], content: Mapping[str, Any]) -> Markup:
+def _speeds(contestants: Sequence[ContestantRecord], content: Comparison) -> Markup:
     rows = []
     for one in contestants:
-        training, prediction = one["training"], one["prediction"]
-        memory = training["peak_memory_bytes"]
+        training, prediction = one.training, one.prediction
+        memory = training.peak_memory_bytes
         rows.append(
             [
-                name_of(one["name"]),
-                significant(training["seconds_per_step"]),
-                significant(training["images_per_second"]),
+                name_of(one.name),
+                significant(training.seconds_per_step),
+                significant(training.images_per_second),
                 UNDEFINED if memory is None else f"{memory / MEBI:,.0f}",
-                ", ".join(training["devices"]) or UNDEFINED,
-                significant(prediction["images_per_second"]) if prediction else UNDEFINED,
-                f"{prediction['times_as_long']:.2f}" if prediction else UNDEFINED,
+                ", ".join(training.devices) or UNDEFINED,
+                significant(prediction.images_per_second) if prediction else UNDEFINED,
+                f"{prediction.times_as_long:.2f}" if prediction else UNDEFINED,
             ]
         )
     head = [
@@ -269,10 +263,10 @@ def _speeds(contestants: Sequence[Contestant], content: Mapping[str, Any]) -> Ma
         "images/s, prediction",
         "times as long",
     ]
-    prediction = content["prediction"]
+    prediction = content.prediction
     measured = (
-        f"Prediction: batches of {prediction['batch']}, {prediction['rounds']} rounds in turns on"
-        f" {prediction['device']} ({prediction['threads']} threads), median."
+        f"Prediction: batches of {prediction.batch}, {prediction.rounds} rounds in turns on"
+        f" {prediction.device} ({prediction.threads} threads), median."
         if prediction
         else "Prediction was not timed."
     )
@@ -283,7 +277,7 @@ def _speeds(contestants: Sequence[Contestant], content: Mapping[str, Any]) -> Ma
     return _titled("Time and memory", head, rows) + Markup('<p class="lead">{}</p>').format(text)
 
 
-def _learning(contestants: Sequence[Contestant]) -> Section:
+def _learning(contestants: Sequence[ContestantRecord]) -> Section:
     plots = [
         line_plot(lines, title=title, x_label="step", y_label=name, log_y=name == "loss")
         for name, title in (("loss", "Training loss"), (AP, "Box AP of the val set"))
@@ -293,24 +287,24 @@ def _learning(contestants: Sequence[Contestant]) -> Section:
     return Section("learning", "Learning curves", columns(*plots) if plots else note("No curves."), lead=lead)
 
 
-def _curves(contestants: Sequence[Contestant], name: str) -> list[Line]:
+def _curves(contestants: Sequence[ContestantRecord], name: str) -> list[Line]:
     return [
-        Line(one["name"], curve["steps"], curve["values"], color=1 + i % MOST_COLORS, faint=j > 0, points=name == AP)
+        Line(one.name, curve.steps, curve.values, color=1 + i % MOST_COLORS, faint=j > 0, points=name == AP)
         for i, one in enumerate(contestants)
-        for j, run in enumerate(one["runs"])
-        if (curve := run["curves"].get(name))
+        for j, run in enumerate(one.runs)
+        if (curve := run.curves.get(name))
     ]
 
 
-def _classes(first: Contestant, others: Sequence[Contestant]) -> Section:
-    head = ["class", first["name"]]
+def _classes(first: ContestantRecord, others: Sequence[ContestantRecord]) -> Section:
+    head = ["class", first.name]
     for other in others:
-        head += [other["name"], "difference"]
+        head += [other.name, "difference"]
     rows = []
-    for name, own in first["classes"].items():
-        row: list[object] = [name_of(name), own["mean"]]
+    for name, own in first.classes.items():
+        row: list[object] = [name_of(name), own.mean]
         for other in others:
-            row += [other["classes"][name]["mean"], signed(other["classes"][name]["difference"])]
+            row += [other.classes[name].mean, signed(other.classes[name].difference)]
         rows.append(row)
     lead = (
         "Box AP of each class, mean over seeds. Single classes are not tested: with many of them some differ by chance."
@@ -318,18 +312,16 @@ def _classes(first: Contestant, others: Sequence[Contestant]) -> Section:
     return Section("classes", "Classes", table(head, rows), lead=lead)
 
 
-def _method(contestants: Sequence[Contestant], content: Mapping[str, Any]) -> Section:
-    parts = [code(content["command"])]
-    names = [one["name"] for one in contestants]
-    if differing := content["config_differences"]:
+def _method(contestants: Sequence[ContestantRecord], content: Comparison) -> Section:
+    parts = [code(content.command)]
+    names = [one.name for one in contestants]
+    if differing := content.config_differences:
         rows = [[key, *(str(row[name]) for name in names)] for key, row in differing.items()]
         parts.append(_titled("Config keys that differ, the backbone's name apart", ["key", *names], rows))
     else:
         parts.append(note("All contestants have the same config, the backbone's name apart."))
-    if content["missing"]:
-        parts.append(table(["run", "why it is missing"], [list(row) for row in content["missing"].items()]))
-    runs = [
-        [run["name"], run["seed"], run["figures"].get(AP), run["folder"]] for one in contestants for run in one["runs"]
-    ]
+    if content.missing:
+        parts.append(table(["run", "why it is missing"], [list(row) for row in content.missing.items()]))
+    runs = [[run.name, run.seed, run.figures.get(AP), run.folder] for one in contestants for run in one.runs]
     parts.append(details("Runs", table(["run", "seed", AP, "folder"], runs)))
     return Section("method", "How it was made", Markup("").join(parts))

@@ -1,4 +1,6 @@
-"""Trains the runs of a comparison, each in a process of its own, some at once; all of it can be stopped and go on."""
+"""Trains the runs of a comparison, each in its own process and several at a time; the whole can be stopped and
+continued.
+"""
 
 from __future__ import annotations
 
@@ -18,27 +20,29 @@ from pathlib import Path
 
 import torch
 
-from resdet.analysis.compare.contestants import PlannedRun
+from resdet.analysis.compare.plan import PlannedRun
 from resdet.analysis.compare.training_child import MISTAKE
 from resdet.config import to_yaml
 from resdet.engine.run_folder import read_run
 from resdet.engine.signals import EXIT_CODE, Stopped, StopRequest
 from resdet.errors import UserError
-from resdet.files import replace_file
+from resdet.files import replace_file, writing
+from resdet.plugins import loaded_plugins
 
 POLL_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
 class Slot:
-    """A place for one run at a time: what its process finds in the environment, and the device it is told to take."""
+    """A place for one run at a time: the environment variables of its process and its device."""
 
     environment: dict[str, str] = field(default_factory=dict)
     device: str | None = None
 
 
 def make_slots(devices: Sequence[str], jobs: int) -> list[Slot]:
-    """`jobs` slots on each of `devices` (cpu, cuda:0, cuda:1 ...), or on whatever train.device says without any.
+    """`jobs` slots on each of `devices` (cpu, cuda:0, cuda:1 ...), or, without `devices`, on the device of
+    train.device.
 
     Slots of a CPU share its cores, unless OMP_NUM_THREADS is set. Raises UserError for a device that is not there.
     """
@@ -70,13 +74,13 @@ def _usable_cores() -> int:
 
 @contextmanager
 def alone_in(output: Path) -> Iterator[None]:
-    """Makes the folder of a comparison and keeps other comparisons out of it. Raises UserError when one is there."""
-    try:
+    """Creates the folder of a comparison and locks it against other comparisons. Raises UserError if another one is
+    active.
+    """
+    with writing(output):
         for folder in ("configs", "logs", "runs"):
             (output / folder).mkdir(parents=True, exist_ok=True)
         lock = (output / ".lock").open("w")
-    except OSError as error:
-        raise UserError(f"{output}: cannot be written ({error.strerror}); choose another --output") from None
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -94,12 +98,13 @@ class _Child:
     started: float
 
     def leave(self) -> None:
-        """Lets the process save; it goes on by itself."""
+        """Asks the process to save and to end; it continues without this process."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
 
     def end(self) -> None:
-        """Waits for the process; its standard input stays open until then, for the end of that would stop it."""
+        """Waits for the process; its standard input stays open until then, because closing it would stop
+        the process."""
         _ = self.process.wait()
         assert self.process.stdin is not None
         self.process.stdin.close()
@@ -108,7 +113,7 @@ class _Child:
 def train_all(
     runs: Sequence[PlannedRun], output: Path, slots: Sequence[Slot], *, say: Callable[[str], None]
 ) -> dict[str, str]:
-    """Trains what is not finished of `runs`; returns the reason for each run, by name, that failed.
+    """Trains the runs of `runs` that are not finished; returns the reason of the failure for each failed run, by name.
 
     A run that fails does not keep the others from going on. Raises Stopped after a signal, when all have saved.
     """
@@ -151,7 +156,9 @@ def train_all(
 
 
 def _start(run: PlannedRun, number: int, output: Path, slot: Slot) -> _Child:
-    """A process in a session of its own: a Ctrl-C in the terminal reaches it through us, once."""
+    """Starts a process in its own session: a Ctrl-C in the terminal reaches it only through this process, and only
+    once.
+    """
     config = run.config
     if slot.device:
         config = replace(config, train=replace(config.train, device=slot.device))
@@ -159,7 +166,14 @@ def _start(run: PlannedRun, number: int, output: Path, slot: Slot) -> _Child:
     replace_file(config_file, to_yaml(config).encode())
     with log.open("ab") as file:
         process = subprocess.Popen(  # noqa: S603  # this Python, our own module
-            [sys.executable, "-m", "resdet.analysis.compare.training_child", str(config_file), str(run.folder)],
+            [
+                sys.executable,
+                "-m",
+                "resdet.analysis.compare.training_child",
+                str(config_file),
+                str(run.folder),
+                *map(str, loaded_plugins()),
+            ],
             stdin=subprocess.PIPE,
             stdout=file,
             stderr=subprocess.STDOUT,
@@ -170,7 +184,7 @@ def _start(run: PlannedRun, number: int, output: Path, slot: Slot) -> _Child:
 
 
 def _failure(child: _Child) -> str | None:
-    """Why a process that has ended did not finish its run; None when it did."""
+    """The reason why a process that has ended did not finish its run; None if it finished."""
     code = child.process.returncode
     if code == 0:
         return None
@@ -199,6 +213,6 @@ def _finished_line(
 
 
 def described_ap(run: PlannedRun) -> str:
-    """The headline of a finished run, in words."""
+    """The main figure of a finished run, in words."""
     ap = read_run(run.folder).figures.get("bbox/AP")
     return "box AP undefined" if ap is None else f"box AP {ap:.4f}"

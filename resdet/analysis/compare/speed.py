@@ -1,20 +1,19 @@
-"""How fast trained contestants predict: in turns, in one process, on the same images."""
+"""The prediction speed of trained contestants, measured alternately in one process on the same images."""
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import torch
 from torch import nn
 
-from resdet.analysis.benchmark.command import Contestant as Timed
-from resdet.analysis.benchmark.command import alternate
+from resdet.analysis.benchmark.timing import Contestant as Timed
+from resdet.analysis.benchmark.timing import alternate
+from resdet.analysis.compare.comparison import Speed, TimingSetup
 from resdet.config import Config, TrainConfig
 from resdet.data.batches.loader import evaluation_batches
 from resdet.data.sets.coco import CocoDataset
@@ -25,52 +24,55 @@ from resdet.errors import UserError
 from resdet.structures import Batch
 
 
-class Kept(msgspec.Struct):
-    """Of what an earlier call measured, the figures by contestant."""
+class PredictionSpeed(TimingSetup, frozen=True):
+    """The measured times, by contestant."""
 
-    contestants: dict[str, dict[str, float]]
+    contestants: dict[str, Speed]
+
+    @property
+    def setup(self) -> TimingSetup:
+        return TimingSetup(self.device, self.threads, self.batch, self.rounds)
 
 
-def prediction_speed(runs: Sequence[tuple[str, Config, Path]], val_set: CocoDataset, *, rounds: int) -> dict[str, Any]:
-    """Seconds an image of each of `runs` (a name, its config, its folder), and how many times as long as the first.
+def prediction_speed(runs: Sequence[tuple[str, Config, Path]], val_set: CocoDataset, *, rounds: int) -> PredictionSpeed:
+    """Seconds an image of each of `runs` (a name, its config, its folder), and its ratio to the first.
 
-    Each predicts the first evaluation batch `rounds` times after once to warm up, all in turns. What it does to the
-    detections afterwards (scaling, pasting of masks) is not timed. The ratio is the median of those of the rounds.
+    Each model predicts the first evaluation batch `rounds` times after one warm-up; the models run alternately. The
+    postprocessing of detections (scaling, pasting of masks) is not measured. The ratio is the median over the rounds.
     """
     device = choose_device(runs[0][1].train.device, World())
     timed = [_timed(config, folder, val_set, device) for _, config, folder in runs]
     seconds = alternate([contestant for contestant, _ in timed], rounds, device)
-    contestants: dict[str, dict[str, float]] = {}
+    contestants: dict[str, Speed] = {}
     for (name, _, _), times, (_, images) in zip(runs, seconds, timed, strict=True):
         ratios = [mine / first for first, mine in zip(seconds[0], times, strict=True)]
-        contestants[name] = {
-            "seconds_per_image": statistics.median(times) / images,
-            "images_per_second": images / statistics.median(times),
-            "times_as_long": statistics.median(ratios) * timed[0][1] / images,
-        }
-    return {
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-        "threads": torch.get_num_threads(),
-        "batch": timed[0][1],
-        "rounds": rounds,
-        "contestants": contestants,
-    }
+        contestants[name] = Speed(
+            seconds_per_image=statistics.median(times) / images,
+            images_per_second=images / statistics.median(times),
+            times_as_long=statistics.median(ratios) * timed[0][1] / images,
+        )
+    return PredictionSpeed(
+        device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        threads=torch.get_num_threads(),
+        batch=timed[0][1],
+        rounds=rounds,
+        contestants=contestants,
+    )
 
 
-def kept_prediction_speed(path: Path, names: Sequence[str]) -> dict[str, Any] | None:
-    """What an earlier call measured, if it was of these contestants. Raises UserError for a damaged file."""
+def kept_prediction_speed(path: Path, names: Sequence[str]) -> PredictionSpeed | None:
+    """The result of an earlier call if it was for these contestants. Raises UserError for a damaged file."""
     if not path.exists():
         return None
-    data = path.read_bytes()
     try:
-        kept = msgspec.json.decode(data, type=Kept)
+        kept = msgspec.json.decode(path.read_bytes(), type=PredictionSpeed)
     except msgspec.DecodeError as error:
         raise UserError(f"{path}: is damaged ({error}); remove it, and predictions are timed again") from None
-    return json.loads(data) if list(kept.contestants) == list(names) else None
+    return kept if list(kept.contestants) == list(names) else None
 
 
 def _timed(config: Config, folder: Path, val_set: CocoDataset, device: torch.device) -> tuple[Timed, int]:
-    """The call to be timed, and how many images it predicts."""
+    """The function to be timed, and the number of images that it predicts."""
     (saved,) = read_models([folder], ())
     model = place(built(saved), device, config.train)
     loaded = next(iter(evaluation_batches(val_set, config, rank=0, world_size=1)))

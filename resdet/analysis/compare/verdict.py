@@ -1,4 +1,6 @@
-"""Whether one detector is better than another, from both sources of chance: the images and the training seeds."""
+"""Decides whether one detector is better than another, from both sources of variation: the images and the training
+seeds.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +11,11 @@ from dataclasses import dataclass
 
 from resdet.evaluation.analysis.bootstrap import Difference
 
-FEWEST_IMAGES = 30  # with fewer, resampling them says too little about those not seen
-POWER = 0.84  # z of 80 %: the chance to see an effect of the size called detectable
+FEWEST_IMAGES = 30  # with fewer images, resampling tells too little about unseen images
+POWER = 0.84  # z of 80 %: the power at which an effect is called detectable
 
-# Student's t at 97.5 %, by degrees of freedom from 1; more than these take the last one, which errs on the wide side.
+# Student's t at 97.5 %, by degrees of freedom from 1; larger numbers use the last value, which makes intervals too
+# wide.
 T = (
     12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131,
     2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
@@ -24,7 +27,9 @@ ONE_SEED, FEW_IMAGES, UNDEFINED = "undecided: one seed", "undecided: few images"
 
 @dataclass(frozen=True)
 class SeedSpread:
-    """What the seeds say of a difference of means: its standard error, and Student's t for a 95 % interval (Welch)."""
+    """What is known from the seeds about a difference of means: its standard error, and Student's t for a 95 % interval
+    (Welch).
+    """
 
     standard_error: float
     t: float
@@ -36,8 +41,9 @@ class SeedSpread:
 
 @dataclass(frozen=True)
 class Verdict:
-    """A difference against the first detector. `low` and `high` carry both sources where there are seeds to tell;
-    `detectable` is the smallest true difference that such a comparison would call significant four times of five."""
+    """A difference against the first detector. `low` and `high` include both sources if there are two seeds or more;
+    `detectable` is the smallest true difference that such a comparison would call significant in four of five cases.
+    """
 
     word: str
     reason: str
@@ -61,17 +67,17 @@ def seed_spread(first: Sequence[float], other: Sequence[float]) -> SeedSpread | 
 
 
 def judge(difference: Difference, first: Sequence[float], other: Sequence[float], *, images: int) -> Verdict:
-    """Significant where the 95 % interval that carries both sources excludes 0.
+    """The difference is significant if the 95 % interval over both sources excludes 0.
 
     The interval over images (paired bootstrap) and the one over seeds (Welch's t) are joined by the root of the sum of
     the squares of their half-widths, on each side. No verdict of significance is given on fewer than FEWEST_IMAGES
-    images or on a single seed, whose spread is unknown; that a difference is not significant a single seed can say,
-    for seeds only widen the interval.
+    images or on a single seed, whose spread is unknown; a single seed is enough to find that a difference is not
+    significant, because more seeds only widen the interval.
 
     Args:
-        difference: of the means over seeds, with its interval over images.
+        difference: the difference of the means over seeds, with its interval over images.
         first, other: the figure of each seed.
-        images: how many were scored.
+        images: the number of scored images.
     """
     value, low, high = difference.difference, difference.low, difference.high
     if value is None or low is None or high is None:
@@ -108,7 +114,7 @@ def _word(spread: SeedSpread | None, images: int, *, excludes_zero: bool) -> tup
 
 
 def _detectable(difference: Difference, spread: SeedSpread | None) -> float | None:
-    """None where resampling changes nothing, as for detectors that find nothing: that says nothing of others."""
+    """None if resampling changes nothing, as for detectors without detections: their variation is not informative."""
     over_images = difference.detectable or None
     if over_images is None or spread is None:
         return over_images

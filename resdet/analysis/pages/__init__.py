@@ -1,1 +1,1 @@
-"""Pages and plots: one HTML file that needs nothing else."""
+"""HTML pages and SVG plots, each in one file that loads nothing else."""

@@ -1,4 +1,4 @@
-"""Plots of figures with their intervals: side by side, and over what they cost."""
+"""Plots of figures with their intervals: as rows, and over a cost."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from resdet.analysis.pages.plots import (
 )
 
 ROW = 30  # height of a row, in the units of the viewBox
-NAMES = 140  # room for names, left of the rows
+NAMES = 140  # width of the names on the left of the rows
 
 
 @dataclass(frozen=True)
@@ -37,14 +37,14 @@ class Estimate:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """The value alone where there is none."""
+        """The interval; only the value if there is none."""
         return (self.value, self.value) if self.low is None or self.high is None else (self.low, self.high)
 
 
 def interval_plot(
     estimates: Sequence[Estimate], *, title: str, x_label: str, zero: bool = False, first_color: int = 1
 ) -> Markup:
-    """A row for each: a line over its interval, a dot at its value, small ones at its seeds. `zero` marks 0."""
+    """One row per estimate: a line for the interval, a dot for the value, small dots for the seeds. `zero` marks 0."""
     width, bottom = WIDTH + 120, TOP + ROW * len(estimates)
     low, high = _span(estimates, [0.0] * zero)
 
@@ -87,7 +87,7 @@ def cost_plot(points: Sequence[tuple[Estimate, float]], *, title: str, x_label: 
 
 
 def _span(estimates: Sequence[Estimate], also: Sequence[float]) -> tuple[float, float]:
-    """From the lowest to the highest that must be seen, with some room."""
+    """The range from the lowest to the highest value that must be visible, with a margin."""
     values = [value for one in estimates for value in (one.value, *one.interval, *one.seeds)] + list(also)
     room = 0.06 * (max(values) - min(values)) or 0.01
     return min(values) - room, max(values) + room

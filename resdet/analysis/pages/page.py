@@ -1,7 +1,7 @@
-"""A page that is one file: skeleton, numbers and tables. Nothing in it reaches for the network.
+"""A page in one file: skeleton, numbers and tables. It loads nothing from the network.
 
-Everything is escaped by default (Jinja's autoescape, `Markup.format`), and the page's Content-Security-Policy lets
-only the scripts and the style run that were written into it here.
+Everything is escaped by default (Jinja's autoescape, `Markup.format`), and the page's Content-Security-Policy permits
+only the scripts and the style that this module writes into it.
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ from importlib import resources
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-Number = float | int  # the shape checks of the tests take a whole number for no float
+from resdet.text import printable
+
+Number = float | int  # the shape checks of the tests do not accept a whole number as a float
 UNDEFINED = "\N{EN DASH}"
-LONGEST_NAME = 48  # characters of a name in a table; its tooltip has all of them
+LONGEST_NAME = 48  # characters of a name in a table; its tooltip has the whole name
 
 environment = Environment(
     loader=PackageLoader("resdet.analysis.pages", "templates"),
@@ -32,7 +34,7 @@ environment = Environment(
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a page with a line in its table of contents; `lead` is a sentence under the title."""
+    """A part of a page with an entry in the table of contents; `lead` is a sentence under the title."""
 
     anchor: str
     title: str
@@ -42,7 +44,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Headline:
-    """One large figure at the top of a page; `detail` says in a few words what it is."""
+    """One large figure at the top of a page; `detail` describes it in a few words."""
 
     name: str
     value: str
@@ -51,7 +53,8 @@ class Headline:
 
 @dataclass(frozen=True)
 class Page:
-    """What stands on a page: title, a line of facts, large figures, sentences, sections and scripts by file name."""
+    """The content of a page: title, a line of facts, large figures, sentences, sections and the file names
+    of scripts."""
 
     title: str
     sections: Sequence[Section]
@@ -76,7 +79,7 @@ def render_page(page: Page) -> str:
 
 
 def content_security_policy(style: str, scripts: Sequence[str]) -> str:
-    """Embedded images, this style and these scripts; nothing from anywhere else, and no other inline script."""
+    """Permits embedded images, this style and these scripts; no other source and no other inline script."""
     hashes = " ".join(_hash(script) for script in scripts) or "'none'"
     return (
         f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {hashes}; "
@@ -95,25 +98,25 @@ def asset(name: str) -> str:
 
 
 def number(value: Number | None, digits: int = 3) -> str:
-    """With so many decimals; a dash where undefined."""
+    """A number with this many decimals; a dash if undefined."""
     return UNDEFINED if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
 
 
 def count(value: int) -> str:
-    """With thin spaces between thousands."""
+    """A whole number with thin spaces between thousands."""
     return f"{value:,}".replace(",", "\u202f")
 
 
 def name_of(text: str) -> Markup:
-    """A name out of data: on one line, shortened, with all of it as a tooltip where it was cut."""
-    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    """A name from data: on one line, shortened, with the whole name as a tooltip if it was cut."""
+    line = " ".join(printable(text).split())
     if len(line) <= LONGEST_NAME:
         return Markup('<bdi class="name">{}</bdi>').format(line)
     return Markup('<bdi class="name" title="{}">{}…</bdi>').format(line[:1000], line[: LONGEST_NAME - 1])
 
 
 def meter(value: Number | None, *, largest: Number = 1.0, color: int = 1) -> Markup:
-    """A horizontal bar of length `value / largest` (of the width it is given); `color` is a series, 1 .. 8."""
+    """A horizontal bar of length `value / largest` (relative to the available width); `color` is a series, 1 .. 8."""
     share = 0.0 if value is None or not math.isfinite(value) or largest <= 0 else min(max(value / largest, 0.0), 1.0)
     return Markup(
         '<svg class="meter" viewBox="0 0 100 8" preserveAspectRatio="none" aria-hidden="true">'
@@ -124,8 +127,9 @@ def meter(value: Number | None, *, largest: Number = 1.0, color: int = 1) -> Mar
 def table(
     columns: Sequence[str], rows: Sequence[Sequence[object]], *, caption: str = "", wide: Sequence[int] = ()
 ) -> Markup:
-    """A table. Cells are text (escaped), Markup, or numbers, which are set to the right with three decimals;
-    the columns in `wide` share the width that is left."""
+    """A table. Cells are text (escaped), Markup, or numbers, which are aligned to the right with three decimals; the
+    columns in `wide` share the remaining width.
+    """
     head = Markup("").join(
         Markup('<th scope="col"{}>{}</th>').format(_cell_class(number=_is_numeric(rows, i), wide=i in wide), column)
         for i, column in enumerate(columns)
@@ -165,18 +169,18 @@ def _cell_class(*, number: bool, wide: bool) -> Markup:
 
 
 def note(text: str | Markup) -> Markup:
-    """A sentence that stands where something is missing."""
+    """A sentence in the place of something that is missing."""
     return Markup('<p class="note">{}</p>').format(text)
 
 
 def columns(*parts: Markup) -> Markup:
-    """Parts side by side where there is room."""
+    """Parts beside one another if the page is wide enough."""
     cells = Markup("").join(Markup("<div>{}</div>\n").format(part) for part in parts if part)
     return Markup('<div class="columns">\n{}</div>').format(cells)
 
 
 def details(summary: str, body: Markup) -> Markup:
-    """A part that is folded until asked for."""
+    """A part that is collapsed until the reader opens it."""
     return Markup("<details><summary>{}</summary>\n{}</details>").format(summary, body)
 
 

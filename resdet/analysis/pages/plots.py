@@ -1,4 +1,4 @@
-"""Plots as inline SVG whose colours follow the page: light or dark, without a script, the same bytes every time."""
+"""Plots as inline SVG with the colours of the page (light or dark), without a script and with reproducible bytes."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from resdet.analysis.pages.page import Number, meter, name_of, number
 
 WIDTH, HEIGHT = 480, 270  # in the units of the viewBox
 LEFT, RIGHT, TOP, BOTTOM = 46, 12, 10, 38
-MOST_POINTS = 400  # of a line: more are not seen
+MOST_POINTS = 400  # per line: more points are not visible
 MOST_COLORS = 8
-MOST_CELLS = 30  # a side of a matrix
+MOST_CELLS = 30  # cells per side of a matrix
 
 
 @dataclass(frozen=True)
 class Line:
-    """y over x, None where there is a gap. `faint` draws it thin and pale, `points` marks each of its points,
-    `dashed` dashes it; lines of one `color` (1 .. 8, by position unless given; 0 is grey) belong together."""
+    """y over x; None is a gap. `faint` draws it thin and pale, `points` marks each of its points, `dashed` dashes it;
+    lines of one `color` (1 .. 8, by position unless given; 0 is grey) belong together.
+    """
 
     name: str
     x: Sequence[Number]
@@ -42,7 +43,8 @@ def line_plot(
     log_y: bool = False,
     square: bool = False,
 ) -> Markup:
-    """Lines over numbers; ranges follow from the data unless given. With `log_y` values of 0 and below are gaps.
+    """Lines over numbers; the ranges come from the data unless they are given. With `log_y`, values of 0 and below are
+    gaps.
 
     A faint line is left out of the legend, and a plot of one line has none.
     """
@@ -74,8 +76,9 @@ def bar_plot(
     color: int = 1,
     details: Sequence[str] = (),
 ) -> Markup:
-    """A horizontal bar a row with its name and value; `largest` is the value of a full bar (the largest one's unless
-    given), `details` a remark under each name."""
+    """Horizontal bars, one per row, with name and value. `largest` is the value of a full bar (default: the largest
+    value), `details` are remarks under the names.
+    """
     values = [abs(value) for _, value in bars if value is not None and math.isfinite(value)]
     largest = largest or max(values, default=1.0) or 1.0
     rows = Markup("").join(
@@ -100,7 +103,8 @@ def matrix_plot(
     column_label: str = "",
     digits: int = 0,
 ) -> Markup:
-    """A matrix as shades, each row by its own sum, with the values in the cells; at most MOST_CELLS a side."""
+    """A matrix as shades (each row relative to its own sum) with the values in the cells; at most MOST_CELLS
+    per side."""
     values = [row[:MOST_CELLS] for row in values[:MOST_CELLS]]
     row_names, column_names = row_names[:MOST_CELLS], column_names[:MOST_CELLS]
     cell, left, top = 34, 118, 100
@@ -174,7 +178,7 @@ def _attribute(name: str) -> str:
 
 
 class Frame:
-    """From values to places in the viewBox."""
+    """Maps values to positions in the viewBox."""
 
     def __init__(
         self, x_range: tuple[Number, Number], y_range: tuple[Number, Number], width: int, height: int, *, log_y: bool
@@ -245,7 +249,7 @@ def _drawable(line: Line, *, log_y: bool) -> Line:
 
 
 def _thinned(line: Line) -> Line:
-    """At most MOST_POINTS points, each the mean of its neighbours."""
+    """At most MOST_POINTS points; each is the mean of a group of neighbours."""
     if len(line.x) <= MOST_POINTS:
         return line
     size = -(-len(line.x) // MOST_POINTS)
@@ -265,7 +269,9 @@ def _range(values: Sequence[Number]) -> tuple[Number, Number]:
 
 
 def _y_range(values: Sequence[Number], *, log_y: bool) -> tuple[Number, Number]:
-    """From 0 (or the lowest value, where it is below) to a little above the highest; for logarithms to their edges."""
+    """From 0 (or a lower lowest value) to a little above the highest value; for logarithms, the enclosing powers of
+    ten.
+    """
     if log_y:
         low, high = min(values, default=0.1), max(values, default=1.0)
         return low / 1.25, high * 1.25
@@ -286,7 +292,7 @@ def ticks(low: Number, high: Number, about: int = 5) -> list[Number]:
 
 
 def log_ticks(low: Number, high: Number) -> list[Number]:
-    """Powers of ten in [low, high]; with 2 and 5 between them where they are few."""
+    """Powers of ten in [low, high]; if they are few, also 2 and 5 times each power."""
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     factors = (1, 2, 5) if last - first <= 3 else (1,)
     spots = [factor * 10.0**power for power in range(first, last + 1) for factor in factors]

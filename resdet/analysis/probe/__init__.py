@@ -1,1 +1,1 @@
-"""Gradients, responses and updates by layer."""
+"""Measures gradients, responses and updates of each layer of a network."""

@@ -1,4 +1,4 @@
-"""What was seen inside nets, as a page of plots, as JSON and as a figure."""
+"""The results of a probe as a page of plots, as JSON and as a figure."""
 
 from __future__ import annotations
 
@@ -6,22 +6,23 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from io import BytesIO
 from pathlib import Path
 
 from markupsafe import Markup
 
-import resdet
 from resdet.analysis.pages.page import Page, Section, columns, details, render_page, table
 from resdet.analysis.pages.plots import Line, line_plot
-from resdet.analysis.probe.signal import LayerSignal, Snapshot
-from resdet.errors import UserError
+from resdet.analysis.probe.layers import LayerSignal, Snapshot
+from resdet.files import write_output
+from resdet.version import __version__
 
-Seen = Mapping[str, Sequence[Snapshot]]  # by the name of a net
+Seen = Mapping[str, Sequence[Snapshot]]  # by the name of a network
 
 
 @dataclass(frozen=True)
 class Quantity:
-    """What is plotted of each layer: its number by `of`, None where the layer has none."""
+    """A plotted quantity of each layer: `of` gives its number, or None if the layer has none."""
 
     anchor: str
     title: str
@@ -30,7 +31,7 @@ class Quantity:
     log_y: bool
 
     def seen_in(self, seen: Seen) -> bool:
-        """Whether the last look has it."""
+        """Whether the last snapshot has this quantity."""
         return any(self.of(layer) is not None for snapshots in seen.values() for layer in snapshots[-1].layers)
 
 
@@ -61,11 +62,11 @@ QUANTITIES = (GRADIENT, RESPONSE, UPDATE)
 def to_json(seen: Seen) -> str:
     """{"resdet": version, "nets": {name: [{"step", "loss", "layers": [{"name", "gradient", ...}]}]}}"""
     nets = {name: [asdict(snapshot) for snapshot in snapshots] for name, snapshots in seen.items()}
-    return json.dumps({"resdet": resdet.__version__, "nets": nets}, indent=1, ensure_ascii=False) + "\n"
+    return json.dumps({"resdet": __version__, "nets": nets}, indent=1, ensure_ascii=False) + "\n"
 
 
 def to_page(seen: Seen) -> str:
-    """The page: each quantity by layer at the first and the last look, and over the steps."""
+    """The page: each quantity by layer at the first and the last snapshot, and over the steps."""
     steps = sorted({snapshot.step for snapshots in seen.values() for snapshot in snapshots})
     looks = (
         f"{len(steps)} looks, updates {steps[0]} to {steps[-1]}" if len(steps) > 1 else f"one look, update {steps[0]}"
@@ -131,14 +132,14 @@ def _layers(name: str, snapshots: Sequence[Snapshot]) -> Markup:
 
 
 def short(value: float | None) -> str:
-    """Two digits after the first, in powers of ten where small or large; a dash where there is no number."""
+    """Three significant digits, with a power of ten for small or large numbers; a dash for None."""
     if value is None:
         return "\N{EN DASH}"
     return f"{value:.3g}" if 0.01 <= abs(value) < 1000 or value == 0 else f"{value:.1e}"
 
 
 def summary_rows(seen: Seen) -> list[dict[str, str]]:
-    """One row a net, from its last look."""
+    """One row per network, from its last snapshot."""
     rows = []
     for name, snapshots in seen.items():
         shot = snapshots[-1]
@@ -158,7 +159,7 @@ def summary_rows(seen: Seen) -> list[dict[str, str]]:
 
 
 def draw_figure(seen: Seen, path: Path) -> None:
-    """The quantities by layer at the last look, side by side, as a PNG."""
+    """The quantities by layer at the last snapshot, side by side, as a PNG."""
     from matplotlib.figure import Figure  # the object interface: no display, no global state
 
     shown = [quantity for quantity in QUANTITIES if quantity.seen_in(seen)]
@@ -170,7 +171,6 @@ def draw_figure(seen: Seen, path: Path) -> None:
         axes.set(title=quantity.title, xlabel="layer", yscale="log" if quantity.log_y else "linear")
         axes.grid(alpha=0.3)
     figure.axes[0].legend(fontsize=8)
-    try:
-        figure.savefig(path, dpi=90)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: the figure cannot be written ({error}); give a name that ends in .png") from None
+    image = BytesIO()
+    figure.savefig(image, dpi=90, format="png")
+    write_output(path, image.getvalue(), "give another file for --figure")

@@ -1,4 +1,4 @@
-"""The report of a run: one HTML file that says how good a detector is and what it gets wrong."""
+"""The report of a run: one HTML file with the detector's figures and its errors."""
 
 from resdet.analysis.report.write import write_report
 

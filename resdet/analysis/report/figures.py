@@ -1,4 +1,4 @@
-"""The figures of the last evaluation: in large at the top, and as tables."""
+"""The figures of the last evaluation: as large numbers at the top, and as tables."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from resdet.analysis.pages.page import Headline, Section, columns, details, mete
 from resdet.analysis.pages.plots import bar_plot
 from resdet.analysis.report.scored import Scored
 from resdet.engine.run_folder import Figures, RunFolder
-from resdet.evaluation.tables import by_class, meaning
+from resdet.evaluation.metrics import by_class, meaning
 
 HEADLINES = {
     "bbox/AP": ("box AP", "mean over IoU .50 to .95"),
@@ -41,21 +41,21 @@ SIZE_REMARKS = {
     "medium": "between",
     "large": "from 96x96 pixels",
 }
-FEW_CLASSES = 12  # which find room beside the figures over all classes
-MOST_CLASSES = 30  # of which all are shown; of more the best and the worst
-MOST_LISTED = 2000  # in the table that is folded
+FEW_CLASSES = 12  # which fit beside the figures over all classes
+MOST_CLASSES = 30  # up to this number all classes are shown; otherwise the best and the worst
+MOST_LISTED = 2000  # in the collapsed table
 SHOWN_OF_MANY = 10  # at each end
 
 
 def headlines(figures: Figures) -> list[Headline]:
-    """The figures that a detector is known by."""
+    """The main figures of a detector."""
     return [
         Headline(title, number(figures[name]), detail) for name, (title, detail) in HEADLINES.items() if name in figures
     ]
 
 
 def figures_section(run: RunFolder, scored: Scored | None) -> Section:
-    """All figures over classes, by size and by class."""
+    """All figures: over classes, by size and by class."""
     if not run.figures:
         body = note("The run has no figures yet: they come with its first evaluation, at the end of training or "
                     "every eval.every steps.")  # fmt: skip
@@ -73,7 +73,7 @@ def figures_section(run: RunFolder, scored: Scored | None) -> Section:
 
 
 def _overall_table(figures: Figures) -> Markup:
-    """A row a figure, a column a kind: boxes beside masks."""
+    """One row per figure and one column per kind, boxes beside masks."""
     kinds = list(dict.fromkeys(name.split("/")[0] for name in figures))
     rows: list[list[object]] = []
     for figure in dict.fromkeys(name.split("/")[1] for name in figures):
@@ -86,7 +86,7 @@ def _overall_table(figures: Figures) -> Markup:
 
 
 def _sizes(figures: Figures, scored: Scored | None) -> Markup:
-    """AP of small, medium and large objects, with how many there are where it is known."""
+    """AP of small, medium and large objects, with their numbers if known."""
     objects = dict(zip(scored.boxes.sizes.names, scored.boxes.sizes.objects.tolist(), strict=True)) if scored else {}
     plots: list[Markup] = []
     for color, kind in ((1, "bbox"), (2, "segm")):
@@ -139,7 +139,7 @@ def _class_table(
 
 
 def objects_by_class(scored: Scored | None) -> dict[str, int]:
-    """How many objects of each class were to be found; empty where it is not known."""
+    """The number of objects of each class in the ground truth; empty if it is not known."""
     if scored is None:
         return {}
     counts = scored.boxes.confusion.counts[:-1].sum(axis=1).tolist()

@@ -1,4 +1,4 @@
-"""What the detector gets wrong: kinds of errors with what they cost, confusion, curves, calibration."""
+"""The errors of a detector: types of errors with their costs, confusion, curves and calibration."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ MEANINGS = {
     "missed": "nothing found the object",
 }
 MOST_CONFUSED = 16  # classes in the matrix
-NARROW = 11  # names, of a matrix that has room for a table beside it
+NARROW = 11  # names of a matrix that has a table beside it
 MOST_PAIRS = 12
 MOST_CURVES = 8  # of classes
 MOST_CLASSES = 12  # in the table of scores
 
 
 def summary(scored: Scored) -> Markup:
-    """The detector in two sentences."""
+    """A summary of the detector in two sentences."""
     analysis = scored.boxes
     found, missed, false = (int(counts.sum()) for counts in
                             (analysis.images.found, analysis.images.missed, analysis.images.false))  # fmt: skip
@@ -50,7 +50,7 @@ def _share(part: int, whole: int) -> str:
 
 
 def mistakes_section(scored: Scored) -> Section:
-    """Costs, confusion, precision over recall, calibration."""
+    """The section with costs, confusion, precision over recall, and calibration."""
     body = columns(_costs(scored.boxes), _costs(scored.masks) if scored.masks else Markup(""))
     body += confusion_part(scored.boxes)
     body += columns(_mean_curves(scored.boxes), _class_curves(scored.boxes))
@@ -72,7 +72,7 @@ def _costs(analysis: Analysis) -> Markup:
 
 
 def confusion_part(analysis: Analysis) -> Markup:
-    """The matrix of the classes that are confused most, and the pairs behind it where classes are many."""
+    """The matrix of the classes that are confused most often, and a table of pairs if there are many classes."""
     counts = analysis.confusion.counts
     names = [*analysis.class_names, "nothing"]
     chosen = most_confused(counts)
@@ -92,8 +92,7 @@ def confusion_part(analysis: Analysis) -> Markup:
 
 
 def most_confused(counts: Int64[np.ndarray, "K1 K1"]) -> list[int]:
-    """Up to MOST_CONFUSED classes that were most often taken for another or another for them, in their order, and
-    the background."""
+    """Up to MOST_CONFUSED classes that take part in the most confusions, in their order, and the background."""
     between = counts[:-1, :-1] - np.diag(np.diag(counts)[:-1])
     errors = between.sum(axis=0) + between.sum(axis=1) + 1e-6 * (counts[:-1].sum(axis=1))
     order = np.argsort(-errors, kind="stable")[:MOST_CONFUSED]
@@ -101,7 +100,7 @@ def most_confused(counts: Int64[np.ndarray, "K1 K1"]) -> list[int]:
 
 
 def _pairs(counts: Int64[np.ndarray, "K1 K1"], names: list[str]) -> Markup:
-    """Which class is taken for which."""
+    """The pairs of classes that are confused, with counts."""
     between = counts[:-1, :-1] - np.diag(np.diag(counts)[:-1])
     flat = np.argsort(-between, axis=None, kind="stable")[:MOST_PAIRS]
     pairs = [(int(i), int(j)) for i, j in zip(*np.unravel_index(flat, between.shape), strict=True)]
@@ -121,7 +120,7 @@ def _mean_curves(analysis: Analysis) -> Markup:
 
 
 def _class_curves(analysis: Analysis) -> Markup:
-    """Of each class at IoU 0.5; where classes are many, of those with the lowest AP."""
+    """The curve of each class at IoU 0.5; if there are many classes, those with the lowest AP."""
     precision = analysis.curves.precision[0]
     known = np.flatnonzero(~np.isnan(precision[:, 0]))
     means = precision[known].mean(axis=1)
@@ -136,7 +135,7 @@ def _curves(lines: list[Line], title: str) -> Markup:
 
 
 def _calibration(analysis: Analysis) -> Markup:
-    """How often a detection of some score is right: on the diagonal a score is a probability."""
+    """The fraction of correct detections for each score: on the diagonal a score is a probability."""
     calibration = analysis.calibration
     error = "" if calibration.ece is None else f" (expected calibration error {calibration.ece:.3f})"
     confidence = calibration.confidence
@@ -156,7 +155,7 @@ def _calibration(analysis: Analysis) -> Markup:
 
 
 def _best_scores(analysis: Analysis) -> Markup:
-    """The threshold at which each class does best."""
+    """The threshold with the best F1 for each class."""
     scores, f1 = _defined(analysis.curves.best_score), _defined(analysis.curves.best_f1)
     objects = analysis.confusion.counts[:-1].sum(axis=1)
     order = np.argsort(-objects, kind="stable")[:MOST_CLASSES].tolist()

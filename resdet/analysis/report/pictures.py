@@ -1,4 +1,4 @@
-"""Images with boxes over them: the image once, small, inside the page; each box an SVG element with its score."""
+"""Images with boxes: the page embeds each image once, reduced in size; each box is an SVG element with its score."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from resdet.analysis.report.scored import Scored
-from resdet.coco.masks import checked_masks
+from resdet.coco.run_lengths import checked_masks
 from resdet.data.images.decode import ImageError, read_image, resize
 from resdet.data.images.masks import MaskWindow, encoded_window, mask_window
 from resdet.data.sets.coco import CocoDataset
@@ -19,11 +19,11 @@ from resdet.drawing.boxes import class_color
 from resdet.evaluation.analysis.errors import WorstImage
 from resdet.predict.gallery import spread
 
-WIDTH, HEIGHT = 300, 390  # of a picture's viewBox, at most: one of them is reached
-MOST_MARKS = 60  # on a picture
-CHARACTER, LINE = 7.2, 14  # of a label: about the width and height of a character, in units of the viewBox
-MOST_OUTLINED = 2**26  # pixels of an image whose masks are outlined
-SMOOTHNESS = 0.5  # units of the viewBox that an outline may lie beside its mask
+WIDTH, HEIGHT = 300, 390  # of a picture's viewBox: the picture fills one of the two
+MOST_MARKS = 60  # per picture
+CHARACTER, LINE = 7.2, 14  # of a label: approximate width and height of a character, in units of the viewBox
+MOST_OUTLINED = 2**26  # pixels of an image in which masks get outlines
+SMOOTHNESS = 0.5  # the permitted distance of an outline from its mask, in units of the viewBox
 MISSED, FALSE, RIGHT = "#ffb020", "#ff4d5e", "#35d07f"
 WRONG = {
     "classification": "wrong class",
@@ -36,7 +36,7 @@ WRONG = {
 
 @dataclass(frozen=True)
 class Detail:
-    """How many pictures a page has, and how good they are."""
+    """The number and the quality of the pictures of a page."""
 
     gallery: int
     worst: int
@@ -46,7 +46,7 @@ class Detail:
 
 @dataclass(frozen=True)
 class Mark:
-    """A box in units of the viewBox, what is written on it, and the outline of its mask as an SVG path."""
+    """A box in units of the viewBox, its label, and the outline of its mask as an SVG path."""
 
     x: float
     y: float
@@ -58,11 +58,11 @@ class Mark:
     score: float | None = None
     outline: str = ""
     remark: str = ""
-    spot: tuple[float, float] | None = None  # of the label's baseline; None where there is no room for it
+    spot: tuple[float, float] | None = None  # of the label's baseline; None if there is no room for it
 
     @property
     def text(self) -> str:
-        """What is written at the box."""
+        """The text of the label."""
         score = "" if self.score is None else f" {self.score:.2f}"
         return f"{self.label}{score}{f' {self.remark}' if self.remark else ''}"
 
@@ -83,7 +83,7 @@ class Picture:
 
 @dataclass
 class Album:
-    """Pictures of one val set. Images are read once; those that cannot be read are counted in `unreadable`."""
+    """Pictures of one val set. Each image is read once; images that cannot be read are counted in `unreadable`."""
 
     scored: Scored
     side: int
@@ -92,17 +92,19 @@ class Album:
     _images: dict[int, UInt8[np.ndarray, "h w 3"] | None] = field(default_factory=dict)
 
     def gallery(self, detail: Detail) -> list[Picture]:
-        """Images at even distances with all their objects and detections, wide ones first."""
+        """Images at even distances with all their objects and detections, wide images first."""
         rows_of = _rows_by_image(self.scored)
         pictures: list[Picture] = []
         for index in spread(self.scored.dataset, detail.gallery):
             rows = rows_of.get(int(self.scored.dataset.image_ids[index]), [])
             found = [self._found(row, index, "found") for row in rows[:MOST_MARKS]]
             pictures += self._picture(index, "g", detail, truth=self._truth(index), found=found)
-        return sorted(pictures, key=lambda picture: picture.height / picture.width)  # rows of about one height
+        return sorted(pictures, key=lambda picture: picture.height / picture.width)  # rows of similar height
 
     def worst(self, detail: Detail) -> list[Picture]:
-        """The images with most missed objects and wrong boxes, and with them the right ones; wide ones first."""
+        """The images with the most missed objects and wrong boxes, drawn together with the correct boxes; wide images
+        first.
+        """
         index_of = {int(image_id): i for i, image_id in enumerate(self.scored.dataset.image_ids.tolist())}
         pictures: list[Picture] = []
         for worst in self.scored.boxes.worst[: detail.worst]:
@@ -111,7 +113,7 @@ class Album:
                 f"{_many(len(worst.missed), 'object')} missed, {_many(len(worst.false), 'wrong box', 'wrong boxes')}"
             )
             pictures += self._picture(index, "w", detail, found=self._errors(worst, index), remark=remark)
-        return sorted(pictures, key=lambda picture: picture.height / picture.width)  # rows of about one height
+        return sorted(pictures, key=lambda picture: picture.height / picture.width)  # rows of similar height
 
     def _picture(
         self,
@@ -123,7 +125,7 @@ class Album:
         found: Sequence[Mark] = (),
         remark: str = "",
     ) -> Iterator[Picture]:
-        """Nothing where the image cannot be read."""
+        """None if the image cannot be read."""
         dataset = self.scored.dataset
         image = self._image(index)
         if image is None:
@@ -231,7 +233,8 @@ class Album:
 
 
 def labelled(marks: Sequence[Mark], width: float, height: float) -> list[Mark]:
-    """The same with places for their labels: above the box, inside, below, where no better one's label is.
+    """The same marks with positions for their labels: above the box, inside, or below, if no label of a better mark is
+    there.
 
     Marks come in the order in which they are drawn, detections best first. Right ones need no label.
     """
@@ -255,7 +258,7 @@ def _apart(x: float, y: float, width: float, other: tuple[float, float, float]) 
 
 
 def outline_path(window: MaskWindow, scale: float) -> str:
-    """The outlines of a mask, holes too, as an SVG path."""
+    """The outlines of a mask, including holes, as an SVG path."""
     if not window.pixels.size:
         return ""
     corner = np.array([window.x, window.y], np.float32) + 0.5  # the middle of its first pixel
@@ -278,7 +281,7 @@ def data_uri(image: UInt8[np.ndarray, "h w 3"], *, side: int, quality: int) -> s
 
 
 def shrunk(image: UInt8[np.ndarray, "H W 3"], side: int) -> UInt8[np.ndarray, "h w 3"]:
-    """With a longer side of at most `side` pixels."""
+    """The image reduced to a longer side of at most `side` pixels."""
     height, width = image.shape[:2]
     scale = min(1.0, side / max(height, width))
     return resize(image, (max(1, round(height * scale)), max(1, round(width * scale))))
@@ -299,7 +302,7 @@ def _rows_by_image(scored: Scored) -> dict[int, list[int]]:
 
 
 def _large_first(marks: Iterable[Mark]) -> list[Mark]:
-    """So that small boxes end on top."""
+    """Large boxes first, so that small boxes are drawn on top."""
     return sorted(marks, key=lambda mark: -mark.width * mark.height)
 
 

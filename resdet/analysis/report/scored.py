@@ -1,4 +1,4 @@
-"""The detections of a run beside the ground truth they were scored with."""
+"""The detections of a run together with the ground truth on which they were scored."""
 
 from __future__ import annotations
 
@@ -6,21 +6,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from resdet.data.batches.loader import open_split, subset
 from resdet.data.sets.coco import CocoDataset
-from resdet.engine.evaluate import masked_images
+from resdet.engine.evaluate import evaluated_set
 from resdet.engine.run_folder import RunFolder
 from resdet.errors import UserError
 from resdet.evaluation.analysis.analyse import Analysis, analyse
 from resdet.evaluation.analysis.curves import PrecisionRecall
-from resdet.evaluation.coco import CocoResults, GroundTruth, read_ground_truth, read_results
+from resdet.evaluation.coco import CocoResults, GroundTruth, read_results
 
-SCORE = 0.5  # from which on a detection is taken at its word, unless the detector is less sure of everything
+SCORE = 0.5  # the lowest score of a detection that counts as found, unless the detector gives lower scores in general
 
 
 @dataclass(frozen=True)
 class Scored:
-    """`masks` is there where the run has figures of masks."""
+    """`masks` is not None if the run has figures of masks."""
 
     dataset: CocoDataset
     truth: GroundTruth
@@ -30,14 +29,14 @@ class Scored:
 
     @property
     def score(self) -> float:
-        """From which on a detection is taken at its word."""
+        """The lowest score of a detection that counts as found."""
         return self.boxes.score_threshold
 
 
-def open_scored(run: RunFolder, *, overfit: int | None = None) -> Scored:
-    """Scores the run's predictions.json once more, with what lies behind the figures. `overfit` as in training.
+def open_scored(run: RunFolder) -> Scored:
+    """Scores the run's predictions.json again, with the matches and curves behind the figures.
 
-    Raises UserError, with the remedy, where the run has no predictions or its val set is not to be had.
+    Raises UserError, with the remedy, if the run has no predictions or its val set cannot be opened.
     """
     if run.config.model.box_head is None:
         raise UserError("the run trained a first stage alone, whose proposals have no classes")
@@ -46,12 +45,13 @@ def open_scored(run: RunFolder, *, overfit: int | None = None) -> Scored:
             f"the run has no predictions.json, the detections of its last evaluation; "
             f"resdet evaluate {run.path} --output {run.path} writes it"
         )
-    dataset = evaluated_set(run, overfit)
-    truth = read_ground_truth(dataset.annotations)
+    dataset = evaluated_set(run.config)
+    count_skipped = run.config.eval.count_skipped
+    truth = dataset.ground_truth(count_skipped=count_skipped)
     results = read_results(run.predictions, truth)
     has_masks = "segm/AP" in run.figures and results.segmentations is not None
-    masked = masked_images(dataset, truth) if has_masks else []
-    images = dataset.image_ids.tolist()
+    images = dataset.scored_images(count_skipped=count_skipped)
+    masked = truth.masked_images(images) if has_masks else []
     boxes = analyse(truth, results, image_ids=images, score_threshold=SCORE)
     score = own_score(boxes.curves)
     if score < SCORE:
@@ -63,18 +63,8 @@ def open_scored(run: RunFolder, *, overfit: int | None = None) -> Scored:
 
 
 def own_score(curves: PrecisionRecall) -> float:
-    """SCORE, or what is best for half of the classes where that is lower: the threshold of the largest F1 at IoU 0.5,
-    in steps of 0.05. A detector that was trained briefly may have no score of 0.5 at all."""
+    """SCORE, or the median over classes of the threshold with the largest F1 at IoU 0.5, if that is lower, in steps of
+    0.05. A detector that was trained briefly may have no score of 0.5 at all.
+    """
     best = curves.best_score[np.isfinite(curves.best_score)]
     return min(SCORE, max(0.05, round(0.05 * np.floor(np.median(best) / 0.05), 2))) if len(best) else SCORE
-
-
-def evaluated_set(run: RunFolder, overfit: int | None) -> CocoDataset:
-    """The images that the run was evaluated on. Raises UserError where it does not follow from the folder which."""
-    if overfit is not None:
-        return subset(open_split(run.config.data, "train"), overfit)
-    dataset = open_split(run.config.data, "val")
-    train, val = (run.data.get(split, {}).get("annotations") for split in ("train", "val"))
-    if val is not None and val == train and val != str(dataset.annotations):
-        raise UserError("the run was made with --overfit N, on some of its training images; give the report the same")
-    return dataset

@@ -1,4 +1,4 @@
-"""What a run was given: its data and its config."""
+"""The inputs of a run: its data and its config."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import yaml
 from markupsafe import Markup
 
 from resdet.analysis.pages.page import Section, code, columns, details, meter, name_of, note, table
-from resdet.config import Config, to_yaml
+from resdet.config import Config
+from resdet.config.diff import differences
 from resdet.engine.run_folder import RunFolder
 
 MOST_CLASSES = 100  # rows of a table
@@ -69,7 +70,7 @@ def _class_counts(run: RunFolder, splits: list[str]) -> Markup:
 
 
 def _remarks(run: RunFolder, splits: list[str]) -> Markup:
-    """What reading the data skipped and mended."""
+    """The annotations that the reader skipped or corrected."""
     rows: list[list[object]] = []
     for split in splits:
         report = run.data[split]
@@ -93,7 +94,7 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 
 
 def config_section(run: RunFolder) -> Section:
-    """What differs from the defaults, and all of it."""
+    """The keys that differ from the defaults, and the whole config."""
     rows = [
         [Markup("<code>{}</code>").format(key), _value(value), _value(default)]
         for key, (value, default) in changed(run.config).items()
@@ -106,23 +107,8 @@ def config_section(run: RunFolder) -> Section:
 
 
 def changed(config: Config) -> dict[str, tuple[Any, Any]]:
-    """The keys whose values differ from the defaults, with both; None stands for a part that is absent, too."""
-    ours, defaults = (_flat(yaml.safe_load(to_yaml(c))) for c in (config, Config()))
-    return {
-        key: (ours.get(key), defaults.get(key))
-        for key in dict.fromkeys([*ours, *defaults])
-        if ours.get(key) != defaults.get(key)
-    }
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
+    """The keys whose values differ from the defaults, with both values; None is also the value of an absent part."""
+    return {key: (ours, default) for key, (default, ours) in differences(Config(), config).items()}
 
 
 def _value(value: Any) -> Markup:

@@ -1,4 +1,4 @@
-"""How training went: losses, figures over time, learning rate, speed."""
+"""The course of training: losses, figures over time, learning rate and speed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from resdet.analysis.pages.page import Section, columns, note
 from resdet.analysis.pages.plots import Line, line_plot
 from resdet.engine.run_folder import RunFolder
 
-SMOOTHED = 1 / 25  # of the points, the reach of the average
+SMOOTHED = 1 / 25  # half the width of the running average, as a fraction of the points
 FEWEST_TO_SMOOTH = 30  # points
 OVER_TIME: dict[str, tuple[str, ...]] = {
     "Average precision": ("bbox/AP", "bbox/AP50", "bbox/AP75", "segm/AP", "voc/AP50"),
@@ -75,7 +75,7 @@ def _evaluations(run: RunFolder) -> list[Markup]:
 
 
 def _smooth(name: str, x: Sequence[float], y: Sequence[float | None], color: int) -> list[Line]:
-    """The line as it is and its running average; a short one as it is."""
+    """The line and its running average; a short line is returned without an average."""
     if len(x) < FEWEST_TO_SMOOTH:
         return [Line(name, x, y, color)]
     reach = max(1, math.ceil(len(x) * SMOOTHED / 2))
@@ -83,7 +83,7 @@ def _smooth(name: str, x: Sequence[float], y: Sequence[float | None], color: int
 
 
 def running_mean(values: Sequence[float | None], reach: int) -> list[float | None]:
-    """Each value's mean with up to `reach` defined neighbours on each side, as many on one as on the other."""
+    """The mean of each value and up to `reach` defined neighbours on each side, with equal numbers on both sides."""
     sums, counts = [0.0], [0]
     for value in values:
         defined = value is not None and math.isfinite(value)

@@ -1,4 +1,4 @@
-"""Puts the report together, keeps it small, and writes it."""
+"""Assembles the report, limits its size, and writes it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-import resdet
 from resdet.analysis.pages.page import Page, Section, environment, note, render_page
 from resdet.analysis.report.figures import figures_section, headlines
 from resdet.analysis.report.mistakes import mistakes_section, summary
@@ -16,14 +15,14 @@ from resdet.analysis.report.pictures import Album, Detail, Picture
 from resdet.analysis.report.scored import Scored, open_scored
 from resdet.analysis.report.setup import config_section, data_section
 from resdet.analysis.report.training import training_section
-from resdet.config import Config
-from resdet.engine.run_folder import RunFolder, read_run
+from resdet.engine.run_folder import RunFiles, RunFolder, read_run
+from resdet.engine.task.table import task_of
 from resdet.errors import UserError
-from resdet.files import replace_file
+from resdet.files import write_output
+from resdet.version import __version__
 
-REPORT = "report.html"
 LARGEST = 9_500_000  # bytes of the page
-DETAILS = (  # the first that fits is taken
+DETAILS = (  # the first one that fits is used
     Detail(gallery=24, worst=12, side=512, quality=82),
     Detail(gallery=24, worst=12, side=384, quality=75),
     Detail(gallery=16, worst=8, side=320, quality=70),
@@ -32,29 +31,25 @@ DETAILS = (  # the first that fits is taken
 )
 
 
-def write_report(run: Path, output: Path | None = None, *, overfit: int | None = None) -> Path:
+def write_report(run: Path, output: Path | None = None) -> Path:
     """Writes the report of a run's folder to `output` (report.html in the folder) and returns where it is.
 
-    Parts whose inputs are missing are left out with a sentence that says what would bring them. `overfit` is what the
-    run was trained with. Raises UserError for a folder that is no run and a file that cannot be written; an older
-    report stays as it was then.
+    A part whose inputs are missing is replaced by a sentence that names the command which creates them. Raises
+    UserError for a folder that is not a run and for a file that cannot be written; an older report then stays
+    unchanged.
     """
     folder = read_run(run)
-    output = output or run / REPORT
-    html = report_html(folder, overfit=overfit)
-    try:
-        replace_file(output, html.encode())
-    except OSError as error:
-        raise UserError(f"{output}: cannot be written ({error.strerror}); choose another --output") from None
+    output = output or RunFiles(run).report
+    write_output(output, report_html(folder).encode())
     return output
 
 
-def report_html(run: RunFolder, *, overfit: int | None = None, largest: int = LARGEST) -> str:
-    """The page, in as much detail as fits into `largest` bytes."""
+def report_html(run: RunFolder, *, largest: int = LARGEST) -> str:
+    """The page with the most detail that fits into `largest` bytes."""
     scored, without = None, ""
-    if run.config.task == "detection":
+    if task_of(run.config).has_detections:
         try:
-            scored = open_scored(run, overfit=overfit)
+            scored = open_scored(run)
         except UserError as error:
             without = str(error)
     before = [figures_section(run, scored)]
@@ -84,14 +79,14 @@ def _rendered(run: RunFolder, scored: Scored | None, sections: Sequence[Section]
         headlines=headlines(run.figures),
         summary=_summary(run, scored),
         scripts=("contents.js", "gallery.js"),
-        footer=f"Written by resdet {resdet.__version__} from {run.path}. This file needs nothing else.",
+        footer=f"Written by resdet {__version__} from {run.path}. This file needs nothing else.",
     )
     return render_page(page)
 
 
 def _facts(run: RunFolder, scored: Scored | None) -> list[str]:
     config = run.config
-    facts = [f"{kind_of(config)}, {config.model.backbone.name}"]
+    facts = [f"{task_of(config).describe(config.model)}, {config.model.backbone.name}"]
     if run.step is not None:
         facts.append(f"step {run.step} of {config.train.steps}")
     if scored:
@@ -100,21 +95,7 @@ def _facts(run: RunFolder, scored: Scored | None) -> list[str]:
         facts.append(f"{len(dataset)} images, {objects} objects, {len(dataset.class_names)} classes")
     if run.backend:
         facts.append(f"scored by {run.backend}")
-    return [*facts, datetime.now(UTC).strftime("written %Y-%m-%d %H:%M UTC"), f"resdet {resdet.__version__}"]
-
-
-def kind_of(config: Config) -> str:
-    """What the config builds, by its usual name."""
-    if config.task == "classification":
-        return "classifier"
-    model = config.model
-    if model.box_head is None:
-        name = "RPN"
-    elif model.cascade:
-        name = "Cascade Mask R-CNN" if model.mask_head else "Cascade R-CNN"
-    else:
-        name = "Mask R-CNN" if model.mask_head else "Faster R-CNN"
-    return f"{name} ({model.neck.name.upper()})"
+    return [*facts, datetime.now(UTC).strftime("written %Y-%m-%d %H:%M UTC"), f"resdet {__version__}"]
 
 
 def _summary(run: RunFolder, scored: Scored | None) -> Markup:

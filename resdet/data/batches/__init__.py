@@ -1,1 +1,1 @@
-"""From a data set to batches: order, padding, workers."""
+"""Turns a data set into batches: order, padding and worker processes."""

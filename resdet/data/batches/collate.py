@@ -1,4 +1,4 @@
-"""Samples padded into a dense batch whose shape is fixed before anything is decoded."""
+"""Pads samples into a dense batch; the shape of the batch is fixed before the images are decoded."""
 
 from __future__ import annotations
 
@@ -13,27 +13,28 @@ from torch import Tensor
 from resdet.config import ModelConfig
 from resdet.structures import Batch, Targets
 
-SMALLEST_SIDE = 16  # pixels: one cell of a map of stride 16, also where a net rounds down
-# Pixels that the sides of a batch are multiples of, by model.neck.name. A pyramid adds maps of several strides, none of
-# which may round; a single map takes images as they are, as Detectron2's C4 and DC5 do (its `size_divisibility` of 0).
+SMALLEST_SIDE = 16  # pixels: one cell of a map of stride 16, even if a network rounds down
+# The sides of a batch are multiples of this number of pixels, by model.neck.name. A pyramid adds maps of several
+# strides, so none of them may be rounded; with a single map the sizes are not rounded, as in Detectron2's C4 and DC5
+# (its `size_divisibility` of 0). A user's own neck counts as a pyramid unless it adds a row.
 SIZE_DIVISORS = {"fpn": 32, "pafpn": 32, "c4": 1, "dc5": 1}
-SLOT_MULTIPLE = 8  # ground-truth slots: few different shapes mean few recompilations
+SLOT_MULTIPLE = 8  # ground-truth slots: few different shapes cause few recompilations
 
 
 @dataclass(frozen=True)
 class ImageInfo:
-    """Where an image of a batch came from; `scale_*` is resized over original."""
+    """The origin of an image of a batch; `scale_*` is the resized size divided by the original size."""
 
     image_id: int
     file_name: str
-    height: int  # original, pixels
+    height: int  # of the original image, in pixels
     width: int
     scale_y: float
     scale_x: float
 
 
 def boxes_in_original(boxes: Float32[Tensor, "D 4"], image: ImageInfo) -> Float32[np.ndarray, "D 4"]:
-    """Boxes in the resized image, (x1, y1, x2, y2), as boxes in the original one and inside it."""
+    """Converts boxes in the resized image, (x1, y1, x2, y2), to boxes in the original image, clipped to it."""
     scale = np.array([image.scale_x, image.scale_y] * 2, dtype=np.float32)
     limit = np.array([image.width, image.height] * 2, dtype=np.float32)
     return np.clip(boxes.numpy() / scale, 0, limit)
@@ -41,7 +42,7 @@ def boxes_in_original(boxes: Float32[Tensor, "D 4"], image: ImageInfo) -> Float3
 
 @dataclass(frozen=True)
 class LoadedBatch:
-    """`skipped` holds a line for every image that could not be read and stands in the batch as a blank."""
+    """`skipped` has a line for every image that could not be read; the batch contains a blank in its place."""
 
     batch: Batch
     images: tuple[ImageInfo, ...]
@@ -62,7 +63,7 @@ class Sample:
     seed: int
     info: ImageInfo
     masks: UInt8[np.ndarray, "n B B"] | None = None  # in the frames of the boxes
-    problem: str | None = None  # why the image is a blank
+    problem: str | None = None  # the reason why the image is a blank
 
 
 def round_up(value: int, multiple: int) -> int:
@@ -70,23 +71,27 @@ def round_up(value: int, multiple: int) -> int:
 
 
 def size_divisor(model: ModelConfig) -> int:
-    """What the sides of this detector's batches are multiples of, in training, evaluation and prediction alike."""
-    return SIZE_DIVISORS[model.neck.name]
+    """The number of which the sides of this detector's batches are multiples, in training, evaluation
+    and prediction.
+    """
+    return SIZE_DIVISORS.get(model.neck.name, max(SIZE_DIVISORS.values()))
 
 
 def padded_shape(sizes: Sequence[tuple[int, int]], divisor: int) -> tuple[int, int]:
-    """The (height, width) that holds images of all these sizes, in multiples of `divisor` pixels."""
+    """The (height, width) of a batch for images of these sizes, rounded up to multiples of `divisor` pixels."""
     height, width = (max(SMALLEST_SIDE, *sides) for sides in zip(*sizes, strict=True))
     return round_up(height, divisor), round_up(width, divisor)
 
 
 def ground_truth_slots(objects: int) -> int:
-    """G for images with at most this many annotations."""
+    """The number G of slots for images with at most this many annotations."""
     return max(round_up(objects, SLOT_MULTIPLE), SLOT_MULTIPLE)
 
 
 def collate(samples: Sequence[Sample], *, shape: tuple[int, int], slots: int) -> LoadedBatch:
-    """Images padded with zeros on the right and at the bottom to `shape`, annotations to `slots` an image."""
+    """Pads the images with zeros on the right and at the bottom to `shape`, and the annotations to `slots`
+    per image.
+    """
     count = len(samples)
     images = torch.zeros(count, 3, *shape, dtype=torch.uint8)
     boxes = torch.zeros(count, slots, 4)
@@ -112,7 +117,7 @@ def collate(samples: Sequence[Sample], *, shape: tuple[int, int], slots: int) ->
 
 
 def _collate_masks(masks: Sequence[UInt8[np.ndarray, "_ B B"]], slots: int) -> UInt8[Tensor, "N G B B"] | None:
-    """None where the samples have none."""
+    """None if the samples have no masks."""
     if not masks:
         return None
     padded = torch.zeros(len(masks), slots, *masks[0].shape[1:], dtype=torch.uint8)

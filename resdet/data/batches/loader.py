@@ -1,11 +1,10 @@
-"""From the configuration to batches: which files a split means, and the worker processes that read them."""
+"""Creates batches from the configuration: opens the files of a split and runs the worker processes that read them."""
 
 from __future__ import annotations
 
 import signal
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -24,62 +23,29 @@ from resdet.data.batches.collate import (
     size_divisor,
 )
 from resdet.data.batches.samplers import BatchOrder, evaluation_order, rank_slice, sample_seed
+from resdet.data.batches.small_objects import large_enough, report_small_objects
 from resdet.data.images.decode import ImageError, read_image, resize, resized_size
 from resdet.data.images.masks import box_frame_masks
 from resdet.data.images.transforms import Augmentation
-from resdet.data.sets.coco import CocoDataset, read_coco
-from resdet.data.sets.shapes import shapes_folder
-from resdet.data.sets.voc import KNOWN_SETS as VOC_SETS
-from resdet.data.sets.voc import annotation_file, known_split
-from resdet.errors import UserError, did_you_mean
+from resdet.data.sets.coco import CocoDataset
+from resdet.data.sets.formats import read_set
+from resdet.data.sets.splits import split_files
+from resdet.errors import UserError
 
-KNOWN_SETS = {  # name -> split -> (annotation file, images folder), below data.root
-    "coco2017": {
-        "train": ("coco/annotations/instances_train2017.json", "coco/train2017"),
-        "val": ("coco/annotations/instances_val2017.json", "coco/val2017"),
-    },
-    "coco2014": {
-        "train": ("coco/annotations/instances_train2014.json", "coco/train2014"),
-        "val": ("coco/annotations/instances_val2014.json", "coco/val2014"),
-    },
-}
-WORKER_TIMEOUT = 300  # seconds without a batch after which a worker counts as stuck
+WORKER_TIMEOUT = 300  # a worker without a batch for this number of seconds counts as stuck
 
 
 def open_split(data: DataConfig, split: str) -> CocoDataset:
-    """The checked annotations of `split`, "train" or "val"; the generated data set is made at first use."""
-    annotations, images = _split_files(data, split)
+    """The checked annotations of `split`, "train" or "val"; a generated data set is created at first use."""
+    annotations, images = split_files(data, split)
     tolerated = data.max_bad_fraction if data.on_bad_image == "skip" else 0.0
-    return read_coco(annotations, images, require_objects=split == "train", max_missing_fraction=tolerated)
-
-
-def _split_files(data: DataConfig, split: str) -> tuple[Path, Path]:
-    chosen = {"train": data.train, "val": data.val}[split]
-    if chosen.annotations and chosen.images:
-        return annotation_file(Path(chosen.annotations), Path(chosen.images)), Path(chosen.images)
-    if chosen.annotations or chosen.images:
-        absent = "images" if chosen.annotations else "annotations"
-        raise UserError(f"data.{split}.{absent} is not given; data.{split}.annotations and .images go together")
-    if chosen.name == "shapes":
-        folder = shapes_folder(**asdict(data.shapes))
-        return folder / "annotations" / f"instances_{split}.json", folder / split
-    if chosen.name in VOC_SETS:
-        return known_split(Path(data.root) / "VOCdevkit", chosen.name, split)
-    if chosen.name not in KNOWN_SETS:
-        known = ("shapes", *KNOWN_SETS, *VOC_SETS)
-        raise UserError(f"data.{split}.name={chosen.name} is no known data set{did_you_mean(chosen.name, known)}")
-    annotations, images = (Path(data.root) / part for part in KNOWN_SETS[chosen.name][split])
-    for path in (annotations, images):
-        if not path.exists():
-            raise UserError(
-                f"{path} of data.{split}.name={chosen.name} is missing; "
-                "put the files where datasets/README.md says, or set data.root"
-            )
-    return annotations, images
+    training = split == "train"
+    dataset = read_set(annotations, images, require_objects=training, max_missing_fraction=tolerated)
+    return report_small_objects(dataset, data.augment) if training else dataset
 
 
 def subset(dataset: CocoDataset, count: int) -> CocoDataset:
-    """The first `count` images that have objects, to see whether a model can learn them by heart."""
+    """The first `count` images that have objects, to check whether a model can overfit them."""
     found = np.flatnonzero(dataset.objects_per_image() > 0)[:count]
     if not len(found):
         raise UserError(f"{dataset.annotations}: no image has an object; there is nothing to overfit to")
@@ -89,7 +55,7 @@ def subset(dataset: CocoDataset, count: int) -> CocoDataset:
 def training_batches(
     dataset: CocoDataset, config: Config, *, start_step: int, rank: int, world_size: int
 ) -> Iterator[LoadedBatch]:
-    """This process' share of every global batch from `start_step` on, without end.
+    """This process's share of every global batch from `start_step` on, in an infinite iterator.
 
     The batch at a step is a pure function of (train.seed, step), whatever the number of workers; its padded shape
     is that of the global batch. Raises UserError for an image that cannot be read, under data.on_bad_image.
@@ -98,12 +64,18 @@ def training_batches(
     if size % world_size:
         raise UserError(f"train.batch_size={size} cannot be shared by {world_size} processes; make it a multiple")
     augment = config.data.augment
-    random = augment.flip > 0 or augment.photometric > 0
+    random = augment.flip > 0 or augment.photometric > 0 or augment.extra
+    augmentation = Augmentation(
+        flip=augment.flip,
+        photometric=augment.photometric,
+        extra=augment.extra,
+        extra_probability=augment.extra_probability,
+    )
     reader = _Reader(
         dataset,
         config,
         short_sides=augment.short_side,
-        augmentation=Augmentation(flip=augment.flip, photometric=augment.photometric) if random else None,
+        augmentation=augmentation if random else None,
         mask_resolution=config.data.mask_resolution if config.model.mask_head else None,
     )
     portrait = (dataset.heights > dataset.widths).astype(np.int64)
@@ -113,7 +85,7 @@ def training_batches(
 
 
 def evaluation_batches(dataset: CocoDataset, config: Config, *, rank: int, world_size: int) -> Iterable[LoadedBatch]:
-    """This process' share of the images, each image once over all processes; may be iterated again and again."""
+    """This process's share of the images, each image once over all processes; may be iterated several times."""
     reader = _Reader(dataset, config, short_sides=[config.data.augment.test_short_side])
     order = evaluation_order(dataset.heights, dataset.widths, config.eval.batch_size)
     keys = [reader.key(batch, batch, epoch=0) for batch in order[rank::world_size]]
@@ -135,7 +107,7 @@ class _Evaluation:
 
 @dataclass(frozen=True)
 class _Key:
-    """All that a worker needs to know of a batch."""
+    """The information that a worker needs about a batch."""
 
     indices: tuple[int, ...]
     epoch: int
@@ -157,9 +129,9 @@ class _TrainingKeys(Sampler[_Key]):
 
 
 class _Reader(Dataset[LoadedBatch | UserError]):
-    """Builds whole batches, in a worker process or in ours.
+    """Builds whole batches, in a worker process or in the main process.
 
-    A UserError is returned, for one raised in a worker would come back wrapped in a traceback.
+    A UserError is returned, because an exception raised in a worker would arrive with a traceback in its message.
     """
 
     def __init__(
@@ -177,7 +149,7 @@ class _Reader(Dataset[LoadedBatch | UserError]):
         self.divisor = size_divisor(config.model)
 
     def key(self, share: Int64[np.ndarray, " n"], batch: Int64[np.ndarray, " m"], *, epoch: int) -> _Key:
-        """The `share` of a global batch, padded to what the whole `batch` needs."""
+        """The key for the `share` of a global batch, padded to the shape of the whole `batch`."""
         sizes = [self._size(index, sample_seed(self.seed, epoch, index)) for index in batch.tolist()]
         objects = np.diff(self.dataset.offsets)[batch].max()
         return _Key(tuple(share.tolist()), epoch, padded_shape(sizes, self.divisor), ground_truth_slots(int(objects)))
@@ -190,7 +162,7 @@ class _Reader(Dataset[LoadedBatch | UserError]):
         return collate(samples, shape=key.shape, slots=key.slots)
 
     def _size(self, index: int, seed: int) -> tuple[int, int]:
-        """The (height, width) after the resize; a sample's seed draws its short side."""
+        """The (height, width) after the resize; the seed of a sample selects its short side."""
         short_side = self.short_sides[seed % len(self.short_sides)]
         height, width = int(self.dataset.heights[index]), int(self.dataset.widths[index])
         return resized_size(height, width, short_side, self.data.augment.max_side)
@@ -206,12 +178,14 @@ class _Reader(Dataset[LoadedBatch | UserError]):
                 return _blank(size, info, seed, str(error), self.mask_resolution)
             raise
         rows = np.arange(dataset.offsets[index], dataset.offsets[index + 1])
+        scale = np.array([info.scale_y, info.scale_x])
+        rows = rows[dataset.crowd[rows] | large_enough(dataset.boxes[rows], scale)]
         image = resize(original, size)
         boxes = dataset.boxes[rows] * np.array([info.scale_x, info.scale_y] * 2, np.float32)
         corners = np.array([[0, 0], size[::-1]], np.float32)
         if self.augmentation:
             changed = self.augmentation(image, boxes, seed=seed)
-            image, boxes, corners, rows = changed.image, changed.boxes, changed.corners, rows[changed.kept]
+            image, boxes, corners = changed.image, changed.boxes, changed.corners
         masks = self._masks(index, rows, boxes, corners) if self.mask_resolution else None
         return Sample(image, boxes, dataset.labels[rows], dataset.crowd[rows], seed, info, masks)
 
@@ -222,13 +196,15 @@ class _Reader(Dataset[LoadedBatch | UserError]):
         boxes: Float32[np.ndarray, "n 4"],
         corners: Float32[np.ndarray, "2 2"],
     ) -> UInt8[np.ndarray, "n B B"]:
-        """The objects' masks in the frames of their boxes, drawn once and from the original; crowd regions have none.
+        """The objects' masks in the frames of their boxes, sampled once from the original masks; crowd regions have no
+        masks.
 
-        `boxes` and the image's `corners` are where resize and augmentation left them.
+        `boxes` and the image's `corners` are the positions after resize and augmentation.
         """
         assert self.mask_resolution is not None
         height, width = int(self.dataset.heights[index]), int(self.dataset.widths[index])
-        origin, extent = np.tile(corners[0], 2), np.tile(corners[1] - corners[0], 2)  # x falls where it is mirrored
+        # x decreases if the image is mirrored
+        origin, extent = np.tile(corners[0], 2), np.tile(corners[1] - corners[0], 2)
         masks = np.zeros((len(rows), self.mask_resolution, self.mask_resolution), np.uint8)
         single = ~self.dataset.crowd[rows]
         masks[single] = box_frame_masks(
@@ -254,9 +230,10 @@ class _Reader(Dataset[LoadedBatch | UserError]):
 
 
 def _blank(size: tuple[int, int], info: ImageInfo, seed: int, problem: str, mask_resolution: int | None) -> Sample:
-    """Stands for an image that cannot be read: black, under one crowd region that leaves every candidate out of
-    the losses. The other samples and their order stay what they are."""
-    reach = 16 * max(size)  # candidates may extend over the image's border
+    """The replacement for an image that cannot be read: black, with one crowd region that excludes every candidate from
+    the losses. The other samples and their order do not change.
+    """
+    reach = 16 * max(size)  # candidates may extend beyond the image's border
     return Sample(
         image=np.zeros((*size, 3), np.uint8),
         boxes=np.array([[-reach, -reach, reach, reach]], np.float32),
@@ -284,12 +261,14 @@ def _batches(reader: _Reader, keys: Iterable[_Key], config: Config) -> DataLoade
 
 
 def _start_worker(_: int) -> None:
-    cv2.setNumThreads(0)  # the worker is one process on one core
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches workers too; what it means the trainer decides
+    cv2.setNumThreads(0)  # each worker process uses one core
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the workers too; the trainer decides how to react
 
 
 def _checked(batches: Iterable[LoadedBatch | UserError], dataset: CocoDataset, config: Config) -> Iterator[LoadedBatch]:
-    """Raises what the readers returned, and stops where more images are bad than data.max_bad_fraction allows."""
+    """Raises the errors that the readers returned, and stops if more images are bad than
+    data.max_bad_fraction permits.
+    """
     bad: set[str] = set()
     allowed = config.data.max_bad_fraction * len(dataset)
     try:
@@ -304,7 +283,7 @@ def _checked(batches: Iterable[LoadedBatch | UserError], dataset: CocoDataset, c
                 )
             yield batch
     except RuntimeError as error:
-        if "DataLoader" not in str(error):  # torch's only sign of a worker that died or hangs
+        if "DataLoader" not in str(error):  # torch reports a dead or stuck worker only by this error
             raise
         reason = " ".join(str(error).split())
         raise UserError(f"{reason}; give more memory or shared memory (/dev/shm), or set data.workers=0") from error

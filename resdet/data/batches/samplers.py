@@ -1,4 +1,4 @@
-"""Which images make up the batch at a step: pure functions of the step, so that a resume needs nothing else."""
+"""Selects the images of the batch at a step by pure functions of the step, so that a resume needs no other state."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from jaxtyping import Int64
 
 
 def sample_seed(seed: int, epoch: int, index: int) -> int:
-    """One number in [0, 2**32) from which everything random about a sample follows, in whichever process."""
+    """One number in [0, 2**32) that determines all randomness of a sample, in every process."""
     digest = hashlib.blake2b(f"{seed} {epoch} {index}".encode(), digest_size=4).digest()
     return int.from_bytes(digest, "little")
 
@@ -20,12 +20,12 @@ def sample_seed(seed: int, epoch: int, index: int) -> int:
 class BatchOrder:
     """The order of a training run's global batches.
 
-    Every epoch is a permutation of the images, cut into batches of one group each (landscape or portrait, so that
-    little is padded). What is left over in the groups makes mixed batches; the last one is filled up with images
-    from the epoch's beginning.
+    Every epoch is a permutation of the images, cut into batches of one group each (landscape or portrait, to reduce
+    padding). The images that are left over form mixed batches; the last batch is filled up with images from the
+    beginning of the epoch.
     """
 
-    groups: Int64[np.ndarray, " N"]  # of each image
+    groups: Int64[np.ndarray, " N"]  # for each image
     batch_size: int
     seed: int
 
@@ -45,7 +45,7 @@ class BatchOrder:
         return batches[rng.permutation(len(batches))]
 
     def from_step(self, step: int) -> Iterator[tuple[int, Int64[np.ndarray, " batch_size"]]]:
-        """(epoch, images of the global batch) from a step on, counted from 0, without end."""
+        """(epoch, images of the global batch) from a step on, counted from 0, in an infinite iterator."""
         epoch, position = divmod(step, self.batches_per_epoch)
         while True:
             for batch in self.epoch(epoch)[position:]:
@@ -54,7 +54,7 @@ class BatchOrder:
 
 
 def rank_slice(batch: Int64[np.ndarray, " n"], rank: int, world_size: int) -> Int64[np.ndarray, " m"]:
-    """A process' contiguous share of a global batch whose size `world_size` divides."""
+    """The contiguous share of a process in a global batch; `world_size` divides the size of the batch."""
     share = len(batch) // world_size
     return batch[rank * share : (rank + 1) * share]
 
@@ -62,6 +62,6 @@ def rank_slice(batch: Int64[np.ndarray, " n"], rank: int, world_size: int) -> In
 def evaluation_order(
     heights: Int64[np.ndarray, " N"], widths: Int64[np.ndarray, " N"], batch_size: int
 ) -> list[Int64[np.ndarray, " _"]]:
-    """Every image once, neighbours of one shape together; processes take every `world_size`-th batch."""
+    """Every image once, images of similar shape together; processes take every `world_size`-th batch."""
     order = np.lexsort((np.arange(len(heights)), heights * widths, widths > heights, widths / heights))
     return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]

@@ -1,1 +1,1 @@
-"""Images and masks: reading, transforming, encoding."""
+"""Reads and transforms images, and rasterizes masks."""

@@ -1,4 +1,4 @@
-"""Image files decoded to RGB: the header is judged before a single pixel is decoded."""
+"""Decodes image files to RGB; the header is checked before any pixel is decoded."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from resdet.coco.image_files import MAX_PIXELS, MAX_SIDE
+from resdet.data.images.orientation import PILLOW_ERRORS, remaining_turn, stored_size, turn
 from resdet.errors import UserError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
 MAX_FILE_BYTES = 2**30
-ALPHA_BACKGROUND = (255, 255, 255)  # what shows through transparent pixels, as on a white page
+ALPHA_BACKGROUND = (255, 255, 255)  # the background behind transparent pixels
 
-# What fails to decode is reported by us, with its name.
+# Errors of decoding are reported by this module, with the file's name.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 
@@ -33,19 +34,25 @@ class ImageError(UserError):
 def read_image(
     path: Path, height: int | None = None, width: int | None = None, *, sixteen_bit: str = "error"
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """The image as RGB, turned upright as its EXIF orientation asks.
+    """The image as RGB, rotated according to its EXIF orientation.
 
-    `height`, `width`: the size that the annotations speak of, if there are any. It decides whether the orientation
-    applies, for tools disagree on it; a file that has that size in neither way is refused.
-    `sixteen_bit`: "error", or "scale" to map 0 .. 65535 linearly to 0 .. 255. Grey becomes three equal channels,
-    alpha is laid over ALPHA_BACKGROUND, CMYK is converted as Pillow does.
-    Raises ImageError naming the file and the remedy; what claims too many pixels is refused before decoding.
+    `height`, `width`: the size in the annotations, if there are any. It decides whether the orientation applies,
+    because labelling tools differ; a file that has this size in neither orientation is an error. `sixteen_bit`:
+    "error", or "scale" to map 0 .. 65535 linearly to 0 .. 255. Grey becomes three equal channels, alpha is laid over
+    ALPHA_BACKGROUND, CMYK is converted as Pillow does. Raises ImageError naming the file and the remedy; a file whose
+    header gives too many pixels is rejected before decoding.
     """
     data = _read(path)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow warns of odd metadata and of sizes that are judged here
+        warnings.simplefilter("ignore")  # Pillow warns about unusual metadata and about sizes that are checked here
         header = _open(path, data)
-        orientation = _orientation(path, header, height, width)
+        orientation = remaining_turn(header, height, width)
+        if orientation is None:
+            stored = stored_size(header)
+            raise ImageError(
+                f"{path}: is {stored[0]} high and {stored[1]} wide, but the annotation file says height {height}, "
+                f"width {width}; correct the annotation file or restore the image"
+            )
         deep = _is_deep(header, data)
         if deep and sixteen_bit != "scale":
             raise ImageError(
@@ -58,7 +65,7 @@ def read_image(
             image = _decode(path, data, cv2.IMREAD_COLOR_RGB)
         else:
             image = _decode_rare(path, header)
-    return _upright(image, orientation)
+    return turn(image, orientation)
 
 
 def resized_size(height: int, width: int, short_side: int, max_side: int) -> tuple[int, int]:
@@ -68,7 +75,7 @@ def resized_size(height: int, width: int, short_side: int, max_side: int) -> tup
 
 
 def resize(image: UInt8[np.ndarray, "H W 3"], size: tuple[int, int]) -> UInt8[np.ndarray, "h w 3"]:
-    """Bilinear when growing; area averages when shrinking, which do not alias."""
+    """Bilinear interpolation to enlarge; area averages to reduce, which avoids aliasing."""
     height, width = size
     if image.shape[:2] == size:
         return image
@@ -78,7 +85,7 @@ def resize(image: UInt8[np.ndarray, "H W 3"], size: tuple[int, int]) -> UInt8[np
 
 def _read(path: Path) -> bytes:
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a named pipe must not hang the reader
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a named pipe must not block the reader
         with open(descriptor, "rb") as file:
             info = os.fstat(descriptor)
             if not stat.S_ISREG(info.st_mode):
@@ -96,12 +103,12 @@ def _read(path: Path) -> bytes:
 
 
 def _open(path: Path, data: bytes) -> Image.Image:
-    """Parses the header only."""
+    """Parses only the header."""
     try:
         header = Image.open(io.BytesIO(data), formats=FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise ImageError(f"{path}: claims more than {MAX_PIXELS} pixels; refused before decoding") from None
-    except _PILLOW_ERRORS:
+    except PILLOW_ERRORS:
         raise ImageError(f"{path}: {_not_an_image(data)}; download or convert it again") from None
     width, height = header.size
     if not (1 <= width <= MAX_SIDE and 1 <= height <= MAX_SIDE and width * height <= MAX_PIXELS):
@@ -112,13 +119,6 @@ def _open(path: Path, data: bytes) -> Image.Image:
     return header
 
 
-# What Pillow raises for broken files, beside OSError.
-_PILLOW_ERRORS = (
-    OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, OverflowError, EOFError, ZeroDivisionError,
-    AttributeError, RuntimeError, AssertionError, MemoryError, struct.error,
-)  # fmt: skip
-
-
 def _not_an_image(data: bytes) -> str:
     start = data[:256].lstrip().lower()
     if start.startswith((b"<!doctype", b"<html", b"<head", b"<?xml", b"<svg")):
@@ -126,39 +126,15 @@ def _not_an_image(data: bytes) -> str:
     return f"is not a readable {', '.join(FORMATS[:-1])} or {FORMATS[-1]} image"
 
 
-def _orientation(path: Path, header: Image.Image, height: int | None, width: int | None) -> int:
-    """EXIF's number, 1 .. 8, or 1 where the annotations speak of the image as it is stored."""
-    stored = (header.height, header.width)
-    annotated = stored if height is None or width is None else (height, width)
-    mismatch = ImageError(
-        f"{path}: is {stored[0]} high and {stored[1]} wide, but the annotation file says height {height}, "
-        f"width {width}; correct the annotation file or restore the image"
-    )
-    if annotated not in (stored, stored[::-1]):
-        raise mismatch  # before the metadata is read: for some PNGs Pillow decodes all pixels to find it
-    try:
-        orientation = header.getexif().get(0x0112, 1)
-    except _PILLOW_ERRORS:
-        orientation = 1
-    if orientation not in range(1, 9):
-        orientation = 1
-    upright = stored[::-1] if orientation >= 5 else stored
-    if height is None or upright == annotated:
-        return orientation
-    if stored == annotated:
-        return 1
-    raise mismatch
-
-
 def _is_plain(header: Image.Image) -> bool:
-    """OpenCV and Pillow decode these to the same bits; OpenCV is about twice as fast."""
+    """Whether OpenCV and Pillow decode the file to the same bits; OpenCV is about twice as fast."""
     return (
         header.format in ("JPEG", "PNG", "WEBP") and header.mode in ("RGB", "L") and "transparency" not in header.info
     )
 
 
 def _is_deep(header: Image.Image, data: bytes) -> bool:
-    """Pillow shows 48-bit RGB as plain RGB: look at the file's own bit depth too."""
+    """Pillow reports 48-bit RGB as plain RGB, so this reads the bit depth in the file itself."""
     if header.mode.startswith(("I", "F")):
         return True
     if header.format == "PNG":
@@ -179,9 +155,9 @@ def _decode(path: Path, data: bytes, mode: int) -> np.ndarray:
 
 
 def _check_chunks(data: bytes) -> None:
-    """Raises EOFError for a PNG with a chunk that claims more than the file holds.
+    """Raises EOFError for a PNG with a chunk that is longer than the rest of the file.
 
-    OpenCV believes the length, clears up to two gigabytes for it and only then finds that the file ends.
+    OpenCV does not check the length: it allocates up to two gigabytes before it detects the end of the file.
     """
     if not data.startswith(b"\x89PNG\r\n\x1a\n"):
         return
@@ -206,12 +182,12 @@ def _decode_deep(path: Path, data: bytes) -> UInt8[np.ndarray, "H W 3"]:
 
 
 def _decode_rare(path: Path, image: Image.Image) -> UInt8[np.ndarray, "H W 3"]:
-    """Palettes, alpha, CMYK, one bit: through Pillow, whose conversions are the reference."""
+    """Decodes palettes, alpha, CMYK and one-bit images with Pillow, whose conversions are the reference."""
     try:
         if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
             return _over_background(np.asarray(image.convert("RGBA")))
         return np.array(image.convert("RGB"))
-    except _PILLOW_ERRORS:
+    except PILLOW_ERRORS:
         raise ImageError(f"{path}: is truncated or damaged; download or export it again") from None
 
 
@@ -219,13 +195,3 @@ def _over_background(rgba: UInt8[np.ndarray, "H W 4"]) -> UInt8[np.ndarray, "H W
     alpha = rgba[:, :, 3:].astype(np.float32) / 255
     mixed = rgba[:, :, :3] * alpha + np.array(ALPHA_BACKGROUND, np.float32) * (1 - alpha)
     return np.rint(mixed).astype(np.uint8)
-
-
-def _upright(image: UInt8[np.ndarray, "H W 3"], orientation: int) -> UInt8[np.ndarray, "h w 3"]:
-    if orientation >= 5:
-        image = image.transpose(1, 0, 2)  # 5 mirrors at the main diagonal; the flips below make 6, 7, 8 of it
-    if orientation in (2, 3, 6, 7):
-        image = image[:, ::-1]
-    if orientation in (3, 4, 7, 8):
-        image = image[::-1]
-    return np.ascontiguousarray(image)

@@ -1,4 +1,4 @@
-"""Ground-truth masks in the frame of their boxes: a fixed number of cells, whatever the size of object and image."""
+"""Ground-truth masks in the frames of their boxes: a fixed number of cells for every size of object and image."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any
 import cv2
 import numpy as np
 from jaxtyping import Float, Float64, Int64, Integer, Num, UInt8
-from pycocotools import mask as pycocotools_mask
 
-from resdet.coco.segmentation import Segmentations, decompress
-
-coco_mask: Any = pycocotools_mask  # its annotations refuse polygons
+from resdet.coco.run_lengths import decode
+from resdet.coco.segmentation import Segmentations, coco_mask
 
 
 @dataclass(frozen=True)
 class MaskWindow:
-    """The part of an image that holds a mask, 0 or 1 in each pixel, and the part's corner in the image."""
+    """The part of an image that contains a mask (0 or 1 for each pixel), and the position of its corner in
+    the image.
+    """
 
     pixels: UInt8[np.ndarray, "h w"]
     x: int
@@ -37,10 +37,10 @@ def box_frame_masks(
     width: int,
     resolution: int,
 ) -> UInt8[np.ndarray, "n B B"]:
-    """How much of each cell of its frame a mask covers, 0 .. 255; zeros where an annotation has no mask.
+    """The coverage of each cell of its frame by a mask, 0 .. 255; zeros for an annotation without a mask.
 
     `rows` choose the annotations, all of one image of `height` x `width` pixels, and `frames` are (x1, y1, x2, y2) in
-    its pixels; x1 > x2 asks for the mirrored mask. B is `resolution`.
+    its pixels; x1 > x2 gives the mirrored mask. B is `resolution`.
     """
     masks = np.zeros((len(rows), resolution, resolution), np.uint8)
     for mask, row, frame in zip(masks, rows.tolist(), frames.astype(np.float64), strict=True):
@@ -51,7 +51,7 @@ def box_frame_masks(
 
 
 def mask_window(segmentations: Segmentations, row: int, height: int, width: int) -> MaskWindow:
-    """An annotation's mask, pixel by pixel as COCO's evaluation has it; an empty window where there is none."""
+    """An annotation's mask, pixel by pixel as in COCO's evaluation; an empty window if there is no mask."""
     runs = segmentations.run_lengths(row)
     if len(runs):
         return run_window(runs, height)
@@ -59,7 +59,7 @@ def mask_window(segmentations: Segmentations, row: int, height: int, width: int)
     if not polygons:
         return EMPTY
     vertices = np.concatenate(polygons)
-    low = np.maximum(np.floor(vertices.min(0)) - 1, 0)  # the rasteriser rounds outlines to fifths of a pixel
+    low = np.maximum(np.floor(vertices.min(0)) - 1, 0)  # the rasterizer rounds outlines to fifths of a pixel
     high = np.minimum(np.ceil(vertices.max(0)) + 1, (width, height))
     across, down = (high - low).astype(np.int64).tolist()
     moved = [(polygon - low).ravel().tolist() for polygon in polygons]
@@ -69,22 +69,22 @@ def mask_window(segmentations: Segmentations, row: int, height: int, width: int)
 
 
 def encoded_window(mask: Mapping[str, Any]) -> MaskWindow:
-    """A sound run-length encoding in COCO's compressed form, {size, counts}, as pixels."""
+    """A valid run-length encoding in COCO's compressed form, {size, counts}, as pixels."""
     counts = mask["counts"]
-    runs = decompress(counts.decode() if isinstance(counts, bytes) else counts)
-    assert runs is not None, "no run-length encoding"
-    return run_window(runs, mask["size"][0])
+    runs, faults = decode([counts if isinstance(counts, bytes) else counts.encode()])
+    assert not faults, "no run-length encoding"
+    return run_window(runs[0], mask["size"][0])
 
 
 def run_window(runs: Integer[np.ndarray, " n"], height: int) -> MaskWindow:
-    """Run lengths over the columns of an image of so many rows, background first, as pixels."""
+    """Run lengths over the columns of an image with this number of rows, background first, as pixels."""
     ends = np.cumsum(runs, dtype=np.int64)
     starts, stops = ends[:-1:2], ends[1::2]  # of the foreground
     if not len(starts):
         return EMPTY
     first, last = int(starts[0]) // height, -(-int(stops[-1]) // height)
     steps = np.zeros((last - first) * height + 1, np.int8)
-    np.add.at(steps, starts - first * height, 1)  # runs of length 0 meet at one pixel
+    np.add.at(steps, starts - first * height, 1)  # runs of length 0 end at the pixel where they begin
     np.add.at(steps, stops - first * height, -1)
     columns = np.cumsum(steps[:-1], dtype=np.int8).view(np.uint8).reshape(last - first, height)
     rows = np.flatnonzero(columns.any(axis=0))
@@ -96,7 +96,7 @@ def run_window(runs: Integer[np.ndarray, " n"], height: int) -> MaskWindow:
 def _coverage(
     pixels: UInt8[np.ndarray, "h w"], frame: Float64[np.ndarray, "4"], resolution: int
 ) -> UInt8[np.ndarray, "B B"]:
-    """The exact share of each cell that set pixels cover: between pixel corners the integral image is bilinear."""
+    """The exact fraction of each cell that set pixels cover: the integral image is bilinear between pixel corners."""
     x1, y1, x2, y2 = frame.tolist()
     integral = cv2.integral(pixels)
     table = _between(integral, np.linspace(y1, y2, resolution + 1))
@@ -107,7 +107,7 @@ def _coverage(
 
 
 def _between(table: Num[np.ndarray, "h w"], at: Float64[np.ndarray, " n"]) -> Float64[np.ndarray, "n w"]:
-    """Rows of a table at fractional positions; beyond its ends its first and last row."""
+    """The rows of a table at fractional positions; outside the table, its first or last row."""
     at = np.clip(at, 0, len(table) - 1)
     above = np.minimum(at.astype(np.int64), len(table) - 2)
     share = (at - above)[:, None]

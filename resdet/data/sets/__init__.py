@@ -1,1 +1,1 @@
-"""Data sets: files in a known layout, and generated ones."""
+"""Opens data sets: files in a known layout, and generated ones."""

@@ -1,4 +1,4 @@
-"""Where data sets that resdet makes or converts are kept."""
+"""The folder for data sets that resdet generates or converts."""
 
 from __future__ import annotations
 
@@ -7,5 +7,5 @@ from pathlib import Path
 
 
 def cache_folder() -> Path:
-    """$RESDET_CACHE, else ~/.cache/resdet."""
+    """$RESDET_CACHE if it is set, otherwise ~/.cache/resdet."""
     return Path(os.environ.get("RESDET_CACHE") or Path.home() / ".cache" / "resdet")

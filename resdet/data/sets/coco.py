@@ -1,39 +1,20 @@
-"""COCO annotation files, read once into compact frozen arrays."""
+"""COCO annotation files for training: compact read-only arrays, and the folder of the images."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int64
 
-from resdet.coco import segmentation, validate
-from resdet.coco.annotation_file import AnnotationFile, read_annotation_file
-from resdet.coco.report import DataReport, Note
-from resdet.coco.segmentation import PackedMasks, Segmentations, row_offsets, take_groups
-from resdet.coco.validate import Objects
+from resdet.coco.ground_truth import GroundTruth, ground_truth
+from resdet.coco.image_files import MAX_PIXELS, MAX_SIDE, check_file_name, missing_files
+from resdet.coco.packed_strings import PackedStrings
+from resdet.coco.reader import Annotations, read_annotations
+from resdet.coco.report import EXAMPLES, DataReport
+from resdet.coco.segmentation import Segmentations, row_offsets, take_groups
 from resdet.errors import UserError
-
-
-@dataclass(frozen=True)
-class PackedStrings:
-    """Many strings in two buffers: worker processes share them, for there is no object whose count could change."""
-
-    blob: bytes
-    offsets: Int64[np.ndarray, " n1"]
-
-    @classmethod
-    def of(cls, strings: Iterable[str]) -> PackedStrings:
-        encoded = [string.encode() for string in strings]
-        return cls(b"".join(encoded), row_offsets(np.fromiter(map(len, encoded), np.int64, len(encoded))))
-
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
-
-    def __getitem__(self, index: int) -> str:
-        return self.blob[self.offsets[index] : self.offsets[index + 1]].decode()
 
 
 @dataclass(frozen=True)
@@ -41,12 +22,14 @@ class CocoDataset:
     """N images in the file's order and their M annotations, grouped by image; K classes by ascending category id.
 
     Boxes are (x1, y1, x2, y2) in pixels of the original image, inside it and with a positive area. `crowd` marks
-    what is neither to be found nor held against a detector in training: crowd regions and difficult objects.
-    `classes[label]` and `category_ids[label]` name a label; evaluation maps back through the latter.
+    regions that are neither positives nor negatives in training: crowd regions and difficult objects.
+    `class_names[label]` and `category_ids[label]` name a label; evaluation maps back through the latter. `content` is
+    the whole file, parsed once; `ground_truth` is the part of it that is scored.
     """
 
     annotations: Path
     images: Path
+    content: Annotations
     report: DataReport
     category_ids: Int64[np.ndarray, " K"]
     class_names: tuple[str, ...]
@@ -55,6 +38,7 @@ class CocoDataset:
     file_names: PackedStrings
     heights: Int64[np.ndarray, " N"]
     widths: Int64[np.ndarray, " N"]
+    missing: Bool[np.ndarray, " N"]  # images without a file, if the config permits them
 
     offsets: Int64[np.ndarray, " N+1"]
     boxes: Float32[np.ndarray, "M 4"]
@@ -75,19 +59,28 @@ class CocoDataset:
         return self.images / self.file_names[index]
 
     def objects_per_image(self) -> Int64[np.ndarray, " N"]:
-        """How many annotations that are to be found each image has."""
+        """The number of annotations to be found in each image."""
         image = np.repeat(np.arange(len(self)), np.diff(self.offsets))
         return np.bincount(image[~self.crowd], minlength=len(self))
 
+    def ground_truth(self, *, count_skipped: bool = False) -> GroundTruth:
+        """The objects to be found in the whole file; see `resdet.coco.ground_truth.ground_truth`."""
+        return ground_truth(self.content, count_skipped=count_skipped)
+
+    def scored_images(self, *, count_skipped: bool = False) -> list[int]:
+        """Ids of the images to score: those whose file exists and, with `count_skipped`, also the missing ones."""
+        return (self.image_ids if count_skipped else self.image_ids[~self.missing]).tolist()
+
     def take(self, indices: Int64[np.ndarray, " n"]) -> CocoDataset:
-        """The chosen images, in that order; the report still speaks of the whole file."""
+        """The chosen images, in that order; the report still describes the whole file."""
         offsets, rows = take_groups(self.offsets, indices)
         return replace(
             self,
             image_ids=self.image_ids[indices],
-            file_names=PackedStrings.of(self.file_names[index] for index in indices.tolist()),
+            file_names=self.file_names.take(indices),
             heights=self.heights[indices],
             widths=self.widths[indices],
+            missing=self.missing[indices],
             offsets=offsets,
             boxes=self.boxes[rows],
             labels=self.labels[rows],
@@ -101,81 +94,104 @@ class CocoDataset:
 def read_coco(
     annotations: Path, images: Path, *, require_objects: bool = False, max_missing_fraction: float = 0.0
 ) -> CocoDataset:
-    """Read and check an annotation file and the names in its folder of images.
+    """The data set of a COCO json file. The other arguments, and the errors, are those of `dataset_of`."""
+    content = read_annotations(annotations)
+    return dataset_of(content, images, require_objects=require_objects, max_missing_fraction=max_missing_fraction)
+
+
+def dataset_of(
+    content: Annotations, images: Path, *, require_objects: bool = False, max_missing_fraction: float = 0.0
+) -> CocoDataset:
+    """Checks what an annotation file says against the names in its folder of images.
 
     `require_objects`: a file in which no image has an object is an error (training would learn nothing).
-    `max_missing_fraction`: that many image files may be absent; reading one of them fails later.
-    Raises UserError naming the file, ids, field, value and remedy. What was skipped or mended is in `.report`.
+    `max_missing_fraction`: this fraction of the image files may be absent; reading one of them fails later. Raises
+    UserError naming the file, ids, field, value and remedy. `.report` lists the skipped and corrected annotations.
     """
-    file = read_annotation_file(annotations)
-    category_ids, class_names = validate.categories(file)
-    image_ids = validate.images(file)
-    missing = validate.image_files(file, images, max_missing_fraction)
-    objects = validate.objects(file, image_ids, category_ids)
-
-    packed = segmentation.pack(
-        [file.annotations[row].segmentation for row in objects.rows.tolist()],
-        objects.heights,
-        objects.widths,
-        objects.refuse_mask,
-    )
-    report = _report(file, images, missing, class_names, objects, packed)
+    _check_images(content)
+    missing = _image_files(content, images, max_missing_fraction)
+    kept = slice(content.kept)
+    report = _report(content, images, missing)
     if require_objects and not report.objects:
         raise UserError(
-            f"{annotations}: no image has an object, so there is nothing to learn from "
+            f"{content.source}: no image has an object, so there is nothing to learn from "
             f"({report.summary()}); check the annotations"
         )
+    absent = set(missing)
     return CocoDataset(
-        annotations=annotations,
+        annotations=Path(content.source),
         images=images,
+        content=content,
         report=report,
-        category_ids=category_ids,
-        class_names=class_names,
-        image_ids=image_ids,
-        file_names=PackedStrings.of(image.file_name for image in file.images),
-        heights=np.array([image.height for image in file.images], np.int64),
-        widths=np.array([image.width for image in file.images], np.int64),
-        offsets=row_offsets(np.bincount(objects.image_index, minlength=len(image_ids))),
-        boxes=objects.boxes.astype(np.float32),
-        labels=objects.labels,
-        crowd=objects.crowd | objects.difficult,
-        areas=objects.areas.astype(np.float32),
-        annotation_ids=objects.ids,
-        segmentations=packed.masks,
+        category_ids=content.category_ids,
+        class_names=content.class_names,
+        image_ids=content.image_ids,
+        file_names=content.file_names,
+        heights=content.heights,
+        widths=content.widths,
+        missing=np.array([bool(absent) and name in absent for name in content.file_names], bool),
+        offsets=row_offsets(np.bincount(content.image_index[kept], minlength=len(content.image_ids))),
+        boxes=content.boxes[kept].astype(np.float32),
+        labels=content.labels[kept],
+        crowd=content.crowd[kept] | content.difficult[kept],
+        areas=content.areas[kept].astype(np.float32),
+        annotation_ids=content.ids[kept],
+        segmentations=content.masks.first(content.kept),
     )
 
 
-def _report(
-    file: AnnotationFile,
-    folder: Path,
-    missing: list[str],
-    class_names: tuple[str, ...],
-    kept: Objects,
-    packed: PackedMasks,
-) -> DataReport:
-    left_out = kept.crowd | kept.difficult
-    objects_in = np.bincount(kept.image_index[~left_out], minlength=len(file.images))
-    crowd_in = np.bincount(kept.image_index[left_out], minlength=len(file.images))
-    by_class = np.bincount(kept.labels[~left_out], minlength=len(class_names)).tolist()
-    renamed = len(set(class_names) - {category.name for category in file.categories})
-    fixed = kept.fixed | {reason: Note.of(kept.ids[rows]) for reason, rows in packed.clipped.items()}
-    if renamed:
-        fixed["class name given twice, told apart by its category id"] = Note(renamed, [])
+def _check_images(content: Annotations) -> None:
+    """Raises UserError for an image without a size that can be decoded, or without a name below the images folder."""
+    names = content.file_names
+    for index, (height, width) in enumerate(zip(content.heights.tolist(), content.widths.tolist(), strict=True)):
+        where = f"{content.source}: image id {content.image_ids[index]}"
+        if not names[index]:
+            raise UserError(f"{where}: field 'file_name' is missing or empty; name the image's file")
+        if not height or not width:
+            raise UserError(f"{where} ({names[index][:200]!r}): height and width are not both given; give them")
+        if not (height <= MAX_SIDE and width <= MAX_SIDE and height * width <= MAX_PIXELS):
+            raise UserError(
+                f"{where} ({names[index][:200]!r}): height {height}, width {width}; must be at most {MAX_SIDE} pixels "
+                f"each and at most {MAX_PIXELS} together; correct or downscale it"
+            )
+        check_file_name(names[index], where)
+
+
+def _image_files(content: Annotations, folder: Path, max_missing_fraction: float) -> list[str]:
+    """The names without a file in the folder, unless more are missing than permitted."""
+    missing = missing_files(folder, list(content.file_names), content.source)
+    count = len(content.image_ids)
+    if len(missing) > max_missing_fraction * count:
+        first = ", ".join(repr(name[:200]) for name in missing[:EXAMPLES])
+        raise UserError(
+            f"{folder}: {len(missing)} of {count} image files of {content.source} are missing "
+            f"(first: {first}); check the images folder, or allow some with data.on_bad_image=skip"
+        )
+    return missing
+
+
+def _report(content: Annotations, folder: Path, missing: list[str]) -> DataReport:
+    kept = slice(content.kept)
+    crowd, difficult, images = content.crowd[kept], content.difficult[kept], len(content.image_ids)
+    left_out = crowd | difficult
+    objects_in = np.bincount(content.image_index[kept][~left_out], minlength=images)
+    crowd_in = np.bincount(content.image_index[kept][left_out], minlength=images)
+    by_class = np.bincount(content.labels[kept][~left_out], minlength=len(content.class_names)).tolist()
     return DataReport(
-        annotations=str(file.path),
+        annotations=content.source,
         images_folder=str(folder),
-        images=len(file.images),
+        images=images,
         images_without_objects=int(((objects_in == 0) & (crowd_in == 0)).sum()),
         images_with_crowd_only=int(((objects_in == 0) & (crowd_in > 0)).sum()),
         missing_files=missing,
-        annotations_read=len(file.annotations),
-        annotations_kept=len(kept.rows),
+        annotations_read=content.read,
+        annotations_kept=content.kept,
         objects=int(objects_in.sum()),
-        crowd=int(kept.crowd.sum()),
-        difficult=int((kept.difficult & ~kept.crowd).sum()),
-        masks=int(packed.masks.present().sum()),
-        class_counts=dict(zip(class_names, by_class, strict=True)),
-        skipped=kept.skipped,
-        skipped_masks={reason: Note.of(kept.ids[rows]) for reason, rows in packed.skipped.items()},
-        fixed=fixed,
+        crowd=int(crowd.sum()),
+        difficult=int((difficult & ~crowd).sum()),
+        masks=int(content.masks.first(content.kept).present().sum()),
+        class_counts=dict(zip(content.class_names, by_class, strict=True)),
+        skipped=content.skipped,
+        skipped_masks=content.skipped_masks,
+        fixed=content.mended,
     )

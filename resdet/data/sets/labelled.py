@@ -1,9 +1,8 @@
-"""Labelled images of one size, held in memory: CIFAR-10, and a generated stand-in."""
+"""Labelled images of one size, held in memory: CIFAR-10, and a generated data set in its place."""
 
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,15 +21,16 @@ from resdet.data.batches.samplers import BatchOrder, rank_slice, sample_seed
 from resdet.data.sets.cache import cache_folder
 from resdet.data.sets.shapes import CLASSES, SPLITS, draw_scene
 from resdet.errors import UserError
+from resdet.files import whole_file, writing
 from resdet.structures import Batch, Targets
 
 PATCHES_VERSION = 1  # of the generator: part of the name in the cache
-SCENE_SIDES = 5  # a patch is cut from a scene so many times as large
+SCENE_SIDES = 5  # a patch is cut from a scene that is this many times as large
 
 
 @dataclass(frozen=True)
 class LabelledReport:
-    """What a data set holds, for the log and for data_report.json."""
+    """The content of a data set, for the log and for data_report.json."""
 
     source: str
     images: int
@@ -46,7 +46,7 @@ class LabelledReport:
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """M images and the class of each. `annotations` is where they come from."""
+    """M images and their classes. `annotations` is the path of the data set."""
 
     annotations: Path
     images: UInt8[np.ndarray, "M side side 3"]
@@ -83,8 +83,8 @@ class LabelledImages:
 def cifar10(root: Path, split: str) -> LabelledImages:
     """CIFAR-10 in its own format, from `root`/cifar10/cifar-10-batches-py: 50,000 images to train, 10,000 to test.
 
-    The files are pickles, and reading a pickle can run what is in it: each must have the published checksum first.
-    Raises UserError for one that is missing or another.
+    The files are pickles, and reading a pickle can execute code, so the checksum of each file is compared with the
+    published one first. Raises UserError for a file that is missing or has another checksum.
     """
     folder = root / "cifar10" / CIFAR10.base_folder
     remedy = f"unpack {CIFAR10.filename} ({CIFAR10.url}) in {folder.parent}, or set data.root"
@@ -100,9 +100,9 @@ def cifar10(root: Path, split: str) -> LabelledImages:
 
 
 def shapes_patches(split: str, *, count: int, size: int, seed: int) -> LabelledImages:
-    """The eight shapes, one a patch, on textured backgrounds. A pure function of its arguments.
+    """The eight shapes, one per patch, on textured backgrounds. A pure function of its arguments.
 
-    Drawn once, then read from the cache ($RESDET_CACHE, else ~/.cache/resdet).
+    They are drawn once, then read from the cache ($RESDET_CACHE, else ~/.cache/resdet).
     """
     cache = cache_folder()
     file = cache / f"patches-v{PATCHES_VERSION}-{size}px-{split}{count}-seed{seed}.npz"
@@ -111,16 +111,10 @@ def shapes_patches(split: str, *, count: int, size: int, seed: int) -> LabelledI
             draw_patch(np.random.default_rng([seed, SPLITS.index(split), index]), size=size) for index in range(count)
         ]
         images, labels = np.stack([image for image, _ in drawn]), np.array([label for _, label in drawn], np.int64)
-        try:
+        with writing(cache, "set RESDET_CACHE to a folder with room"):
             cache.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=cache, prefix=".patches-") as work:
-                complete = Path(work) / file.name
-                np.savez(complete, images=images, labels=labels)
-                complete.replace(file)
-        except OSError as error:
-            raise UserError(
-                f"{cache}: cannot write the generated patches ({error.strerror}); set RESDET_CACHE to one with room"
-            ) from None
+            with whole_file(file) as part, part.open("wb") as stream:
+                np.savez(stream, images=images, labels=labels)
     try:
         with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
             return LabelledImages(file, arrays["images"], arrays["labels"], CLASSES)
@@ -129,10 +123,10 @@ def shapes_patches(split: str, *, count: int, size: int, seed: int) -> LabelledI
 
 
 def draw_patch(rng: np.random.Generator, *, size: int) -> tuple[UInt8[np.ndarray, "size size 3"], int]:
-    """One shape and its label, cut out of a scene with up to half of its own size around it, off centre."""
+    """One shape and its label, cut out of a scene with a margin of up to half of its own size, not centred."""
     side = SCENE_SIDES * size
     scene = draw_scene(rng, size=side, max_objects=1)
-    while not scene.labels:  # the only object hung too far over the border
+    while not scene.labels:  # the only object extended too far beyond the border
         scene = draw_scene(rng, size=side, max_objects=1)
     rows, columns = np.nonzero(scene.masks[0])
     extent = int(max(np.ptp(rows), np.ptp(columns))) + 1
@@ -143,7 +137,7 @@ def draw_patch(rng: np.random.Generator, *, size: int) -> tuple[UInt8[np.ndarray
 
 
 def _window_start(rng: np.random.Generator, covered: Int64[np.ndarray, " _"], window: int, side: int) -> int:
-    """Where a window begins that holds all the covered rows (or columns) and lies inside the scene."""
+    """The beginning of a window that contains all covered rows (or columns) and lies inside the scene."""
     low, high = max(0, int(covered.max()) + 1 - window), min(int(covered.min()), side - window)
     return int(rng.integers(low, high + 1))
 
@@ -159,9 +153,10 @@ def training_batches(
     rank: int = 0,
     world_size: int = 1,
 ) -> Iterator[LoadedBatch]:
-    """A process' share of every global batch from `start_step` on, without end; a pure function of (seed, step).
+    """A process's share of every global batch from `start_step` on, in an infinite iterator; a pure function of (seed,
+    step).
 
-    Each image is padded by `pad` pixels of the set's mean colour (zero, once normalised), cut back to its size at a
+    Each image is padded by `pad` pixels of the set's mean colour (zero after normalization), cut back to its size at a
     random place, and flipped with probability `flip` (He et al. 2015, section 4.2, with `pad` 4 and `flip` 0.5).
     """
     order = BatchOrder(np.zeros(len(dataset), np.int64), batch_size, seed)
@@ -175,7 +170,7 @@ def training_batches(
 def evaluation_batches(
     dataset: LabelledImages, *, batch_size: int, rank: int = 0, world_size: int = 1
 ) -> Iterator[LoadedBatch]:
-    """A process' share of the images, each once over all processes, as they are."""
+    """A process's share of the images, each image once over all processes, without augmentation."""
     everything = np.arange(len(dataset))
     batches = [everything[start : start + batch_size] for start in range(0, len(dataset), batch_size)]
     for indices in batches[rank::world_size]:
@@ -190,7 +185,7 @@ def augmented(
     flip: float,
     fill: UInt8[np.ndarray, "3"],
 ) -> UInt8[np.ndarray, "N side side 3"]:
-    """Each image cut out of its padded self and flipped, as its seed in [0, 2**32) says."""
+    """Each image cut out of its padded version and flipped, as determined by its seed in [0, 2**32)."""
     count, side = images.shape[:2]
     padded = np.empty((count, side + 2 * pad, side + 2 * pad, 3), np.uint8)
     padded[:] = fill
@@ -211,7 +206,7 @@ def _loaded(
     images: UInt8[np.ndarray, "N side side 3"],
     seeds: Int64[np.ndarray, " N"],
 ) -> LoadedBatch:
-    """The class of an image is that of one target which fills it."""
+    """The class of an image is represented as one target whose box fills the image."""
     count, side = images.shape[:2]
     infos = tuple(
         ImageInfo(index, f"{dataset.annotations.name}[{index}]", side, side, scale_y=1.0, scale_x=1.0)

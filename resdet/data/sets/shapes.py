@@ -26,19 +26,20 @@ VERSION = 4  # of the generator: part of the cache folder's name
 CLASSES = ("circle", "square", "triangle", "star", "ring", "cross", "arrow", "heart")
 SPLITS = ("train", "val")
 
-OVERSAMPLING = 4  # outlines are drawn at this scale, then averaged down
-MIN_VISIBLE = 0.45  # of an object's own area: nothing drawn is hidden more than that
+OVERSAMPLING = 4  # outlines are drawn at this scale, then reduced by averaging
+MIN_VISIBLE = 0.45  # of an object's own area: objects that are hidden more are not drawn
 MIN_RADIUS, MAX_RADIUS = 0.12, 0.26  # of the image's side
-MAX_TURN = 0.4  # radians either way
+MAX_TURN = 0.4  # radians in both directions
 
 Outline = list[Float64[np.ndarray, "_ 2"]]  # closed curves about the origin, radius 1; inner curves are holes
 
 
 def shapes_folder(*, train_images: int, val_images: int, size: int, max_objects: int, seed: int) -> Path:
-    """The data set's folder in the cache ($RESDET_CACHE, else ~/.cache/resdet), made at first use.
+    """The data set's folder in the cache ($RESDET_CACHE, else ~/.cache/resdet), created at first use.
 
-    Holds annotations/instances_{train,val}.json and the images in train/ and val/. `size` is the side of the
-    square images in pixels. The folder appears complete or not at all, however many processes ask at once.
+    It contains annotations/instances_{train,val}.json and the images in train/ and val/. `size` is the side of the
+    square images in pixels. The folder appears complete or not at all, even if several processes create it at the same
+    time.
     """
     cache = cache_folder()
     folder = cache / f"shapes-v{VERSION}-{size}px-{train_images}+{val_images}-max{max_objects}-seed{seed}"
@@ -65,7 +66,7 @@ def _publish(work: Path, folder: Path) -> None:
     try:
         complete.rename(folder)
     except OSError:
-        if not folder.is_dir():  # else another process was faster, with the same bytes
+        if not folder.is_dir():  # otherwise another process was faster and wrote the same bytes
             raise
 
 
@@ -130,7 +131,7 @@ def draw_scene(rng: np.random.Generator, *, size: int, max_objects: int) -> Scen
         area = int(solid.sum())
         left = [int((mask & ~solid).sum()) for mask in masks]
         crowded = any(rest < MIN_VISIBLE * whole for rest, whole in zip(left, areas, strict=True))
-        if crowded or area < _area(outline) * 0.7:  # it would hide another, or hangs too far over the border
+        if crowded or area < _area(outline) * 0.7:  # it would hide another object, or extends too far beyond the border
             continue
         image = _paint(image, coverage, outline, rng)
         masks = [*(mask & ~solid for mask in masks), solid]
@@ -160,7 +161,7 @@ def _paint(
 
 
 def _coverage(outline: Outline, size: int, line: int = 0) -> Float32[np.ndarray, "h w"]:
-    """Which part of each pixel the outline covers: its inside, or a stroke along it."""
+    """The fraction of each pixel that the outline covers: its inside, or a stroke along it."""
     bits = 4  # fractional bits of the vertices
     canvas = np.zeros((size * OVERSAMPLING, size * OVERSAMPLING), np.uint8)
     curves = [np.rint((curve * OVERSAMPLING - 0.5) * 2**bits).astype(np.int32) for curve in outline]
@@ -181,7 +182,7 @@ def _pose(outline: Outline, rng: np.random.Generator, size: int) -> Outline:
 
 
 def _area(outline: Outline) -> float:
-    """The shoelace formula; holes count against it."""
+    """The shoelace formula; holes reduce the area."""
     areas = [abs(np.sum(x * np.roll(y, -1) - y * np.roll(x, -1))) / 2 for x, y in (curve.T for curve in outline)]
     return 2 * areas[0] - sum(areas)
 

@@ -31,7 +31,7 @@ def background(rng: np.random.Generator, size: int) -> Float32[np.ndarray, "h w 
 
 
 def fill(rng: np.random.Generator, size: int, tint: Colour) -> Float32[np.ndarray, "h w 3"]:
-    """An object's surface: one colour, or two in a pattern, with a shade across."""
+    """The surface of an object: one colour, or two in a pattern, with a gradient of brightness."""
     shade = _gradient(rng, size)[..., None] * np.float32(0.35) + np.float32(0.8)
     if rng.random() < 0.5:
         return np.clip(tint * shade, 0, 255)
@@ -45,7 +45,7 @@ def _mix(first: Colour, second: Colour, pattern: Float32[np.ndarray, "h w"]) -> 
 
 
 def _bend(ends: np.ndarray) -> np.ndarray:
-    """A smooth curve through two ends, drawn towards the third point (quadratic Bezier)."""
+    """A smooth curve between two ends, bent towards the third point (quadratic Bezier)."""
     t = np.linspace(0, 1, 24)[:, None]
     return np.rint((1 - t) ** 2 * ends[0] + 2 * t * (1 - t) * ends[1] + t**2 * ends[2]).astype(np.int32)
 
@@ -84,7 +84,7 @@ def _gradient(rng: np.random.Generator, size: int) -> Float32[np.ndarray, "h w"]
 
 
 def _clouds(rng: np.random.Generator, size: int, coarsest: int = 4) -> Float32[np.ndarray, "h w"]:
-    """Value noise: random grids of doubling fineness and halving weight."""
+    """Value noise: random grids, each twice as fine as the one before and with half its weight."""
     noise = np.zeros((size, size), np.float32)
     for octave in range(4):
         cells = coarsest * 2**octave

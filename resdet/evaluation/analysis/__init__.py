@@ -1,1 +1,1 @@
-"""What the figures hide: matches, curves, kinds of errors, uncertainty."""
+"""Analyses behind the figures: matches, curves, types of errors, uncertainty."""

@@ -1,4 +1,4 @@
-"""Everything that is to be seen in a detector's results beyond its figures, in one call."""
+"""Analyses a detector's results in one call: errors, confusion, curves, calibration."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ from resdet.evaluation.analysis.errors import (
 from resdet.evaluation.analysis.matches import match, overlapping_pairs
 from resdet.evaluation.coco import coco_problem
 
-MAX_DETECTIONS = 100  # an image and class, as in COCO's figures
+MAX_DETECTIONS = 100  # per image and class, as in COCO's figures
 
 
 @dataclass(frozen=True)
 class Analysis:
-    """Of the best 100 detections an image and class. NaN stands for what is undefined in arrays of floats."""
+    """The analysis of the best 100 detections per image and class. In arrays of floats, NaN means undefined."""
 
     iou_type: str
     class_names: tuple[str, ...]
-    score_threshold: float  # from which on detections enter `confusion`, `images` and `worst`
+    score_threshold: float  # the lowest score of the detections in `confusion`, `images` and `worst`
     errors: ErrorBreakdown
     confusion: ConfusionMatrix
     curves: PrecisionRecall
@@ -62,7 +62,7 @@ def analyse(
 ) -> Analysis:
     """Error breakdown, confusion matrix, curves, AP by size, calibration and the `worst` images of boxes or masks.
 
-    Arguments and errors as for `evaluate_coco`, whose AP, AP50 and AP75 the curves have as their means.
+    Arguments and errors are those of `evaluate_coco`; its AP, AP50 and AP75 are the means of the curves.
     """
     problem = coco_problem(ground_truth, results, iou_type=iou_type, image_ids=image_ids, limits=(MAX_DETECTIONS,))
     pairs = overlapping_pairs(problem, least=BACKGROUND_IOU)

@@ -1,8 +1,8 @@
-"""How sure COCO's figures are: a paired bootstrap over images, for any number of detectors.
+"""The uncertainty of COCO's figures: a paired bootstrap over images, for any number of detectors.
 
-Images are drawn with replacement, the same draw for every detector (Efron and Tibshirani 1993); an image drawn twice
-counts twice, objects and detections alike. Figures under such weights are exact, for detections are matched within
-an image: only the ranking over images is summed anew.
+Images are drawn with replacement, with the same sample for every detector (Efron and Tibshirani 1993); an image drawn
+twice counts twice, with its objects and its detections. The figures for such weights are exact, because detections are
+matched within an image: only the sums over the ranking of all images are computed again.
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ from resdet.evaluation.coco import coco_problem
 FIGURES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100")
 MAX_DETECTIONS = 100
 LEVEL = 0.95  # of the intervals
-# z(.975) + z(.8) = 1.96 + 0.84: so many standard errors are found at the 5 % level in 80 % of such data sets.
+# z(.975) + z(.8) = 1.96 + 0.84: an effect of so many standard errors is significant at the 5 % level in 80 % of such
+# sets.
 DETECTABLE = 2.8
-ELEMENTS_AT_ONCE = 8_000_000  # detections times resamples: bounds the memory
+ELEMENTS_AT_ONCE = 8_000_000  # detections times resamples: limits the memory
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Interval:
 
     The interval is the basic one, [2 v - q(.975), 2 v - q(.025)] for value v and quantiles q of the resamples, kept
     within [0, 1]. AP is higher on resamples, which repeat images, than on the set they come from; the percentile
-    interval would take that shift the wrong way (on simulated sets of 100 images it held the true APs in 79 % of
+    interval would shift in the wrong direction (on simulated sets of 100 images it contained the true APs in 79 % of
     cases, the basic one in 90 %; tests/evaluation/analysis/test_coverage.py).
     """
 
@@ -48,12 +49,12 @@ class Interval:
 
 @dataclass(frozen=True)
 class Difference:
-    """A detector's figure less the first detector's, and as a share of the first's (`relative`), with 95 % intervals.
+    """A detector's figure minus the first detector's, and as a share of the first's (`relative`), with 95 % intervals.
 
-    These are percentile intervals: what shifts the figures on resamples falls out of their difference.
-    `p` is two-sided: twice the share of resamples, counting one more on either side, in which the difference is zero
-    or has the other sign. `detectable` is the difference that this set would show with a power of 80 % at the 5 %
-    level: 2.8 standard errors.
+    These are percentile intervals, because the shift of the figures on resamples cancels in their difference. `p` is
+    two-sided: twice the share of resamples, with one added to each side, in which the difference is zero or has the
+    other sign. `detectable` is the difference that this set would show with a power of 80 % at the 5 % level: 2.8
+    standard errors.
     """
 
     difference: float | None
@@ -68,7 +69,7 @@ class Difference:
 
     @property
     def significant(self) -> bool:
-        """Whether the interval leaves out zero."""
+        """Whether the interval excludes zero."""
         return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
 
 
@@ -102,9 +103,9 @@ def paired_bootstrap(
 ) -> Bootstrap:
     """Compares detectors on the same images; each has the results of one or more training seeds.
 
-    A detector's figure is the mean over its seeds, within each resample. Intervals speak of the choice of images
-    alone: how the figure varies from seed to seed is for the seeds to show. With one set of results a detector this
-    is the ordinary paired bootstrap. Raises UserError as `evaluate_coco` does, and where there is nothing to compare.
+    A detector's figure is the mean over its seeds, within each resample. The intervals include only the variation over
+    images, not the variation over seeds. With one set of results per detector this is the ordinary paired bootstrap.
+    Raises UserError as `evaluate_coco` does, and if there is nothing to compare.
     """
     if not detectors or not all(detectors.values()):
         raise UserError("each detector to be compared needs the results of at least one run")
@@ -135,9 +136,9 @@ def paired_bootstrap(
 
 
 def image_weights(images: int, resamples: int, seed: int) -> Float32[np.ndarray, "R1 I"]:
-    """How often each image is in each resample; the first row is the data set itself."""
+    """The number of copies of each image in each resample; the first row is the data set itself."""
     drawn = np.random.default_rng(seed).multinomial(images, np.full(images, 1 / images), size=resamples)
-    return np.concatenate([np.ones((1, images)), drawn]).astype(np.float32)  # whole numbers stay exact
+    return np.concatenate([np.ones((1, images)), drawn]).astype(np.float32)  # whole numbers are exact
 
 
 def weighted_figures(
@@ -145,7 +146,7 @@ def weighted_figures(
 ) -> Float64[np.ndarray, "F R"]:
     """FIGURES where image i counts weights[r, i] times (whole numbers), NaN where undefined; for each row of weights.
 
-    With weights of one they are those of `evaluate_coco`. Copies of a detection follow one another in the ranking.
+    With weights of one the figures are those of `evaluate_coco`. Copies of a detection are adjacent in the ranking.
     """
     rows = len(weights)
     shape = (len(THRESHOLDS), len(AREAS), problem.num_categories, rows)
@@ -173,9 +174,9 @@ def weighted_figures(
 
 @dataclass(frozen=True)
 class _Tally:
-    """Ranked detections that count `shares` times each, and how often the `usual` ones of them count so far.
+    """Ranked detections with their weights `shares`, and the cumulative weights of the `usual` ones.
 
-    Which detections count differs little from one IoU threshold to another, and the sum is taken once.
+    The set of counted detections changes little between IoU thresholds, so this sum is computed once.
     """
 
     shares: Float32[np.ndarray, "R n"]
@@ -191,7 +192,7 @@ class _Tally:
     ) -> tuple[Float64[np.ndarray, " R"], Float64[np.ndarray, " R"]]:
         """AP and final recall where `counted` detections are right or wrong; NaN where there are no objects.
 
-        The envelope of precision changes at right detections alone, so only there it is looked at.
+        The envelope of precision changes only at correct detections, so it is evaluated only there.
         """
         defined = objects > 0
         places = np.flatnonzero(right)
@@ -202,12 +203,15 @@ class _Tally:
         precision = found / (self.running[:, places] + self._unusual(places, counted) + TINY)
         envelope = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
         recall = found / np.where(defined, objects, 1).astype(np.float64)[:, None]
-        reached = np.searchsorted(RECALLS, recall, side="right")  # so many of the 101 recalls
+        # the number of the 101 recalls up to each correct detection
+        reached = np.searchsorted(RECALLS, recall, side="right")
         ap = np.sum(envelope * np.diff(reached, axis=1, prepend=0), axis=1) / len(RECALLS)
         return np.where(defined, ap, np.nan), np.where(defined, recall[:, -1], np.nan)
 
     def _unusual(self, places: Int64[np.ndarray, " p"], counted: Bool[np.ndarray, " n"]) -> Float32[np.ndarray, "R p"]:
-        """What up to each place counts and usually does not, less what usually counts and does not."""
+        """For each position, the weight of counted detections that are not usual, minus the usual ones that are not
+        counted.
+        """
         changed = np.flatnonzero(counted != self.usual)
         sign = np.where(counted[changed], 1, -1).astype(np.float32)
         sums = np.zeros((len(self.shares), len(changed) + 1), dtype=np.float32)
@@ -216,7 +220,7 @@ class _Tally:
 
 
 def _mean(values: Float64[np.ndarray, "n R"]) -> Float64[np.ndarray, " R"]:
-    """Over what is defined, NaN where nothing is."""
+    """The mean of the defined values; NaN if there are none."""
     defined = ~np.isnan(values)
     count = defined.sum(axis=0)
     total = np.where(defined, values, 0).sum(axis=0)
@@ -224,7 +228,9 @@ def _mean(values: Float64[np.ndarray, "n R"]) -> Float64[np.ndarray, " R"]:
 
 
 def _interval(samples: Float64[np.ndarray, " R"]) -> Interval:
-    """Of a figure's value on the data set itself, which comes first, and in the resamples."""
+    """The interval of a figure from its value on the data set itself, which comes first, and its values on the
+    resamples.
+    """
     value, (low, high) = _number(samples[0]), _bounds(samples[1:])
     if value is not None and low is not None and high is not None:
         low, high = max(2 * value - high, 0.0), min(2 * value - low, 1.0)

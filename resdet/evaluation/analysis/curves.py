@@ -1,4 +1,4 @@
-"""Precision over recall, AP by size of object, and how far scores can be taken for probabilities."""
+"""Precision over recall, AP by size of object, and the calibration of scores."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ TINY = np.spacing(1)  # cocoapi adds it to the denominator of precision
 
 @dataclass(frozen=True)
 class PrecisionRecall:
-    """Best precision at each recall or beyond, for K classes; NaN for a class without an object to find.
+    """The best precision at each recall or a higher one, for K classes; NaN for a class without an object to find.
 
-    Rows are IoU 0.5, IoU 0.75 and the mean over IoU .5:.95; the mean over recalls is AP50, AP75 and AP.
-    `best_score` is the least score to accept for the highest F1 at IoU 0.5, which is `best_f1`.
+    Rows are IoU 0.5, IoU 0.75 and the mean over IoU .5:.95; the mean over recalls is AP50, AP75 and AP. `best_score` is
+    the score threshold with the highest F1 at IoU 0.5; `best_f1` is this F1.
     """
 
     recalls: Float64[np.ndarray, " 101"]
@@ -35,7 +35,9 @@ class PrecisionRecall:
 
 @dataclass(frozen=True)
 class SizeFigures:
-    """Figures over all classes for objects of every size, small, medium and large (COCO's); NaN where there is none."""
+    """Figures over all classes for objects of every size, small, medium and large (COCO's); NaN if there are no such
+    objects.
+    """
 
     names: tuple[str, str, str, str]
     objects: Int64[np.ndarray, " 4"]
@@ -47,9 +49,9 @@ class SizeFigures:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Detections by score, in B bins of equal width over [0, 1]: their mean score beside the share that is right.
+    """Detections by score, in B bins of equal width over [0, 1]: their mean score and the fraction that is correct.
 
-    Right means IoU 0.5 or more; ignored detections are left out. `ece` is the expected calibration error (Guo et al.
+    Correct means IoU 0.5 or more; ignored detections are left out. `ece` is the expected calibration error (Guo et al.
     2017), the mean gap weighted by the bins' counts; None without detections. Scores outside [0, 1] count at its ends.
     """
 
@@ -62,14 +64,14 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Curves:
-    """Precision at 101 recalls and the final recall, NaN for a class without an object of the size to find."""
+    """Precision at 101 recalls, and the final recall; NaN for a class without objects of the size."""
 
     precision: Float64[np.ndarray, "T S K 101"]
     recall: Float64[np.ndarray, "T S K"]
 
 
 def coco_curves(problem: Problem, matches: Matches) -> Curves:
-    """What pycocotools' `accumulate` makes of its matches (there -1 is undefined)."""
+    """The result of pycocotools' `accumulate` for these matches (there -1 means undefined)."""
     shape = (len(THRESHOLDS), len(AREAS), problem.num_categories)
     precision, recall = np.full((*shape, len(RECALLS)), np.nan), np.full(shape, np.nan)
     right, counted = matches.right, ~matches.ignored
@@ -95,11 +97,12 @@ def by_score(problem: Problem, category: int) -> Int64[np.ndarray, " n"]:
 def precision_at_recalls(
     right: Bool[np.ndarray, " n"], counted: Bool[np.ndarray, " n"], objects: int
 ) -> Float64[np.ndarray, " 101"]:
-    """Of detections ordered by score: the best precision at each recall or beyond, 0 where it is not reached.
+    """For detections ordered by score, the best precision at each recall or a higher one; 0 if the recall is not
+    reached.
 
-    `counted` are right or wrong, and not ignored; `objects` (1 or more) are to be found.
+    `counted` are the detections that are not ignored; `objects` (1 or more) is the number of objects to be found.
     """
-    found = np.cumsum(right)[right]  # between right detections precision only falls
+    found = np.cumsum(right)[right]  # between correct detections precision only decreases
     precision = found / (np.cumsum(counted)[right] + TINY)
     envelope = np.append(np.maximum.accumulate(precision[::-1])[::-1], 0.0)
     return envelope[np.searchsorted(found / objects, RECALLS, side="left")]
@@ -115,7 +118,7 @@ def precision_recall(problem: Problem, matches: Matches, curves: Curves) -> Prec
 
 
 def _best_f1(problem: Problem, matches: Matches, category: int) -> tuple[float, float]:
-    """The score to cut at, and F1 = 2 right / (detections + objects) there."""
+    """The score threshold with the highest F1, and this F1 = 2 correct / (detections + objects)."""
     ranked = by_score(problem, category)
     ranked = ranked[~matches.ignored[ranked, AP50, 0]]
     objects = np.sum(~matches.truth_ignored[problem.truth.category == category, 0])
@@ -123,7 +126,7 @@ def _best_f1(problem: Problem, matches: Matches, category: int) -> tuple[float, 
         return np.nan, np.nan
     scores = problem.scores[ranked]
     f1 = 2 * np.cumsum(matches.right[ranked, AP50, 0]) / (np.arange(1, len(ranked) + 1) + objects)
-    cut = np.append(np.diff(scores) != 0, True)  # equal scores are accepted together
+    cut = np.append(np.diff(scores) != 0, True)  # detections with equal scores are accepted together
     best = int(np.argmax(np.where(cut, f1, -1.0)))
     return float(scores[best]), float(f1[best])
 
@@ -157,7 +160,7 @@ def calibration(problem: Problem, matches: Matches, *, bins: int = CALIBRATION_B
 
 
 def _mean(values: Float64[np.ndarray, "..."], *, axis: int) -> Float64[np.ndarray, "..."]:
-    """The mean of what is defined, NaN where nothing is."""
+    """The mean of the defined values; NaN if there are none."""
     defined = ~np.isnan(values)
     count = defined.sum(axis=axis)
     total = np.where(defined, values, 0).sum(axis=axis)

@@ -1,6 +1,6 @@
-"""What a detector gets wrong, and what each kind of error costs (TIDE, Bolya et al. 2020, arXiv:2008.08115).
+"""The types of a detector's errors, and the cost of each type (TIDE, Bolya et al. 2020, arXiv:2008.08115).
 
-Matching is COCO's at IoU 0.5. Of every detection left over that is not ignored, in this order:
+Matching is COCO's at IoU 0.5. Every unmatched detection that is not ignored gets the first type that applies:
 
     localisation     overlaps an object of its class by 0.1 up to 0.5
     classification   overlaps an object of another class by 0.5 or more
@@ -8,18 +8,19 @@ Matching is COCO's at IoU 0.5. Of every detection left over that is not ignored,
     background       overlaps no object by 0.1
     both             everything else: an object of another class, by 0.1 up to 0.5
 
-    missed           an object without a detection that no classification or localisation error points at
+    missed           an object without a correct detection and without a classification or localisation error
 
-Crowd regions are no objects here, and detections on them no errors. What mending one kind alone would give:
+Crowd regions are not objects here, and detections on them are not errors. The effect of correcting one type alone:
 
-    classification, localisation   the detection becomes right, with its score: its class, or its box, that of the
-                                   object it points at. Of several, of either kind, about one object the best alone
-                                   can be mended, and none if the object is found already; the others go
-    duplicate, background, both    the detections go
-    missed                         the objects go; a class without any left has AP 1 if it has no detections either
+    classification, localisation   the detection becomes correct and keeps its score: it gets the class, or the box, of
+                                   its object. If several such errors have the same object, only the best-scored one
+                                   is corrected, and none if the object is already found; the others are removed
+    duplicate, background, both    the detections are removed
+    missed                         the objects are removed; a class without objects then has AP 1 if it has no
+                                   detections either
 
-Where every class has objects and none is crowd, counts and costs are those of the paper's program, tidecv 1.0.1,
-but for the rounding of its 101 recalls; here they are COCO's.
+If every class has objects and none is a crowd region, counts and costs equal those of the paper's program, tidecv
+1.0.1, except for the rounding of its 101 recalls; here the recalls are COCO's.
 """
 
 from __future__ import annotations
@@ -37,16 +38,27 @@ from resdet.evaluation.backends import Problem
 ERROR_TYPES = ("classification", "localisation", "both", "duplicate", "background", "missed")
 CLASSIFICATION, LOCALISATION, BOTH, DUPLICATE, BACKGROUND, MISSED = range(6)
 NO_ERROR = -1
+ERROR_MEANINGS = {
+    "classification": "on an object of another class",
+    "localisation": "on an object of its class, IoU .1 to .5",
+    "both": "on an object of another class, IoU .1 to .5",
+    "duplicate": "on an object that a better detection found",
+    "background": "on nothing, IoU below .1",
+    "missed": "objects that nothing of the above points at",
+    "false positives": "all wrong detections",
+    "false negatives": "all objects without a right detection",
+}
 FOREGROUND_IOU, BACKGROUND_IOU = 0.5, 0.1
 
 
 @dataclass(frozen=True)
 class ErrorBreakdown:
-    """Counts of each error type at any score, and the AP50 that each costs: AP50 with it mended less AP50 as it is.
+    """Counts of each error type at any score, and the AP50 that each costs: AP50 after its correction minus the present
+    AP50.
 
-    `cost` also has "false positives" (every wrong detection gone) and "false negatives" (every object without a right
-    detection gone). None where there is no object to find. `by_class` counts by the class of the detection, and
-    missed ones by that of the object.
+    `cost` also has "false positives" (every wrong detection removed) and "false negatives" (every object without a
+    correct detection removed). None if there are no objects to find. `by_class` counts by the class of the detection,
+    and counts missed objects by their own class.
     """
 
     ap50: float | None
@@ -57,9 +69,10 @@ class ErrorBreakdown:
 
 @dataclass(frozen=True)
 class ConfusionMatrix:
-    """How often an object of one class (row) was found as another (column), of detections from a score on.
+    """The number of objects of one class (row) that were detected as another (column), with a score above the
+    threshold.
 
-    The last row holds detections that found no object, the last column objects that nothing found.
+    The last row counts detections without an object, the last column objects without a detection.
     """
 
     counts: Int64[np.ndarray, "K1 K1"]
@@ -69,7 +82,9 @@ class ConfusionMatrix:
 
 @dataclass(frozen=True)
 class ImageErrors:
-    """Counts in each of I images: objects missed, wrong detections and right ones, from a score on."""
+    """Counts in each of I images: missed objects, wrong detections and correct detections, with a score above the
+    threshold.
+    """
 
     image_ids: Int64[np.ndarray, " I"]
     missed: Int64[np.ndarray, " I"]
@@ -79,7 +94,9 @@ class ImageErrors:
 
 @dataclass(frozen=True)
 class WorstImage:
-    """What to draw of one image: places of objects in the ground truth's arrays, of detections in the results'."""
+    """The content of the drawing of one image: indices of objects in the ground truth, and of detections in the
+    results.
+    """
 
     image_id: int
     missed: Int64[np.ndarray, " m"]
@@ -90,19 +107,19 @@ class WorstImage:
 
 @dataclass(frozen=True)
 class Findings:
-    """At IoU 0.5: what each of D detections and G objects is."""
+    """The status of each of D detections and G objects at IoU 0.5."""
 
-    error: Int64[np.ndarray, " D"]  # a position in ERROR_TYPES, or NO_ERROR (right or ignored)
-    points_at: Int64[np.ndarray, " D"]  # the object that a classification or localisation error is about, or NONE
+    error: Int64[np.ndarray, " D"]  # an index into ERROR_TYPES, or NO_ERROR (correct or ignored)
+    points_at: Int64[np.ndarray, " D"]  # the object of a classification or localisation error, or NONE
     right: Bool[np.ndarray, " D"]
-    taken: Int64[np.ndarray, " D"]  # the object of a right detection, or NONE
+    taken: Int64[np.ndarray, " D"]  # the object of a correct detection, or NONE
     to_find: Bool[np.ndarray, " G"]
     found: Bool[np.ndarray, " G"]
     missed: Bool[np.ndarray, " G"]
 
 
 def find_errors(problem: Problem, pairs: Pairs, matches: Matches) -> Findings:
-    """Names the error of each detection, from pairs that hold every one of IoU 0.1 or more."""
+    """Determines the error of each detection, from all pairs with IoU 0.1 or more."""
     count, objects = len(problem.detections), len(problem.truth)
     right = matches.right[:, 0, 0]
     wrong = ~right & ~matches.ignored[:, 0, 0]
@@ -128,8 +145,9 @@ def find_errors(problem: Problem, pairs: Pairs, matches: Matches) -> Findings:
 
 
 def _best(pairs: Pairs, count: int) -> tuple[Int64[np.ndarray, " D"], Float64[np.ndarray, " D"]]:
-    """For each detection the object it overlaps most (NONE) and that overlap (0 where there is none)."""
-    order = np.lexsort((-pairs.truth, pairs.iou, pairs.detection))  # the last of a detection's is written
+    """The object with the largest overlap for each detection (or NONE), and this overlap (0 if there is none)."""
+    # if a detection has several pairs, its last pair is assigned
+    order = np.lexsort((-pairs.truth, pairs.iou, pairs.detection))
     best, iou = np.full(count, NONE), np.zeros(count)
     best[pairs.detection[order]] = pairs.truth[order]
     iou[pairs.detection[order]] = pairs.iou[order]
@@ -137,7 +155,7 @@ def _best(pairs: Pairs, count: int) -> tuple[Int64[np.ndarray, " D"], Float64[np
 
 
 def error_breakdown(problem: Problem, findings: Findings) -> ErrorBreakdown:
-    """Counts, and the AP50 after each mending."""
+    """Counts, and the AP50 after each correction."""
     kinds = problem.num_categories
     by_class = np.zeros((len(ERROR_TYPES), kinds), dtype=np.int64)
     wrong = findings.error != NO_ERROR
@@ -158,7 +176,9 @@ def error_breakdown(problem: Problem, findings: Findings) -> ErrorBreakdown:
 
 
 def ap50_after(problem: Problem, findings: Findings, *, mended: Collection[int]) -> float | None:
-    """The mean AP at IoU 0.5 with the error types `mended` together; None if there is no object to find."""
+    """The mean AP at IoU 0.5 after the correction of the error types `mended` together; None if there are no objects to
+    find.
+    """
     right, category = findings.right.copy(), problem.detections.category.copy()
     winners = _best_pointers(problem, findings)
     winners = winners[np.isin(findings.error[winners], list(mended))]
@@ -170,7 +190,7 @@ def ap50_after(problem: Problem, findings: Findings, *, mended: Collection[int])
 
 
 def _best_pointers(problem: Problem, findings: Findings) -> Int64[np.ndarray, " w"]:
-    """Of the classification and localisation errors about each object that nothing found, the best-scored."""
+    """The classification or localisation error with the best score for each object that has no correct detection."""
     pointing = np.flatnonzero(findings.points_at != NONE)
     pointing = pointing[~findings.found[findings.points_at[pointing]]]
     pointing = pointing[np.argsort(-problem.scores[pointing], kind="stable")]
@@ -187,7 +207,7 @@ def _ap50(
     classes: Bool[np.ndarray, " G"] | None = None,
     category: Int64[np.ndarray, " D"] | None = None,
 ) -> float | None:
-    """Over the classes of the objects `classes`, that of `counted` detections against `objects`."""
+    """The AP50 over the classes of the objects `classes`, for the `counted` detections and the given `objects`."""
     category = problem.detections.category if category is None else category
     classes = objects if classes is None else classes
     rows = np.flatnonzero(counted)
@@ -209,7 +229,9 @@ def _ap50(
 def confusion_matrix(
     problem: Problem, pairs: Pairs, findings: Findings, matches: Matches, *, score_threshold: float
 ) -> ConfusionMatrix:
-    """First COCO's matches; then, best score first, each detection left takes the free object it overlaps most."""
+    """COCO's matches first; then each remaining detection, best score first, takes the free object with the largest
+    overlap.
+    """
     kinds = problem.num_categories
     found, truth = problem.detections, problem.truth
     confident = (problem.scores >= score_threshold) & ~matches.ignored[:, 0, 0]
@@ -230,7 +252,7 @@ def confusion_matrix(
     )[:, 0, 0]
     taken = np.where(left, mistaken, taken)
     free[taken[taken != NONE]] = False
-    true_class = np.append(truth.category - 1, kinds)[taken]  # NONE picks the last
+    true_class = np.append(truth.category - 1, kinds)[taken]  # NONE selects the last row or column
     counts = np.zeros((kinds + 1, kinds + 1), dtype=np.int64)
     np.add.at(counts, (true_class[confident], found.category[confident] - 1), 1)
     counts[:kinds, kinds] = np.bincount(truth.category[free] - 1, minlength=kinds)
@@ -240,7 +262,9 @@ def confusion_matrix(
 def image_errors(
     problem: Problem, findings: Findings, image_ids: Int64[np.ndarray, " I"], *, score_threshold: float, worst: int
 ) -> tuple[ImageErrors, tuple[WorstImage, ...]]:
-    """Counts by image, and the `worst` images: those with most missed and wrong, of equals the surer in its errors."""
+    """Counts by image, and the `worst` images: those with the most errors; among equals, the one with the higher scores
+    of its errors.
+    """
     confident = problem.scores >= score_threshold
     false = (findings.error != NO_ERROR) & confident
     right = findings.right & confident

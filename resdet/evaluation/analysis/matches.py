@@ -1,4 +1,4 @@
-"""Which detection found which object, as COCO matches them: for all images, IoU thresholds and sizes at once."""
+"""Matches detections and objects as COCO does, for all images, IoU thresholds and sizes at once."""
 
 from __future__ import annotations
 
@@ -9,22 +9,24 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Bool, Float64, Int32, Int64
 
-from resdet.coco.masks import coco_mask
+from resdet.coco.segmentation import coco_mask
 from resdet.evaluation.backends import Problem
+from resdet.ops.array_boxes import paired_iou
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 AREAS = np.array(
     [[0, 1e10], [0, 32**2], [32**2, 96**2], [96**2, 1e10]]
 )  # all, small, medium, large, as cocoapi has them
 NONE = -1  # no object
-PAIRS_AT_ONCE = 2_000_000  # bounds the memory
+PAIRS_AT_ONCE = 2_000_000  # limits the memory
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """p detections and objects of one image, of any classes, that overlap; in the order of the detections.
+    """p overlapping pairs of a detection and an object of the same image, of any classes, in the order of the
+    detections.
 
-    The overlap with a crowd region is the part of the detection that lies in it.
+    The overlap with a crowd region is the fraction of the detection that lies in it.
     """
 
     detection: Int64[np.ndarray, " p"]
@@ -39,8 +41,9 @@ class Pairs:
 class Matches:
     """D detections against G objects, at T IoU thresholds and for S sizes of object."""
 
-    truth: Int32[np.ndarray, "D T S"]  # the object found, or NONE
-    ignored: Bool[np.ndarray, "D T S"]  # neither right nor wrong: on crowd, of another size, or beyond the best 100
+    truth: Int32[np.ndarray, "D T S"]  # the matched object, or NONE
+    # neither correct nor wrong: on a crowd region, of another size, or not among the best 100
+    ignored: Bool[np.ndarray, "D T S"]
     truth_ignored: Bool[np.ndarray, "G S"]  # not to be found: crowd, or of another size
 
     @cached_property
@@ -60,10 +63,10 @@ def overlapping_pairs(problem: Problem, *, least: float) -> Pairs:
 
 
 def match(problem: Problem, pairs: Pairs) -> Matches:
-    """COCO's matching (cocoeval.py, evaluateImg), from pairs that hold every one of IoU .5 or more.
+    """COCO's matching (cocoeval.py, evaluateImg), from all pairs with IoU .5 or more.
 
-    In the order of score, each detection takes the object of its class that it overlaps most, of those still free;
-    one that is to be ignored only where no other is left. Crowd regions take any number of detections.
+    In the order of score, each detection takes the free object of its class with the largest overlap; it takes an
+    ignored object only if no other is left. A crowd region can be taken by any number of detections.
     """
     truth, found = problem.truth, problem.detections
     truth_ignored = problem.crowd[:, None] | _out_of_range(truth.areas)
@@ -95,9 +98,10 @@ def greedy(
     ignored: Bool[np.ndarray, "G S"],
     shared: Bool[np.ndarray, " G"],
 ) -> Int32[np.ndarray, "D T S"]:
-    """The object each detection takes, or NONE. Those of one group compete; the one of least `priority` goes first.
+    """The object that each detection takes, or NONE. Detections of one group compete; the lowest `priority` is first.
 
-    All groups move at once: one turn is the next detection of each. Of equal overlaps the later object is taken.
+    All groups are processed in parallel: each turn handles the next detection of every group. If overlaps are equal,
+    the later object is taken.
     """
     matched = np.full((len(group), len(thresholds), ignored.shape[1]), NONE, dtype=np.int32)
     free = np.ones((len(ignored), len(thresholds), ignored.shape[1]), dtype=bool)
@@ -109,7 +113,7 @@ def greedy(
         now = order[start:end]
         detection, objects = pairs.detection[now], pairs.truth[now]
         eligible = (free[objects] | shared[objects, None, None]) & (pairs.iou[now, None] >= thresholds)[..., None]
-        # Of a detection's pairs the last is the best; one that counts beats any that is to be ignored.
+        # The last pair of a detection is the best; an object that counts is preferred to any ignored one.
         value = (np.arange(1, len(now) + 1)[:, None] + len(now) * ~ignored[objects])[:, None, :] * eligible
         first = np.flatnonzero(np.diff(detection, prepend=NONE))
         best = np.maximum.reduceat(value, first, axis=0)
@@ -121,7 +125,7 @@ def greedy(
 
 
 def _turns(pairs: Pairs, group: Int64[np.ndarray, " D"], priority: Int64[np.ndarray, " D"]) -> Int64[np.ndarray, " p"]:
-    """For each pair the place of its detection in its group, among detections that have a pair."""
+    """The position of each pair's detection in its group, among the detections that have a pair."""
     detections = np.unique(pairs.detection)
     order = detections[np.lexsort((priority[detections], group[detections]))]
     turn = np.zeros(len(group), dtype=np.int64)
@@ -130,7 +134,7 @@ def _turns(pairs: Pairs, group: Int64[np.ndarray, " D"], priority: Int64[np.ndar
 
 
 def _rank(group: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
-    """The place of each entry within its group, from 0; entries of a group stand together."""
+    """The position of each entry within its group, from 0; entries of a group are adjacent."""
     starts = np.flatnonzero(np.diff(group, prepend=group[:1] - 1))
     return np.arange(len(group)) - np.repeat(starts, np.diff(starts, append=len(group)))
 
@@ -161,19 +165,14 @@ def _pairs(problem: Problem) -> Iterator[Pairs]:
 def _box_iou(
     problem: Problem, detection: Int64[np.ndarray, " p"], candidate: Int64[np.ndarray, " p"]
 ) -> Float64[np.ndarray, " p"]:
-    a, b = problem.detections.boxes[detection], problem.truth.boxes[candidate]
-    low = np.maximum(a[:, :2], b[:, :2])
-    sides = np.maximum(np.minimum(a[:, :2] + a[:, 2:], b[:, :2] + b[:, 2:]) - low, 0)
-    overlap = sides[:, 0] * sides[:, 1]
-    area = a[:, 2] * a[:, 3]
-    union = np.where(problem.crowd[candidate], area, area + b[:, 2] * b[:, 3] - overlap)
-    return np.divide(overlap, union, out=np.zeros(len(a)), where=overlap > 0)
+    crowd = problem.crowd[candidate]
+    return paired_iou(problem.detections.boxes[detection], problem.truth.boxes[candidate], crowd)
 
 
 def _mask_iou(
     problem: Problem, detection: Int64[np.ndarray, " p"], candidate: Int64[np.ndarray, " p"]
 ) -> Float64[np.ndarray, " p"]:
-    """Of one image: every detection with every object."""
+    """The mask IoU of every detection with every object of one image."""
     found, truth = problem.detections.masks, problem.truth.masks
     assert found is not None
     assert truth is not None

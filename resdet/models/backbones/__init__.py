@@ -1,4 +1,4 @@
-"""Backbones by name. A variant is a name of its own in the table, not a flag."""
+"""The table of backbones by name. A variant has its own name in the table, instead of a flag."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from resdet.models.backbones.vgg import VGG
 
 __all__ = ["BACKBONES", "Backbone", "build_backbone", "freeze"]
 
-_resnet18, _resnet34 = (2, 2, 2, 2), (3, 4, 6, 3)  # blocks a stage
+_resnet18, _resnet34 = (2, 2, 2, 2), (3, 4, 6, 3)  # blocks per stage
 _resnet50, _resnet101, _resnet152, _resnet200 = (3, 4, 6, 3), (3, 4, 23, 3), (3, 8, 36, 3), (3, 24, 36, 3)
 
 _basic = partial(ResNet, BasicBlock, c2_channels=64)
@@ -35,7 +35,7 @@ _preact_bottleneck = partial(PreActivationResNet, PreActivationBottleneck)
 
 
 def _vgg(depths: Sequence[int], *, norm: str) -> VGG:
-    """The original nets have no normalisation, whatever the others are given."""
+    """The original nets have no normalization, whatever norm is given."""
     return VGG(depths, norm=None)
 
 
@@ -50,7 +50,7 @@ BACKBONES: dict[str, Callable[..., Backbone]] = {
     "resnet50_caffe": partial(_caffe, _resnet50),
     "resnet101_caffe": partial(_caffe, _resnet101),
     "resnet152_caffe": partial(_caffe, _resnet152),
-    # Shortcuts that are parameter-free (A) or all projections (C); the others have B.
+    # Shortcuts without parameters (A), or all with projections (C); the other names use B.
     "resnet18_a": partial(_basic_a, _resnet18),
     "resnet34_a": partial(_basic_a, _resnet34),
     "resnet34_c": partial(_basic_c, _resnet34),
@@ -73,7 +73,7 @@ BACKBONES: dict[str, Callable[..., Backbone]] = {
     "preact_resnet101": partial(_preact_bottleneck, _resnet101),
     "preact_resnet152": partial(_preact_bottleneck, _resnet152),
     "preact_resnet200": partial(_preact_bottleneck, _resnet200),
-    # For 32x32 images, 6n + 2 layers: three stages at strides 1, 2 and 4, of n blocks each.
+    # For 32x32 images, 6n + 2 layers: three stages of n blocks each, at strides 1, 2 and 4.
     "resnet20_cifar": partial(_cifar, (3, 3, 3)),
     "resnet32_cifar": partial(_cifar, (5, 5, 5)),
     "resnet44_cifar": partial(_cifar, (7, 7, 7)),
@@ -85,7 +85,7 @@ BACKBONES: dict[str, Callable[..., Backbone]] = {
     "plain44_cifar": partial(_plain_cifar, (7, 7, 7)),
     "plain56_cifar": partial(_plain_cifar, (9, 9, 9)),
     "plain110_cifar": partial(_plain_cifar, (18, 18, 18)),
-    # Without normalisation, and with.
+    # Without normalization, and with it.
     "vgg11": partial(_vgg, (1, 1, 2, 2, 2)),
     "vgg13": partial(_vgg, (2, 2, 2, 2, 2)),
     "vgg16": partial(_vgg, (2, 2, 3, 3, 3)),
@@ -107,11 +107,11 @@ def build_backbone(
     stochastic_depth: float = 0.0,
     zero_init: bool = False,
 ) -> Backbone:
-    """A backbone with He's initialisation, its first stages frozen.
+    """A backbone with He's initialization and with its first stages frozen.
 
     Args:
         name: a key of BACKBONES, or timm/<model>.
-        norm: a key of NORMS; nets that are designed without normalisation (vgg16) have none whatever this says.
+        norm: a key of NORMS; nets that are designed without normalization (vgg16) ignore it.
         frozen_stages: 0 trains all, 1 freezes the stem, 2 also the first stage, ...
         dilated_c5: the last stage is dilated instead of strided (DC5).
         stochastic_depth: the fraction of images that skip the last block in training; linearly less before it.
@@ -123,6 +123,8 @@ def build_backbone(
     """
     if norm not in NORMS:
         raise UserError(f"unknown norm {norm!r}{did_you_mean(norm, NORMS)}")
+    if not 0 <= stochastic_depth <= 1:
+        raise UserError(f"stochastic_depth={stochastic_depth} is a fraction of images: it must lie between 0 and 1")
     make = _constructor(name)
     wanted = {"dilated_c5": dilated_c5, "stochastic_depth": stochastic_depth, "zero_init": zero_init}
     options = {option: value for option, value in wanted.items() if value}
@@ -137,7 +139,7 @@ def build_backbone(
 def _constructor(name: str) -> Callable[..., Backbone]:
     family, slash, model_name = name.partition("/")
     if family == "timm" and slash:
-        from resdet.models.backbones.timm_backbone import TimmBackbone  # timm takes half a second to import
+        from resdet.models.backbones.timm_backbone import TimmBackbone  # the import of timm takes half a second
 
         return partial(TimmBackbone, model_name)
     if name not in BACKBONES:

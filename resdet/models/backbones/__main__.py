@@ -28,7 +28,7 @@ PAPER = {
 def _deformable_flops(
     input_shape: Sequence[int], weight_shape: Sequence[int], *_: Any, out_shape: Sequence[int], **__: Any
 ) -> int:
-    """Those of the ordinary convolution; the interpolation at each tap is not counted."""
+    """Counts a deformable convolution as an ordinary one, without the interpolation at each tap."""
     return 2 * math.prod(out_shape) * math.prod(weight_shape[1:])
 
 
@@ -36,12 +36,12 @@ FLOPS = {torch.ops.torchvision.deform_conv2d: _deformable_flops}
 
 
 def parameters(backbone: Backbone) -> int:
-    """Every learnt number but the running statistics; a frozen norm's scale and offset count too."""
+    """The number of learned values without running statistics; the scale and offset of a frozen norm are included."""
     return sum(tensor.numel() for name, tensor in backbone.state_dict().items() if "running" not in name)
 
 
 def multiply_adds(backbone: Backbone, height: int, width: int) -> int:
-    """Of one image's convolutions; a backbone on the meta device will do."""
+    """The multiply-adds of one image's convolutions; a backbone on the meta device is sufficient."""
     device = next(backbone.parameters()).device
     with FlopCounterMode(display=False, custom_mapping=FLOPS) as counter, torch.no_grad():
         _ = backbone(torch.empty(1, 3, height, width, device=device))

@@ -1,4 +1,4 @@
-"""What every backbone promises, and freezing its first stages."""
+"""The interface of all backbones, and the freezing of their first stages."""
 
 from __future__ import annotations
 
@@ -16,27 +16,29 @@ class Backbone(nn.Module, ABC):
 
     channels: tuple[int, ...]
     strides: tuple[int, ...]
-    # What the images are normalised by, RGB in 0..255; these are ImageNet's.
+    # Mean and standard deviation for the normalization of images, RGB in 0..255; these are ImageNet's.
     pixel_mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
     pixel_std: tuple[float, float, float] = (58.395, 57.12, 57.375)
 
     @abstractmethod
     def forward(self, images: Float[Tensor, "N 3 H W"]) -> list[Float[Tensor, "N _ _ _"]]:
-        """One map a level: (N, channels[l], H / strides[l], W / strides[l]), odd sizes rounded as the family does."""
+        """One map per level: (N, channels[l], H / strides[l], W / strides[l]); the family of the net defines the
+        rounding of odd sizes.
+        """
 
     @abstractmethod
     def stages(self) -> list[tuple[str, nn.Module]]:
         """All parameters in groups, in the order of the forward pass, the stem first."""
 
     def freeze_norms(self, within: nn.Module) -> None:
-        """Puts frozen batch norms with the same numbers in place of the batch norms of one of the stages."""
+        """Replaces the batch norms of one of the stages by frozen batch norms with the same numbers."""
         norms.freeze_norms(self, within=within)
 
 
 def freeze(backbone: Backbone, frozen_stages: int) -> None:
-    """Takes the first stages out of training: 1 the stem, 2 also the first stage, and so on (Detectron's FREEZE_AT).
+    """Freezes the first stages: 1 freezes the stem, 2 also the first stage, and so on (Detectron's FREEZE_AT).
 
-    Their batch norms become frozen ones, so that .train() does not move their statistics either.
+    Their batch norms are replaced by frozen ones, so that their statistics do not change in training mode.
     """
     stages = backbone.stages()
     if not 0 <= frozen_stages <= len(stages):
@@ -48,7 +50,9 @@ def freeze(backbone: Backbone, frozen_stages: int) -> None:
 
 
 def init_he(module: nn.Module) -> None:
-    """He et al. 2015 (1502.01852): gradients keep their variance through conv and ReLU (fan out); biases are zero."""
+    """He initialization (He et al. 2015, 1502.01852): gradients keep their variance through conv and ReLU (fan out);
+    biases are zero.
+    """
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d):
             _ = nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")

@@ -1,4 +1,6 @@
-"""Deformable convolution: every tap of the kernel samples where the input says (Dai et al. 2017; Zhu et al. 2018)."""
+"""Deformable convolution: the input determines the sampling position of every tap (Dai et al. 2017; Zhu et
+al. 2018).
+"""
 
 from __future__ import annotations
 
@@ -13,8 +15,8 @@ from torchvision.ops import deform_conv2d
 class DeformableConv2d(nn.Conv2d):
     """A 3x3 convolution with an offset and a modulation for each tap, predicted from the input (1811.11168, eq. 1).
 
-    The modulation is 2 sigmoid(m), so that with the predictor at zero, where it starts, this is the ordinary
-    convolution: classification weights load into it and give the same features.
+    The modulation is 2 sigmoid(m), so with the initial predictor, which is zero, this is the ordinary convolution:
+    classification weights give the same features.
     """
 
     def __init__(
@@ -46,7 +48,7 @@ class DeformableConv2d(nn.Conv2d):
         self.start_as_conv()
 
     def start_as_conv(self) -> None:
-        """No offsets, and a modulation of one."""
+        """Sets the predictor to zero: no offsets, and a modulation of one."""
         _ = nn.init.zeros_(self.predictor.weight)
         assert self.predictor.bias is not None
         _ = nn.init.zeros_(self.predictor.bias)
@@ -55,7 +57,7 @@ class DeformableConv2d(nn.Conv2d):
         self, input: Float[Tensor, "N _ _ _"], weight: Float[Tensor, "_ _ _ _"], bias: Float[Tensor, " _"] | None
     ) -> Float[Tensor, "N _ _ _"]:
         input = input.to(weight.dtype)
-        with _full_precision(input.device.type):  # coordinates need more than bfloat16's 8 bits
+        with _full_precision(input.device.type):  # coordinates need more than the 8 bits of bfloat16
             offset, modulation = self.predictor(input).split([2 * self.taps, self.taps], dim=1)
             stride, padding, dilation = self.stride, self.padding, self.dilation
             mask = 2 * torch.sigmoid(modulation)
@@ -63,5 +65,5 @@ class DeformableConv2d(nn.Conv2d):
 
 
 def _full_precision(device: str) -> AbstractContextManager[object]:
-    """No autocast, on devices that have one (the meta device, on which costs are counted, has none)."""
+    """Turns autocast off on devices that support it (the meta device, used to count costs, does not)."""
     return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()

@@ -1,4 +1,4 @@
-"""A backbone of three convolutions, for tests of everything around it."""
+"""A backbone of three convolutions for tests."""
 
 from __future__ import annotations
 

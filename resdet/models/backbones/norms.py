@@ -1,4 +1,4 @@
-"""Normalisation layers by name, and a convolution with its norm in one pass over memory."""
+"""Normalization layers by name, and a convolution with its norm in one pass over memory."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from torch.nn.modules.batchnorm import _BatchNorm  # the common base of BatchNor
 
 
 class FrozenBatchNorm2d(nn.Module):
-    """Batch normalisation whose statistics and affine map are constants: a linear scale and offset (He et al. 2015).
+    """Batch normalization whose statistics and affine map are constants: a linear scale and offset (He et al. 2015).
 
-    All four are buffers under BatchNorm2d's names, so it reads BatchNorm2d's state dict; `.train()` does not move them.
+    All four are buffers under BatchNorm2d's names, so it reads BatchNorm2d's state dict; training mode does not change
+    them.
     """
 
     weight: Tensor
@@ -41,7 +42,7 @@ class FrozenBatchNorm2d(nn.Module):
 
 
 def _drop_batch_count(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
-    """BatchNorm2d also counts the steps that moved its statistics; nothing moves a frozen one's."""
+    """BatchNorm2d also counts its updates; a frozen norm has no updates, so the counter is dropped."""
     _ = state_dict.pop(prefix + "num_batches_tracked", None)
 
 
@@ -55,16 +56,16 @@ NORMS: dict[str, Callable[[int], nn.Module]] = {
     "bn": nn.BatchNorm2d,
     "sync_bn": nn.SyncBatchNorm,
     "gn": group_norm,
-    "none": lambda channels: nn.Identity(),  # the convolution has a bias instead
+    "none": lambda channels: nn.Identity(),  # without a norm the convolution has a bias
 }
 
 
 def conv_norm(x: Float[Tensor, "N _ _ _"], conv: nn.Conv2d, norm: nn.Module) -> Float[Tensor, "N _ _ _"]:
     """norm(conv(x)).
 
-    A norm with constant statistics is a scale and an offset: folded into the weight and the bias, it costs no pass over
-    the activations, neither forward nor backward, and the gradients stay exact. The product is taken in the parameters'
-    precision; autocast rounds it afterwards. Layers that are being observed (a hook) run one by one.
+    A norm with constant statistics is a scale and an offset. Folded into the weight and the bias, it needs no pass over
+    the activations, forward or backward, and the gradients are exact. The product is computed in the parameters'
+    precision; autocast rounds it afterwards. Layers with a hook run separately.
     """
     if not _is_constant(norm) or _is_observed(conv) or _is_observed(norm):
         return norm(conv(x))
@@ -86,7 +87,7 @@ def _is_observed(module: nn.Module) -> bool:
 
 
 def freeze_norms(root: nn.Module, *, within: nn.Module, frozen: Callable[[nn.Module], nn.Module] | None = None) -> None:
-    """Replaces each batch norm of `root` that lies in `within` by what `frozen` makes of it: a FrozenBatchNorm2d."""
+    """Replaces each batch norm of `root` that lies in `within` by the result of `frozen`, a FrozenBatchNorm2d."""
     inside = set(within.modules())
     for parent in list(root.modules()):
         for name, child in parent.named_children():
@@ -95,7 +96,7 @@ def freeze_norms(root: nn.Module, *, within: nn.Module, frozen: Callable[[nn.Mod
 
 
 def frozen_batch_norm(norm: _BatchNorm) -> FrozenBatchNorm2d:
-    """The same numbers, held constant."""
+    """A frozen norm with the same numbers."""
     frozen = FrozenBatchNorm2d(norm.num_features, norm.eps).to(norm.weight.device, norm.weight.dtype)
     _ = frozen.load_state_dict(norm.state_dict())
     return frozen

@@ -1,9 +1,9 @@
-"""Where the cells of a backbone's maps lie in the image, found without computing anything.
+"""Determines the positions of a backbone's cells in the image, without computing features.
 
-A detector places its anchors by the stride alone: cell i of a map of stride s stands for the pixels from i * s to
-(i + 1) * s. A net with convolutions that are not padded has its cells elsewhere, and nothing would say so. Here the net
-runs once on the meta device while each operation that moves cells (convolution, pooling, padding, slicing, resizing) is
-followed: one cell further in the output is so many cells further in the input, and begins so many cells in.
+A detector places its anchors by the stride alone: cell i of a map of stride s stands for the pixels from i * s to (i +
+1) * s. In a net with unpadded convolutions the cells lie at other positions, and no error would report it. Here the net
+runs once on the meta device, and each operation that moves cells (convolution, pooling, padding, slicing, resizing) is
+traced: a step of one cell in the output is a known number of cells in the input, with a known offset.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from torch.utils._pytree import tree_leaves
 from resdet.errors import UserError
 from resdet.models.backbones.base import Backbone
 
-SIZE = (416, 608)  # pixels; maps of 13 x 19 cells and their multiples, unlike any usual number of channels
+SIZE = (416, 608)  # pixels; maps of 13 x 19 cells and their multiples, which differ from all usual numbers of channels
 SLACK = 0.01  # pixels, for the rounding of numbers
-# What a net raises on an image of a size that it was not made for.
+# The exceptions of a net for an image of a size that it does not support.
 MISFITS = (AssertionError, IndexError, RuntimeError, ValueError)
 
 aten = torch.ops.aten
@@ -33,8 +33,8 @@ aten = torch.ops.aten
 class Rows:
     """The rows of cells of a map: their number, the distance of one to the next, and the middle of the first.
 
-    In pixels of the image, whose first pixel has its middle at 0.5. Where branches that are added lie differently, the
-    first row reaches from `low` to `high`.
+    The unit is pixels of the image; the middle of the first pixel is 0.5. If added branches have different positions,
+    the middle of the first row lies between `low` and `high`.
     """
 
     count: int
@@ -43,11 +43,11 @@ class Rows:
     high: float
 
     def moved(self, by: float, count: int, stride: float) -> Rows:
-        """Of another map, whose first row lies `by` pixels further down."""
+        """The rows of another map, whose first row lies `by` pixels further down."""
         return Rows(count, stride, self.low + by, self.high + by)
 
     def seen_as(self, count: int) -> Rows:
-        """The same map with its cells regrouped: blocks of r rows as one (as patches are merged), or the reverse."""
+        """The same map with regrouped cells: blocks of r rows as one (as in patch merging), or the reverse."""
         if count and self.count > count and self.count % count == 0:
             stride = self.stride * (self.count // count)
         elif self.count and count % self.count == 0:
@@ -57,23 +57,24 @@ class Rows:
         return self.moved((stride - self.stride) / 2, count, stride)
 
     def resized(self, count: int) -> Rows:
-        """Interpolated to another number of rows over the same part of the image."""
+        """The rows after interpolation to another number of rows over the same part of the image."""
         stride = self.stride * self.count / count
         return self.moved((stride - self.stride) / 2, count, stride)
 
     def beside(self, other: Rows) -> Rows:
-        """What two inputs of one operation make: the finer one's cells, from the first to the last place."""
+        """The rows of an operation on two inputs: the cells of the finer one, from the first to the last position."""
         if self.stride != other.stride:
             return self if self.stride < other.stride else other
         return replace(self, low=min(self.low, other.low), high=max(self.high, other.high))
 
 
 class _Follow(TorchDispatchMode):
-    """Knows the rows of every tensor that comes of the image."""
+    """Traces the rows of every tensor that is computed from the image."""
 
     def __init__(self, images: Tensor) -> None:
         super().__init__()
-        self.known: dict[int, tuple[Tensor, Rows]] = {}  # the tensor keeps its identity from being used again
+        # the reference keeps the id of the tensor from being used again
+        self.known: dict[int, tuple[Tensor, Rows]] = {}
         self.set(images, Rows(images.shape[2], 1.0, 0.5, 0.5))
 
     def set(self, tensor: Tensor, rows: Rows) -> None:
@@ -150,14 +151,14 @@ def _interpolation(rows: Rows, output: Tensor, image: Tensor, *_: Any) -> Rows:
 
 
 def _axis_of_rows(rows: Rows, image: Tensor) -> int | None:
-    """2 of (N, C, H, W) and 1 of (N, H, W, C); None where the tensor is no map."""
+    """2 for (N, C, H, W) and 1 for (N, H, W, C); None if the tensor is not a map."""
     if image.ndim != 4:
         return None
     return next((axis for axis in (2, 1) if _is_map(image.shape[axis], image.shape[axis + 1], rows)), None)
 
 
 def _is_map(height: int, width: int, rows: Rows) -> bool:
-    """Maps of our image are about 13 to 19, as nothing else is."""
+    """Whether the shape is about 13 to 19; only maps of the test image have this ratio."""
     return height == rows.count and abs(width * SIZE[0] - height * SIZE[1]) <= 8 * SIZE[1]
 
 
@@ -179,7 +180,7 @@ MOVES: dict[Any, Callable[..., Rows]] = {
 
 
 def places(backbone: Backbone, size: tuple[int, int] = SIZE) -> list[tuple[tuple[int, int], Rows]]:
-    """The (height, width) of each map of an image of `size`, and where its rows lie."""
+    """The (height, width) of each map of an image of `size`, and the positions of its rows."""
     training = backbone.training
     tensors = {**dict(backbone.named_parameters()), **dict(backbone.named_buffers())}
     state = {name: value.detach().to("meta") for name, value in tensors.items()}
@@ -200,12 +201,12 @@ def places(backbone: Backbone, size: tuple[int, int] = SIZE) -> list[tuple[tuple
 
 
 def check_maps(backbone: Backbone, name: str) -> None:
-    """Raises UserError, with the reason, for a backbone whose maps are not where the anchors are.
+    """Raises UserError, with the reason, for a backbone whose maps do not fit the positions of the anchors.
 
-    A map of stride s has ceil(H / s) by ceil(W / s) cells, and the middle of what cell i sees lies in its own part of
-    the image, from i * s to (i + 1) * s (ResNets: at its beginning; ConvNeXt: in its middle; TensorFlow: at its end).
-    Of branches that are added or joined (a map seen coarser beside itself in HRNet), one has to.
-    Each design is looked at once in a process.
+    A map of stride s has ceil(H / s) by ceil(W / s) cells, and the middle of the receptive field of cell i lies in its
+    own part of the image, from i * s to (i + 1) * s (ResNets: at its beginning; ConvNeXt: in its middle; TensorFlow: at
+    its end). If branches are added or concatenated (as in HRNet), one of them must fulfil this. Each design is checked
+    once per process.
     """
     design = (name, type(backbone), backbone.strides, backbone.channels)
     if design not in _CHECKED:
@@ -218,7 +219,7 @@ _CHECKED: dict[tuple[str, type[Backbone], tuple[int, ...], tuple[int, ...]], str
 
 
 def misplaced(backbone: Backbone) -> str | None:
-    """What keeps anchors from fitting the maps of a backbone; None where they do."""
+    """The reason why anchors do not fit the maps of a backbone; None if they fit."""
     height, width = SIZE
     try:
         found = places(backbone)

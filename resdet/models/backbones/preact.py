@@ -14,10 +14,10 @@ from resdet.models.backbones.resnet import conv, stochastic_depth
 
 
 class PreActivationBlock(nn.Module, ABC):
-    """x + F(relu(norm(x))), with nothing on the path of x (1603.05027, fig. 1b).
+    """x + F(relu(norm(x))), with no operation on the shortcut (1603.05027, fig. 1b).
 
-    The first block of a stage is given x activated already, for its shortcut reads that too (appendix): `activates` is
-    False, and it has no bn1.
+    The first block of a stage receives an x that is already activated, because its shortcut uses it too (appendix):
+    `activates` is False, and the block has no bn1.
     """
 
     def __init__(
@@ -77,9 +77,9 @@ class PreActivationBottleneck(PreActivationBlock):
 
 
 class PreActivationResNet(Backbone):
-    """A stem, then stages that end in the norm and ReLU which the next stage begins with.
+    """A stem, then stages; the norm and ReLU with which the next stage begins run at the end of each stage.
 
-    So each level is what the next stage reads, and C5 has the extra activation behind the last block (appendix).
+    So each level is the input of the next stage, and C5 has the additional activation after the last block (appendix).
     """
 
     def __init__(

@@ -1,6 +1,6 @@
 """Residual networks (He et al. 2015, 1512.03385) and their relatives: ResNeXt, Wide, plain, CIFAR, dilated, deformable.
 
-Parameters have torchvision's names, so its state dicts load as they are.
+Parameters have torchvision's names, so its state dicts load without changes.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def conv(
     groups: int = 1,
     kind: type[nn.Conv2d] = nn.Conv2d,
 ) -> nn.Conv2d:
-    """A convolution that keeps the size at stride 1; a bias only where no norm follows."""
+    """A convolution that keeps the size at stride 1; it has a bias only if no norm follows."""
     return kind(
         in_channels,
         out_channels,
@@ -59,7 +59,7 @@ class Projection(nn.Sequential):
 
 
 class ZeroPadding(nn.Module):
-    """Every stride-th pixel, and zeros for the channels that are new: a shortcut without parameters."""
+    """A shortcut without parameters: every stride-th pixel, and zeros for the additional channels."""
 
     def __init__(self, new_channels: int, *, stride: int) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ class ZeroPadding(nn.Module):
 
 
 def shortcut(option: Shortcut, in_channels: int, out_channels: int, *, stride: int, norm: str) -> nn.Module | None:
-    """He et al. 2015, section 4.1. None is the identity.
+    """The shortcut of a block (He et al. 2015, section 4.1); None is the identity.
 
     Where the shape changes, A pads with zeros and B projects; C projects everywhere.
     """
@@ -84,7 +84,7 @@ def shortcut(option: Shortcut, in_channels: int, out_channels: int, *, stride: i
 class ResidualBlock(nn.Module, ABC):
     """relu(F(x) + x), He et al. 2015, eq. 1; or relu(F(x) + W_s x), eq. 2.
 
-    With `drop` > 0, training leaves F out for that fraction of the images (stochastic depth, Huang et al. 2016).
+    With `drop` > 0, F is left out in training for that fraction of the images (stochastic depth, Huang et al. 2016).
     """
 
     def __init__(self, downsample: nn.Module | None, drop: float) -> None:
@@ -110,9 +110,9 @@ class ResidualBlock(nn.Module, ABC):
 
 
 def stochastic_depth(residual: Float[Tensor, "N C H W"], drop: float) -> Float[Tensor, "N C H W"]:
-    """Zero for a fraction `drop` of the images, the others scaled so that the mean is unchanged."""
+    """Sets x to zero for a fraction `drop` of the images, and scales the others so that the mean does not change."""
     kept = residual.new_empty(len(residual), 1, 1, 1).bernoulli_(1 - drop)
-    return residual * kept / (1 - drop)
+    return residual * kept / ((1 - drop) or 1.0)  # with a drop of 1 no image is kept, so the scale would be infinite
 
 
 def start_as_shortcuts(net: nn.Module) -> None:
@@ -227,7 +227,7 @@ class Bottleneck(ResidualBlock):
 
 @runtime_checkable
 class BlockType(Protocol):
-    """A block's class, or a partial of it with the family's own options."""
+    """The class of a block, or a partial of it with the family's own options."""
 
     def __call__(
         self,
@@ -248,7 +248,7 @@ class ResNet(Backbone):
 
     Args:
         block: makes one block.
-        depths: blocks a stage.
+        depths: blocks per stage.
         stem_channels: 64; 16 on CIFAR.
         c2_channels: output channels of the first stage.
         stem: 7x7 stride 2 and a 3x3 max pool stride 2 (imagenet), or 3x3 stride 1 (cifar).
@@ -323,9 +323,9 @@ class ResNet(Backbone):
         return [("stem", stem), *((name, getattr(self, name)) for name in self.stage_names)]
 
     def pop_c5(self, *, stride: int = 2) -> nn.Sequential:
-        """Takes the last stage out of the backbone, to run on each RoI instead (C4 detectors).
+        """Removes the last stage from the backbone and returns it, to run it on each RoI (C4 detectors).
 
-        A `stride` of 1 is for RoIs that are pooled at C5's resolution already (7x7 instead of 14x14).
+        A `stride` of 1 is for RoIs that are already pooled at C5's resolution (7x7 instead of 14x14).
         """
         name = self.stage_names[-1]
         c5: nn.Sequential = getattr(self, name)

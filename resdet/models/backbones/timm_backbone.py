@@ -1,4 +1,4 @@
-"""Any timm model with maps at strides 4, 8, 16 and 32 as a backbone."""
+"""Uses any timm model with maps at strides 4, 8, 16 and 32 as a backbone."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ STRIDES = (4, 8, 16, 32)
 
 
 class TimmBackbone(Backbone):
-    """timm's `features_only` form of a model, its levels chosen by their stride.
+    """timm's `features_only` form of a model, with levels selected by their stride.
 
     `pixel_mean` and `pixel_std` are those that the model's released weights were trained with (RGB, as all of timm).
 
     Args:
         model_name: timm's name, with or without the tag of released weights: resnet18d, convnext_atto.d2_in1k.
-        norm: frozen_bn freezes the model's own batch norms, sync_bn synchronises them, bn leaves them; other norms
+        norm: frozen_bn freezes the model's own batch norms, sync_bn synchronizes them, bn keeps them; other norms
             stay as they are.
         stochastic_depth: the fraction dropped in the last block; it grows linearly from 0.
         weights: a local weights file of this model (.safetensors, .bin, .pth).
@@ -47,7 +47,8 @@ class TimmBackbone(Backbone):
         config = released_config(model_name)
         self.net = create(model_name, weights, any_size=config.fixed_input_size)
         self.info: FeatureInfo = self.net.feature_info  # pyright: ignore[reportAttributeAccessIssue]
-        level_of = {stride: level for level, stride in enumerate(self.info.reduction())}  # of equal strides the last
+        # if strides are equal, the last map
+        level_of = {stride: level for level, stride in enumerate(self.info.reduction())}
         if not set(STRIDES) <= set(level_of):
             raise UserError(
                 f"backbone 'timm/{model_name}' has maps at strides {sorted(level_of)}, and a detector needs 4, 8, 16 "
@@ -65,7 +66,8 @@ class TimmBackbone(Backbone):
     def forward(self, images: Float[Tensor, "N 3 H W"]) -> list[Float[Tensor, "N _ _ _"]]:
         """Maps of ceil(H / stride) by ceil(W / stride).
 
-        Some families (Swin, HRNet) need whole strides, so images are padded with zeros, and what came of it is cut off.
+        Some families (Swin, HRNet) need sizes that are multiples of the strides, so images are padded with zeros, and
+        the padding is removed from the maps.
         """
         height, width = images.shape[2:]
         maps = self.net(F.pad(images, (0, -width % STRIDES[-1], 0, -height % STRIDES[-1])))
@@ -76,7 +78,8 @@ class TimmBackbone(Backbone):
         return levels
 
     def stages(self) -> list[tuple[str, nn.Module]]:
-        """A stage ends with the module that timm takes its map from; where a map has none (HRNet), it joins the next.
+        """A stage ends with the module whose output is its map; if a map has no such module (HRNet), the stage is
+        merged with the next.
 
         The stem ends with the last map at a stride below 4, or else before the module that C2 comes from. Parameters
         that belong to no module of their own (Hiera's embeddings of positions) are part of it.
@@ -106,7 +109,7 @@ class TimmBackbone(Backbone):
 
 
 def released_config(model_name: str) -> PretrainedCfg:
-    """What timm knows of a model's released weights: mean, std and whether the input size is fixed."""
+    """timm's configuration of a model's released weights: mean, std and whether the input size is fixed."""
     name, _, tag = model_name.partition(".")
     if not timm.is_model(name):
         near = get_close_matches(name, timm.list_models(), cutoff=0.5)
@@ -119,7 +122,9 @@ def released_config(model_name: str) -> PretrainedCfg:
 
 
 def create(model_name: str, weights: str | None, *, any_size: bool) -> nn.Module:
-    """The model in its `features_only` form; with `any_size`, one that is built for a single input size is opened."""
+    """The model in its `features_only` form; with `any_size`, a model for a single input size is created for
+    all sizes.
+    """
     options: dict[str, Any] = {"strict_img_size": False} if any_size else {}
     overlay = {"file": weights} if weights else None
     try:
@@ -140,7 +145,9 @@ def in_pixels(rgb: tuple[float, ...]) -> tuple[float, float, float]:
 
 
 def units(root: nn.Module, names: Sequence[str], prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
-    """The children of `root` in order, opened where they hold a module of `names`; paths are joined by underscores."""
+    """The children of `root` in order; a child that contains a module of `names` is replaced by its own children; paths
+    are joined by underscores.
+    """
     for name, child in root.named_children():
         path = prefix + name
         if any(inner.startswith(f"{path}_") for inner in names):
@@ -150,7 +157,7 @@ def units(root: nn.Module, names: Sequence[str], prefix: str = "") -> Iterator[t
 
 
 def set_norm(net: nn.Module, norm: str, model_name: str) -> None:
-    """A timm model keeps the norms it was designed with; its batch norms can be frozen or synchronised."""
+    """Applies a norm: a timm model keeps its original norms, but its batch norms can be frozen or synchronized."""
     if norm == "frozen_bn":
         _ = freeze_batch_norm_2d(net)
     elif norm == "sync_bn":
@@ -162,7 +169,7 @@ def set_norm(net: nn.Module, norm: str, model_name: str) -> None:
 
 
 def set_stochastic_depth(net: nn.Module, rate: float, model_name: str) -> None:
-    """From 0 linearly to `rate`, whatever timm had set."""
+    """Sets drop rates from 0 linearly to `rate`, whatever timm had set."""
     paths = [module for module in net.modules() if isinstance(module, DropPath)]
     if rate and not paths:
         raise UserError(f"backbone 'timm/{model_name}' has no stochastic depth to set to {rate}")

@@ -14,18 +14,18 @@ from resdet.models.backbones.norms import NORMS, conv_norm
 class VGG(Backbone):
     """Five blocks of 3x3 convolutions, each ending in a 2x2 max pool.
 
-    C2, C3 and C4 are what pool3, pool4 and pool5 read (after the ReLU of conv3_3, conv4_3 and conv5_3 in VGG-16); C5 is
-    pool5. A pool rounds odd sizes down.
+    C2, C3 and C4 are the inputs of pool3, pool4 and pool5 (after the ReLU of conv3_3, conv4_3 and conv5_3 in VGG-16);
+    C5 is pool5. A pool rounds odd sizes down.
 
     Args:
-        depths: convolutions a block.
+        depths: convolutions per block.
         norm: a key of NORMS for the nets with a norm behind each convolution, None for the original nets.
     """
 
     def __init__(self, depths: Sequence[int], *, norm: str | None) -> None:
         super().__init__()
         layers: list[nn.Module] = []
-        self.pools: list[int] = []  # their places in `features`, which end the blocks
+        self.pools: list[int] = []  # their positions in `features`; each ends a block
         in_channels = 3
         for depth, width in zip(depths, (64, 128, 256, 512, 512), strict=True):
             for _ in range(depth):
@@ -58,7 +58,7 @@ class VGG(Backbone):
 
 
 def run_layers(x: Float[Tensor, "N _ _ _"], layers: Sequence[nn.Module]) -> Float[Tensor, "N _ _ _"]:
-    """nn.Sequential's forward, in which a convolution takes a norm that follows it into its own pass."""
+    """The forward pass of nn.Sequential, in which a norm after a convolution is computed in the same pass."""
     layers = list(layers)
     while layers:
         layer = layers.pop(0)

@@ -1,1 +1,1 @@
-"""From a config to a model."""
+"""Builds a model from a config."""

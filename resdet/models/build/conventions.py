@@ -1,6 +1,6 @@
-"""Conventions of a detector that weights settle: taken over from them, and stated for whoever starts from ours.
+"""Conventions of a detector that depend on its weights: they are read from pretrained weights and stored with our own.
 
-A config leaves them open (null), and they follow from `model.weights`; without weights CONVENTIONS says what they are.
+If a config does not give them (null), they come from `model.weights`; without weights they come from CONVENTIONS.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ import torch
 from resdet.config import Config, ModelConfig
 from resdet.errors import UserError
 from resdet.models.backbones import BACKBONES, build_backbone
+from resdet.models.normalised import Normalisation, Normalised
 from resdet.weights.contract import WeightContract, conflicts
 from resdet.weights.layers import LayerConventions, layer_conventions
 
-# The fields of a contract, the keys under `model` that they settle, and what these are without weights.
+# The fields of a contract, the keys under `model` that they determine, and the values without weights.
 CONVENTIONS: dict[str, tuple[tuple[str, ...], Any]] = {
     "anchors_rounded": (("anchors.rounded",), False),
     "roi_align_aligned": (("box_head.aligned",), True),
@@ -26,12 +27,15 @@ CONVENTIONS: dict[str, tuple[tuple[str, ...], Any]] = {
     "pixel_mean": (("pixel_mean",), None),
     "pixel_std": (("pixel_std",), None),
 }
+OF_THE_MODEL = ("pixel_mean", "pixel_std")  # which a model has and its file's contract states: never written out
 
 
 def completed(config: ModelConfig, contract: WeightContract | None, source: str) -> tuple[ModelConfig, tuple[str, ...]]:
-    """The config with the conventions that it leaves open: those of the weights, else the usual; a line on the first.
+    """The config with its null conventions filled in from the weights or, without weights, from the table; and a line
+    about the weights.
 
-    Raises UserError where the config gives others than the weights were trained under.
+    The mean and deviation of images stay open: `normalise_as` gives them to the model.
+    Raises UserError if the config contradicts the conventions of the weights.
     """
     taken: list[str] = []
     for field, (keys, default) in CONVENTIONS.items():
@@ -44,13 +48,16 @@ def completed(config: ModelConfig, contract: WeightContract | None, source: str)
                 raise UserError(f"{source}: {found[0]}; leave model.{key} out, for it follows from the weights")
             value = list(theirs) if isinstance(theirs, tuple) else theirs
             if given is None and (value := default if value is None else value) is not None:
-                config = _with(config, key, value)
+                config = config if field in OF_THE_MODEL else _with(config, key, value)
                 taken += [f"model.{key}={_text(value)}"] if theirs is not None else []
     return config, ((f"taken over from {source}: {', '.join(taken)}",) if taken else ())
 
 
 def as_in(config: ModelConfig, other: ModelConfig) -> ModelConfig:
-    """The config with the conventions that it leaves open as in another one, of a run that goes on."""
+    """The config with its null conventions filled in from another config, that of the run that is continued.
+
+    Runs of earlier versions have the mean and deviation written out, and keep them.
+    """
     for keys, _ in CONVENTIONS.values():
         for key in keys:
             if _has(config, key) and _has(other, key) and _at(config, key) is None:
@@ -58,12 +65,18 @@ def as_in(config: ModelConfig, other: ModelConfig) -> ModelConfig:
     return config
 
 
-def contract_of(config: Config, class_names: Sequence[str], source: str) -> WeightContract | None:
-    """What weights of this model mean, for whoever starts from them; None where the config leaves the mean open."""
+def normalise_as(model: Normalised, config: ModelConfig, contract: WeightContract | None) -> None:
+    """Sets the mean and deviation that the weights were trained with, unless the config gives its own."""
+    if contract is not None:
+        model.normalise_by(config.pixel_mean or contract.pixel_mean, config.pixel_std or contract.pixel_std)
+
+
+def contract_of(
+    config: Config, class_names: Sequence[str], source: str, normalisation: Normalisation
+) -> WeightContract:
+    """The contract of this model's weights, for another model that starts from them; `normalisation` is the model's."""
     model, _ = completed(config.model, None, source)
-    if model.pixel_mean is None or model.pixel_std is None:
-        return None
-    (r, g, b), (std_r, std_g, std_b) = model.pixel_mean, model.pixel_std
+    (r, g, b), (std_r, std_g, std_b) = normalisation
     layers = backbone_conventions(model.backbone.name, model.backbone.norm)
     box = model.box_head if config.task == "detection" and _aligns(model) else None
     return WeightContract(
@@ -86,13 +99,15 @@ def backbone_conventions(name: str, norm: str) -> LayerConventions:
 
 @lru_cache(maxsize=64)
 def _conventions(name: str, norm: str, _: object) -> LayerConventions:
-    """Of a design, which is built once without memory; the last argument tells two designs of one name apart."""
+    """The conventions of a design, which is built once without memory; the last argument separates designs of the same
+    name.
+    """
     with torch.device("meta"):
         return layer_conventions(build_backbone(name, norm=norm))
 
 
 def _has(config: ModelConfig, key: str) -> bool:
-    """Whether the part that a key belongs to is there."""
+    """Whether the part to which a key belongs exists."""
     part, dot, _ = key.partition(".")
     return not dot or getattr(config, part) is not None
 

@@ -1,4 +1,4 @@
-"""The config of a converted detector, from the names and shapes of its tensors and from its contract."""
+"""Derives the config of a converted detector from the names and shapes of its tensors and from its contract."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from resdet.config import BoxHeadConfig, CascadeConfig, MaskHeadConfig, ModelConfig
+from resdet.config.model import Norm
 from resdet.errors import UserError
 from resdet.models.backbones import BACKBONES, build_backbone
 from resdet.models.build.conventions import completed
@@ -19,14 +20,14 @@ from resdet.weights.convert.names import class_rows
 from resdet.weights.coverage import without_counters
 
 COUNTERS = "num_batches_tracked"  # of a batch norm
-CONV5_BINS = 14  # bins a side of a C4 detector's regions, which conv5 halves (Detectron2's Res5ROIHeads)
+CONV5_BINS = 14  # bins per side of a C4 detector's regions, which conv5 halves (Detectron2's Res5ROIHeads)
 
 
 def derived_config(state: Mapping[str, Tensor], contract: WeightContract) -> ModelConfig:
     """The config whose model has exactly these tensors, with the conventions of the contract written out.
 
-    Sizes of anchors, limits and thresholds leave no trace in tensors: they are those of the zoo, which are the defaults
-    (for C4 and DC5: 6000 candidates before NMS). Raises UserError where no config has these tensors.
+    Sizes of anchors, limits and thresholds do not appear in tensors; they are the zoo's, which are the defaults (for C4
+    and DC5: 6000 candidates before NMS). Raises UserError where no config has these tensors.
     """
     classes = class_rows(state)
     if classes is None or contract.architecture is None:
@@ -48,7 +49,7 @@ def derived_config(state: Mapping[str, Tensor], contract: WeightContract) -> Mod
 
 
 def check_tensors(config: ModelConfig, state: Mapping[str, Tensor], num_classes: int, source: str) -> None:
-    """Raises UserError unless the config's model has these tensors, names and shapes."""
+    """Raises UserError unless the config's model has tensors with these names and shapes."""
     with torch.device("meta"):
         model = build_model(config, num_classes)
     ours, theirs = (
@@ -62,7 +63,9 @@ def check_tensors(config: ModelConfig, state: Mapping[str, Tensor], num_classes:
 
 
 def for_model(state: Mapping[str, Tensor], config: ModelConfig, num_classes: int) -> dict[str, Tensor]:
-    """The tensors with as many counters of batch norms as the model has: they count steps, and change no number."""
+    """The tensors with the same batch norm counters as the model; the counters count steps and do not
+    affect results.
+    """
     with torch.device("meta"):
         names = build_model(config, num_classes).state_dict().keys()
     kept = {name: value for name, value in state.items() if not name.endswith(COUNTERS) or name in names}
@@ -126,7 +129,7 @@ def _mask_head(state: Mapping[str, Tensor]) -> MaskHeadConfig | None:
     )
 
 
-def _norm(state: Mapping[str, Tensor], prefix: str) -> str:
+def _norm(state: Mapping[str, Tensor], prefix: str) -> Norm:
     if f"{prefix}weight" not in state:
         return "none"
     return "bn" if f"{prefix}running_mean" in state else "gn"

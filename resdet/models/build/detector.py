@@ -1,4 +1,4 @@
-"""From a config to a detector, as one nested expression: this file and build_heads.py alone read a config here."""
+"""Builds a detector from a config, as one nested expression."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pathlib import Path
 
 from torch import nn
 
-from resdet.config import ModelConfig
-from resdet.errors import UserError
+from resdet.config import ModelConfig, checked
+from resdet.errors import UserError, row_of
 from resdet.models.backbones import BACKBONES, Backbone, build_backbone
 from resdet.models.backbones.resnet import ResNet
 from resdet.models.backbones.vgg import VGG
-from resdet.models.build.conventions import completed
+from resdet.models.build.conventions import completed, normalise_as
 from resdet.models.build.heads import build_box_heads, build_box_loss, build_roi_heads, norm_of
 from resdet.models.classifier import Classifier
 from resdet.models.necks import ConvLevels, FeaturePyramidNetwork, PathAggregationNetwork, SingleLevel, SubsampledLevel
@@ -25,29 +25,30 @@ from resdet.models.second_stage.box_head import BoxHead, C5BoxHead, TwoLayerBoxH
 from resdet.ops.matching import Matcher
 from resdet.ops.sampling import BalancedSampler
 from resdet.weights import load_backbone_weights
+from resdet.weights.contract import WeightContract
 from resdet.weights.detector import load_model_weights
 from resdet.weights.published import open_weights
 
-STRIDES = (4, 8, 16, 32)  # of C2..C5, which the layouts are made for
+STRIDES = (4, 8, 16, 32)  # of C2..C5, which all layouts require
 C4 = STRIDES.index(16)
 VGG_DROPOUT = 0.5  # of fc6 and fc7 (Simonyan & Zisserman 2014, section 3.1)
 
 
 def build_model(config: ModelConfig, num_classes: int) -> RCNN:
-    """The detector that a config describes, for `num_classes` kinds of object, with its backbone's weights loaded.
+    """The detector that a config describes, for `num_classes` object classes, with its backbone's weights loaded.
 
-    Raises UserError for parts that do not fit together and for weights that do not fit the model.
+    Raises UserError for parts that cannot be combined and for weights that do not fit the model.
     """
-    config, _ = completed(config, None, "the config")
+    config, _ = completed(checked(config), None, "the config")
     rpn = config.rpn
     if rpn.background_iou > rpn.foreground_iou:
         raise UserError(
             f"model.rpn.background_iou={rpn.background_iou:g} must not be above model.rpn.foreground_iou="
             f"{rpn.foreground_iou:g}: an anchor between them would be both"
         )
-    layout = LAYOUTS[config.neck.name](config)
-    weights = _load_weights(layout, config)
-    return RCNN(
+    layout = row_of(LAYOUTS, config.neck.name, "model.neck.name")(config)
+    contract, notes = _load_weights(layout, config)
+    model = RCNN(
         layout.backbone,
         layout.neck,
         RPN(
@@ -63,12 +64,14 @@ def build_model(config: ModelConfig, num_classes: int) -> RCNN:
             cross_boundary=rpn.cross_boundary,
         ),
         build_roi_heads(config, layout.box_heads, layout.neck.channels, layout.pooled_strides, num_classes),
-        pixel_mean=weights.pixel_mean,
-        pixel_std=weights.pixel_std,
+        pixel_mean=config.pixel_mean or layout.backbone.pixel_mean,
+        pixel_std=config.pixel_std or layout.backbone.pixel_std,
         train_limits=ProposalLimits(rpn.pre_nms_train, rpn.proposals_train),
         test_limits=ProposalLimits(rpn.pre_nms_test, rpn.proposals_test),
-        notes=weights.notes,
+        notes=notes,
     )
+    normalise_as(model, config, contract)
+    return model
 
 
 def build_classifier(config: ModelConfig, num_classes: int) -> Classifier:
@@ -76,6 +79,7 @@ def build_classifier(config: ModelConfig, num_classes: int) -> Classifier:
 
     Raises UserError for `model.backbone.weights`, which are for detectors.
     """
+    config = checked(config)
     if config.backbone.weights:
         raise UserError(
             f"model.backbone.weights={config.backbone.weights}: a classifier starts from scratch, or as a whole from "
@@ -93,27 +97,29 @@ def build_classifier(config: ModelConfig, num_classes: int) -> Classifier:
 def pretrained_detector(
     config: ModelConfig, file: Path, class_names: Sequence[str]
 ) -> tuple[RCNN, ModelConfig, tuple[str, ...]]:
-    """A detector that starts from the weights of a whole one, whose conventions it takes over.
+    """A detector that starts from the weights of a whole detector and uses its conventions.
 
-    Returns it, the config with these conventions written out, and lines on what was loaded. Raises UserError for
-    weights that do not fit, or that were trained under conventions which the config contradicts.
+    Returns the detector, the config with these conventions written out, and lines about the loaded weights. Raises
+    UserError for weights that do not fit, or whose conventions contradict the config.
     """
     weights = open_weights(file)
     config, taken = completed(config, weights.contract, str(file))
     model = build_model(_without_weights(config), len(class_names))
     report = load_model_weights(model, weights, class_names=class_names)
+    normalise_as(model, config, weights.contract)
     return model, config, (*report.details().splitlines(), *taken)
 
 
 def pretrained_classifier(
     config: ModelConfig, file: Path, class_names: Sequence[str]
 ) -> tuple[Classifier, ModelConfig, tuple[str, ...]]:
-    """The same for an image classifier, whose last layer starts anew for other classes."""
+    """The same for an image classifier; its last layer is initialized anew for other classes."""
     weights = open_weights(file)
     contract = None if weights.contract is None else weights.contract.of_backbone()
     config, taken = completed(config, contract, str(file))
     model = build_classifier(_without_weights(config), len(class_names))
     report = load_model_weights(model, weights, class_heads=("fc.",), class_names=class_names)
+    normalise_as(model, config, contract)
     return model, config, (*report.details().splitlines(), *taken)
 
 
@@ -123,17 +129,19 @@ def _without_weights(config: ModelConfig) -> ModelConfig:
 
 @dataclass(frozen=True)
 class Layout:
-    """What the feature layouts differ in: the maps that all regions share, and what runs on each region."""
+    """The differences between the feature layouts: the maps that all regions share, and the layers that run on each
+    region.
+    """
 
     backbone: Backbone
     neck: FeaturePyramidNetwork | SingleLevel
-    pooled_strides: tuple[int, ...]  # of the maps that regions are pooled from: the first ones of the neck
+    pooled_strides: tuple[int, ...]  # of the maps from which regions are pooled: the first maps of the neck
     anchor_sizes: list[list[float]]  # of each map of the neck
-    box_heads: tuple[BoxHead, ...]  # what runs on each region, in each stage of a cascade; none: the RPN alone
-    pretrained: tuple[nn.Module, ...]  # what `model.backbone.weights` fills
+    box_heads: tuple[BoxHead, ...]  # the layers that run on each region, per stage of a cascade; none: the RPN alone
+    pretrained: tuple[nn.Module, ...]  # the modules that `model.backbone.weights` fills
 
 
-def _pyramid(config: ModelConfig, network: type[FeaturePyramidNetwork]) -> Layout:
+def pyramid(config: ModelConfig, network: type[FeaturePyramidNetwork]) -> Layout:
     """P2..P6 or P7; regions are pooled from P2..P5 (Lin et al. 2017)."""
     backbone = _backbone(config)
     channels = config.neck.channels
@@ -187,8 +195,8 @@ def _dc5(config: ModelConfig) -> Layout:
 
 
 LAYOUTS: dict[str, Callable[[ModelConfig], Layout]] = {
-    "fpn": partial(_pyramid, network=FeaturePyramidNetwork),
-    "pafpn": partial(_pyramid, network=PathAggregationNetwork),
+    "fpn": partial(pyramid, network=FeaturePyramidNetwork),
+    "pafpn": partial(pyramid, network=PathAggregationNetwork),
     "c4": _c4,
     "dc5": _dc5,
 }
@@ -201,22 +209,15 @@ def _backbone(config: ModelConfig, *, dilated_c5: bool = False) -> Backbone:
     )
 
 
-@dataclass(frozen=True)
-class LoadedWeights:
-    """How images have to be normalised for the backbone, and what was loaded into it (lines for a log)."""
+def _load_weights(layout: Layout, config: ModelConfig) -> tuple[WeightContract | None, tuple[str, ...]]:
+    """Fills the layout's backbone; the contract of what was loaded into it, and lines for a log.
 
-    pixel_mean: tuple[float, ...]
-    pixel_std: tuple[float, ...]
-    notes: tuple[str, ...]
-
-
-def _load_weights(layout: Layout, config: ModelConfig) -> LoadedWeights:
-    """Fills the layout's backbone. The mean and deviation of the config must be those that the weights declare."""
-    notes: tuple[str, ...] = ()
-    if spec := config.backbone.weights:
-        trunk, *heads = layout.pretrained
-        report, contract = load_backbone_weights(trunk, spec, config.backbone.name, also=heads)
-        config, _ = completed(config, contract.of_backbone(), f"model.backbone.weights={spec}")
-        notes = tuple(report.details().splitlines())
-    mean, std = config.pixel_mean or layout.backbone.pixel_mean, config.pixel_std or layout.backbone.pixel_std
-    return LoadedWeights(tuple(mean), tuple(std), notes)
+    The mean and deviation of the config must be those that the weights declare.
+    """
+    spec = config.backbone.weights
+    if not spec:
+        return None, ()
+    trunk, *heads = layout.pretrained
+    report, contract = load_backbone_weights(trunk, spec, config.backbone.name, also=heads)
+    _ = completed(config, contract.of_backbone(), f"model.backbone.weights={spec}")
+    return contract, tuple(report.details().splitlines())

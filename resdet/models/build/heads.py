@@ -1,15 +1,14 @@
-"""From a config to the second stage of a detector: heads of boxes and masks, and what they cost."""
+"""Builds the second stage of a detector from a config: box heads, mask heads and their losses."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from functools import partial
 
 from torch import nn
 
 from resdet.config import BoxHeadConfig, CascadeConfig, ModelConfig, RPNConfig
-from resdet.errors import UserError
+from resdet.errors import UserError, row_of
 from resdet.models.backbones.norms import NORMS
 from resdet.models.losses import (
     BoxLoss,
@@ -19,25 +18,40 @@ from resdet.models.losses import (
     giou_box_loss,
     smooth_l1_box_loss,
 )
-from resdet.models.second_stage.box_head import BoxHead, BoxPredictor, C5BoxHead, FourConvBoxHead, TwoLayerBoxHead
-from resdet.models.second_stage.cascade import CascadeRoIHeads
+from resdet.models.second_stage.box_head import BoxHead, BoxPredictor, FourConvBoxHead, TwoLayerBoxHead
+from resdet.models.second_stage.detections import DetectionLimits
 from resdet.models.second_stage.mask_head import MaskHead
-from resdet.models.second_stage.roi_heads import DetectionLimits, Pooling, RoIHeads, RoIPooler
+from resdet.models.second_stage.roi_heads import RoIHeads, Stage
+from resdet.models.second_stage.roi_pooler import Pooling, RoIPooler
 from resdet.ops.box_coder import BoxCoder
 from resdet.ops.matching import Matcher
 from resdet.ops.roi_align import roi_align
 from resdet.ops.roi_kernels import roi_pool
 from resdet.ops.sampling import BalancedSampler
 
-BOX_LOSSES: dict[str, BoxLoss] = {"giou": giou_box_loss, "ciou": ciou_box_loss}  # smooth_l1 has a parameter
+# of a single stage: targets with a standard deviation near one (Girshick's code)
+DELTA_WEIGHTS = [10.0, 10.0, 5.0, 5.0]
+
+# The box losses for the deltas of a stage, from the config of that stage.
+BOX_LOSSES: dict[str, Callable[[RPNConfig | BoxHeadConfig], BoxLoss]] = {
+    "smooth_l1": lambda config: partial(smooth_l1_box_loss, beta=config.smooth_l1_beta),
+    "giou": lambda config: giou_box_loss,
+    "ciou": lambda config: ciou_box_loss,
+}
+
+# The layers that run on each region, from the config and the channels of the maps from which regions are pooled.
+BOX_HEADS: dict[str, Callable[[BoxHeadConfig, int], BoxHead]] = {
+    "two_fc": lambda box, channels: TwoLayerBoxHead(channels, box.resolution, box.fc_dim),
+    "four_conv_fc": lambda box, channels: FourConvBoxHead(channels, box.resolution, box.fc_dim, norm=norm_of(box.norm)),
+}
 
 
 def build_roi_heads(
     config: ModelConfig, box_heads: Sequence[BoxHead], channels: int, strides: Sequence[int], num_classes: int
-) -> RoIHeads | CascadeRoIHeads | None:
-    """The second stage on maps of some channels and strides; None where the config has no box head.
+) -> RoIHeads | None:
+    """The second stage on maps of some channels and strides, with one stage for each box head; None without a box head.
 
-    Raises UserError for parts that do not fit together.
+    Raises UserError for parts that cannot be combined.
     """
     box, cascade = config.box_head, config.cascade
     if box is None:
@@ -48,45 +62,45 @@ def build_roi_heads(
             )
         return None
     _check_cascade(config)
-    first = _first_matcher(box, cascade)
-    pooler = RoIPooler(strides, _pooling(box))
-    sampler = BalancedSampler(box.batch_size_per_image, box.positive_fraction)
-    limits = DetectionLimits(box.score_threshold, box.nms_iou, box.detections)
-    region_loss = _region_loss(box, num_classes)
-    if cascade:
-        predictors = [BoxPredictor(head.out_channels, num_classes, class_agnostic=True) for head in box_heads]
-        return CascadeRoIHeads(
-            pooler,
-            box_heads,
-            predictors,
-            box_coders=[BoxCoder((dx, dy, dw, dh)) for dx, dy, dw, dh in cascade.delta_weights],
-            matchers=[first, *(Matcher(iou, iou) for iou in cascade.ious[1:])],
-            sampler=sampler,
-            limits=limits,
-            region_loss=region_loss,
-            mask_head=_mask_head(config, box_heads[0], channels, num_classes),
-            mask_pooler=_mask_pooler(config, strides),
-        )
     return RoIHeads(
-        pooler,
-        box_heads[0],
-        BoxPredictor(
-            box_heads[0].out_channels * (2 if box.global_context else 1), num_classes, class_agnostic=box.class_agnostic
-        ),
-        matcher=first,
-        sampler=sampler,
-        limits=limits,
-        region_loss=region_loss,
+        RoIPooler(strides, _pooling(box)),
+        _stages(box, cascade, box_heads, num_classes),
+        sampler=BalancedSampler(box.batch_size_per_image, box.positive_fraction),
+        limits=DetectionLimits(box.score_threshold, box.nms_iou, box.detections),
+        region_loss=_region_loss(box, num_classes),
         global_context=box.global_context,
         mask_head=_mask_head(config, box_heads[0], channels, num_classes),
         mask_pooler=_mask_pooler(config, strides),
     )
 
 
+def _stages(
+    box: BoxHeadConfig, cascade: CascadeConfig | None, box_heads: Sequence[BoxHead], num_classes: int
+) -> list[Stage]:
+    """The stages of a cascade, or the single stage without a cascade."""
+    ious = cascade.ious if cascade else [box.foreground_iou]
+    matchers = [_first_matcher(box, cascade), *(Matcher(iou, iou) for iou in ious[1:])]
+    weights = cascade.delta_weights if cascade else [DELTA_WEIGHTS]
+    agnostic = box.class_agnostic or cascade is not None
+    vectors = 2 if box.global_context else 1
+    return [
+        Stage(
+            head,
+            BoxPredictor(head.out_channels * vectors, num_classes, class_agnostic=agnostic),
+            matcher,
+            BoxCoder((dx, dy, dw, dh)),
+        )
+        for head, matcher, (dx, dy, dw, dh) in zip(box_heads, matchers, weights, strict=True)
+    ]
+
+
 def build_box_heads(config: ModelConfig, channels: int) -> tuple[BoxHead, ...]:
-    """The head of each stage of a cascade, one without a cascade, none without a box head."""
+    """One head for each stage of a cascade, one head without a cascade, none without a box head."""
     box = config.box_head
-    return () if box is None else tuple(_box_head(box, channels) for _ in range(stages_of(config)))
+    if box is None:
+        return ()
+    head = row_of(BOX_HEADS, box.name, "model.box_head.name")
+    return tuple(head(box, channels) for _ in range(stages_of(config)))
 
 
 def stages_of(config: ModelConfig) -> int:
@@ -94,7 +108,7 @@ def stages_of(config: ModelConfig) -> int:
 
 
 def _first_matcher(box: BoxHeadConfig, cascade: CascadeConfig | None) -> Matcher:
-    """What a proposal shows to the (first) box head."""
+    """The matcher of proposals and ground truth for the (first) box head."""
     iou = cascade.ious[0] if cascade else box.foreground_iou
     if box.background_iou_low >= iou:
         name = "model.cascade.ious[0]" if cascade else "model.box_head.foreground_iou"
@@ -114,13 +128,11 @@ def _check_cascade(config: ModelConfig) -> None:
             "model.cascade does not go with model.neck.name=c4, whose box head is the one conv5 of the backbone; take "
             "model.neck.name=fpn"
         )
-    if box.global_context:
-        raise UserError("model.cascade does not go with model.box_head.global_context=true; leave one of them out")
     _check_stages(cascade)
 
 
 def _check_stages(cascade: CascadeConfig) -> None:
-    if not cascade.ious or len(cascade.ious) != len(cascade.delta_weights):
+    if len(cascade.ious) != len(cascade.delta_weights):
         raise UserError(
             f"model.cascade.ious has {len(cascade.ious)} stages and model.cascade.delta_weights "
             f"{len(cascade.delta_weights)}; give both for each stage"
@@ -130,20 +142,12 @@ def _check_stages(cascade: CascadeConfig) -> None:
             f"model.cascade.ious={cascade.ious}: a stage asks for no less overlap than the one before; write "
             f"{sorted(cascade.ious)}"
         )
-    for weights in cascade.delta_weights:
-        if len(weights) != 4 or not all(0 < weight < math.inf for weight in weights):
-            raise UserError(f"model.cascade.delta_weights: {weights} must be four numbers above 0, for dx, dy, dw, dh")
-
-
-def _box_head(box: BoxHeadConfig, channels: int) -> TwoLayerBoxHead | FourConvBoxHead:
-    if box.name == "four_conv_fc":
-        return FourConvBoxHead(channels, box.resolution, box.fc_dim, norm=norm_of(box.norm))
-    return TwoLayerBoxHead(channels, box.resolution, box.fc_dim)
 
 
 def build_box_loss(config: RPNConfig | BoxHeadConfig) -> BoxLoss:
-    """The loss of deltas that a stage of the detector asks for."""
-    return BOX_LOSSES.get(config.box_loss) or partial(smooth_l1_box_loss, beta=config.smooth_l1_beta)
+    """The loss of deltas for a stage of the detector, from its config."""
+    part = "rpn" if isinstance(config, RPNConfig) else "box_head"
+    return row_of(BOX_LOSSES, config.box_loss, f"model.{part}.box_loss")(config)
 
 
 def _region_loss(box: BoxHeadConfig, num_classes: int) -> RegionLoss:
@@ -165,19 +169,20 @@ def _region_loss(box: BoxHeadConfig, num_classes: int) -> RegionLoss:
 
 
 def _mask_head(config: ModelConfig, box_head: BoxHead, channels: int, num_classes: int) -> MaskHead | None:
-    """On regions of its own, or (C4) on what conv5 makes of a region."""
+    """A mask head on its own pooled regions, or (C4) on the output of conv5 for each region."""
     mask = config.mask_head
     if mask is None:
         return None
     shared = config.neck.name == "c4"
-    if shared and not isinstance(box_head, C5BoxHead):
+    in_channels = box_head.map_channels if shared else channels
+    if in_channels is None:
         raise UserError(
             f"model.mask_head.name={mask.name} with model.neck.name=c4 works on the maps of conv5, which "
             f"{config.backbone.name} does not have: it ends in fully connected layers; take a resnet, or "
             "model.neck.name=fpn"
         )
     return MaskHead(
-        box_head.out_channels if shared else channels,
+        in_channels,
         1 if mask.class_agnostic else num_classes,
         convs=(0 if shared else 4) if mask.convs is None else mask.convs,
         channels=mask.channels or config.neck.channels,
@@ -205,5 +210,5 @@ def _pooling(box: BoxHeadConfig) -> Pooling:
 
 
 def norm_of(name: str) -> Callable[[int], nn.Module] | None:
-    """Makes a normalisation layer for a number of channels; None for the name none."""
+    """A function from a number of channels to a normalization layer; None for the name none."""
     return None if name == "none" else NORMS[name]

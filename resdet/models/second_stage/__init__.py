@@ -1,1 +1,1 @@
-"""What happens to each region: box heads, cascades, masks."""
+"""The second stage, which processes each region: box heads, cascades, masks."""

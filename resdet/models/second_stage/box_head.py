@@ -1,4 +1,4 @@
-"""Box heads: one vector for each pooled region, and from it what the region is and where exactly (Girshick 2015)."""
+"""Box heads: a vector for each pooled region, from which class and box are predicted (Girshick 2015)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,20 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 
-class TwoLayerBoxHead(nn.Module):
+class BoxHead(nn.Module):
+    """One vector for each region, in two steps: `maps`, which a mask head can share, and `forward` of them.
+
+    Most box heads have no such maps; their `maps` returns the regions unchanged.
+    """
+
+    out_channels: int  # of the vector
+    map_channels: int | None = None  # of maps that a mask head can share; None: there are none
+
+    def maps(self, regions: Float[Tensor, "NR C _h _w"]) -> Float[Tensor, "NR _ _ _"]:
+        return regions
+
+
+class TwoLayerBoxHead(BoxHead):
     """Two hidden fully connected layers over the flattened region (Lin et al. 2017, section 4.2; VGG's fc6 and fc7).
 
     `dropout` is the fraction of the hidden units that each layer leaves out in training.
@@ -29,13 +42,13 @@ class TwoLayerBoxHead(nn.Module):
         return F.dropout(F.relu(self.fc7(hidden)), self.dropout, self.training)
 
 
-class FourConvBoxHead(nn.Sequential):
+class FourConvBoxHead(BoxHead, nn.Sequential):
     """Four 3x3 convolutions and one fully connected layer (Wu & He 2018, "Group Normalization", section 4.2).
 
-    Its layers are numbered as torchvision's FastRCNNConvFCHead numbers them.
+    The numbers of its layers are those of torchvision's FastRCNNConvFCHead.
 
     Args:
-        norm: makes a normalisation layer for a number of channels; None: convolutions with a bias.
+        norm: makes a normalization layer for a number of channels; None: convolutions with a bias.
     """
 
     def __init__(
@@ -51,29 +64,26 @@ class FourConvBoxHead(nn.Sequential):
         return super().forward(input)
 
 
-class C5BoxHead(nn.Module):
+class C5BoxHead(BoxHead):
     """A ResNet's conv5 on each region, then the mean over the region (He et al. 2015, appendix A).
 
-    In two steps, for a mask head takes what conv5 makes of a region before the mean (He et al. 2017, figure 4).
+    A mask head uses the output of conv5 for a region before the mean (He et al. 2017, figure 4).
 
     Args:
-        layer4: conv5, taken out of the backbone, whose name it keeps.
-        out_channels: of conv5.
+        layer4: conv5, removed from the backbone; it keeps its name.
+        out_channels: the output channels of conv5.
     """
 
     def __init__(self, layer4: nn.Module, out_channels: int) -> None:
         super().__init__()
         self.layer4 = layer4
-        self.out_channels = out_channels
+        self.out_channels = self.map_channels = out_channels
 
     def maps(self, regions: Float[Tensor, "NR C _h _w"]) -> Float[Tensor, "NR dim h w"]:
         return self.layer4(regions)
 
     def forward(self, maps: Float[Tensor, "NR dim h w"]) -> Float[Tensor, "NR dim"]:
         return maps.mean(dim=(2, 3))
-
-
-BoxHead = TwoLayerBoxHead | FourConvBoxHead | C5BoxHead
 
 
 class BoxPredictor(nn.Module):
@@ -107,5 +117,5 @@ def _conv(channels: int, norm: Callable[[int], nn.Module] | None) -> nn.Sequenti
 
 
 def _init_hidden(layer: nn.Linear) -> None:
-    nn.init.kaiming_uniform_(layer.weight, a=1)  # Detectron's initialisation
+    nn.init.kaiming_uniform_(layer.weight, a=1)  # Detectron's initialization
     nn.init.zeros_(layer.bias)

@@ -1,4 +1,4 @@
-"""Global context: each region is also told what the whole image looks like (He et al. 2015, appendix B)."""
+"""Global context: the vector of the whole image is joined to that of each region (He et al. 2015, appendix B)."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from torch import Tensor
 
 
 def with_image_box(boxes: Float[Tensor, "N R 4"], sizes: Int64[Tensor, "N 2"]) -> Float[Tensor, "N R_1 4"]:
-    """The box of the whole image in front of its regions, so that it takes the same way as they do."""
+    """Inserts the box of the whole image before its regions, so that it is pooled and processed in the same way."""
     height, width = sizes.to(boxes.dtype).unbind(1)
     whole = torch.stack([torch.zeros_like(width), torch.zeros_like(height), width, height], dim=1)
     return torch.cat([whole[:, None], boxes], dim=1)
 
 
 def join_image_vector(vectors: Float[Tensor, "N R_1 dim"]) -> Float[Tensor, "N R dim_2"]:
-    """Each region's vector followed by that of the whole image, which comes first in `vectors`."""
+    """Joins to each region's vector the vector of the whole image, which is the first in `vectors`."""
     image, regions = vectors[:, :1], vectors[:, 1:]
     return torch.cat([regions, image.expand_as(regions)], dim=2)

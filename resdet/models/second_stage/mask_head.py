@@ -1,4 +1,4 @@
-"""Mask heads: for each region, which of its cells belong to the object (He et al. 2017)."""
+"""Mask heads: predict for each region which of its cells belong to the object (He et al. 2017)."""
 
 from __future__ import annotations
 
@@ -8,23 +8,22 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
+from resdet.models.second_stage.roi_pooler import Pool
+from resdet.ops.dense import of_class, take, zero_padding
 from resdet.ops.masks import crop_masks
 from resdet.structures import Detections, Targets
-
-# Boxes (N, R, 4) to what the head works on, (N * R, C, h, w).
-Pool = Callable[[Tensor], Tensor]
 
 
 class MaskHead(nn.Module):
     """3x3 convolutions, an upsampling by two, and one mask for each class (He et al. 2017, figure 4).
 
-    On a pyramid four convolutions; on what conv5 makes of a region (C4) none. Layers have Detectron2's names.
+    With a pyramid it has four convolutions; on the output of conv5 (C4) it has none. Layers have Detectron2's names.
 
     Args:
         in_channels: of a region.
-        masks: one a class, or 1 for all classes together.
+        masks: one per class, or 1 for all classes together.
         convs, channels: of the layers before the masks.
-        norm: makes a normalisation layer for a number of channels; None: convolutions with a bias.
+        norm: makes a normalization layer for a number of channels; None: convolutions with a bias.
     """
 
     def __init__(
@@ -62,24 +61,24 @@ class MaskHead(nn.Module):
         positive: Bool[Tensor, "N R"],
         targets: Targets,
     ) -> dict[str, Float[Tensor, ""]]:
-        """`loss_mask` over the regions that are `positive` and whose object, the slot `matched`, has a mask."""
+        """`loss_mask` over the regions that are `positive` and whose object (the slot `matched`) has a mask."""
         assert targets.masks is not None, "a mask head learns from masks: these targets have none"
         logits = self(pool(boxes)).unflatten(0, boxes.shape[:2])
-        frames = targets.boxes.gather(1, matched[..., None].expand(-1, -1, 4))
+        frames = take(targets.boxes, matched)
         wanted = crop_masks(targets.masks, frames, matched, boxes, logits.shape[-1])
-        has_mask = (targets.masks.flatten(2).amax(-1) > 0).gather(1, matched)
+        has_mask = take(targets.masks.flatten(2).amax(-1) > 0, matched)
         return {"loss_mask": mask_loss(logits, labels, wanted, positive & has_mask)}
 
     def predict(self, pool: Pool, detections: Detections) -> Detections:
         """The detections with the masks of their classes: probabilities, zero where there is no detection."""
         boxes, labels, valid = detections.boxes, detections.labels, detections.valid
         logits = self(pool(boxes)).unflatten(0, boxes.shape[:2])
-        masks = masks_of(labels, logits).sigmoid() * valid[..., None, None]
+        masks = zero_padding(of_class(logits, labels).sigmoid(), valid)
         return Detections(boxes=boxes, scores=detections.scores, labels=labels, valid=valid, masks=masks)
 
 
 class NormedConv(nn.Conv2d):
-    """A 3x3 convolution, its normalisation and a ReLU."""
+    """A 3x3 convolution, its normalization and a ReLU."""
 
     def __init__(self, in_channels: int, channels: int, norm: Callable[[int], nn.Module] | None) -> None:
         super().__init__(in_channels, channels, 3, padding=1, bias=norm is None)
@@ -90,24 +89,19 @@ class NormedConv(nn.Conv2d):
         return F.relu(self.norm(super().forward(input)))
 
 
-def masks_of(labels: Int64[Tensor, "N R"], logits: Float[Tensor, "N R K M M"]) -> Float[Tensor, "N R M M"]:
-    """The mask of each region's class, or the one there is for all classes."""
-    own = labels.clamp(max=logits.shape[2] - 1)[..., None, None, None].expand(-1, -1, 1, *logits.shape[3:])
-    return logits.gather(2, own).squeeze(2)
-
-
 def mask_loss(
     logits: Float[Tensor, "N R K M M"],
     labels: Int64[Tensor, "N R"],
     wanted: Bool[Tensor, "N R M M"],
     counted: Bool[Tensor, "N R"],
 ) -> Float[Tensor, ""]:
-    """Mean binary cross-entropy over the cells of the regions that count; 0 where none does.
+    """The mean binary cross entropy over the cells of the regions that count; 0 if there are none.
 
-    Masks of other classes than a region's own teach nothing, so classes do not compete (He et al. 2017, section 3).
+    Masks of other classes than a region's own do not contribute to the loss, so classes do not compete (He et al. 2017,
+    section 3).
     """
-    each = F.binary_cross_entropy_with_logits(masks_of(labels, logits), wanted.to(logits), reduction="none")
-    return (each.mean((2, 3)) * counted).sum() / counted.sum().clamp(min=1)
+    each = F.binary_cross_entropy_with_logits(of_class(logits, labels), wanted.to(logits), reduction="none")
+    return zero_padding(each.mean((2, 3)), counted).sum() / counted.sum().clamp(min=1)
 
 
 def _init_hidden(layer: nn.Conv2d | nn.ConvTranspose2d) -> None:

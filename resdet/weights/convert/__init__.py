@@ -1,4 +1,4 @@
-"""Foreign weights under resdet's names and with a contract, a file a toolkit."""
+"""Converts weights of other toolkits to resdet's names, with a contract; one file per toolkit."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FORMATS: dict[str, Callable[..., Converted]] = {
 
 
 def format_of(names: Iterable[str]) -> str | None:
-    """A key of FORMATS by names that only this toolkit uses; None for a file under resdet's own or unknown names."""
+    """The key of FORMATS whose typical names occur; None for a file with resdet's own names or with unknown names."""
     for name in names:
         if name.endswith("stem.conv1.weight"):
             return "detectron2"

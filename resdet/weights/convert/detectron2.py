@@ -1,6 +1,7 @@
-"""Detectron2's model zoo (.pkl and .pth; FPN, C4 and DC5; boxes and masks) under resdet's names.
+"""Converts Detectron2's model zoo (.pkl and .pth; FPN, C4 and DC5; boxes and masks) to resdet's names.
 
-Its background is last and its box deltas are class by class, as ours; only names and the image convention differ.
+The background is the last class and box deltas are ordered by class, as in resdet; only names and the image convention
+differ.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ CAFFE_STD: Triple = (1.0, 1.0, 1.0)
 RESNEXT_STD: Triple = (58.395, 57.12, 57.375)  # X-101-32x8d only
 
 TRUNK = r"(?:backbone\.)?(?:bottom_up\.)?"
-# A FPN of one norm or none: the convolution's bias belongs to it, the norm's to the layer behind it.
+# In an FPN without a norm the convolution has the bias; with a norm, the layer behind it has the bias.
 RULES: Rules = (
     (rf"{TRUNK}stem\.conv1\.norm\.{TENSOR}", r"backbone.bn1.\1"),
     (rf"{TRUNK}stem\.conv1\.(weight)", r"backbone.conv1.\1"),
-    (rf"{TRUNK}stem\.conv1\.bias", ""),  # in MSRA's files; its effect is in the offset of the norm
+    (rf"{TRUNK}stem\.conv1\.bias", ""),  # in MSRA's files; the offset of the norm includes it
     (rf"{TRUNK}(?:stem\.)?(?:fc|fc1000|linear)\.(?:weight|bias)", ""),
     (rf"{TRUNK}res(\d)\.(\d+)\.shortcut\.norm\.{TENSOR}", r"backbone.res\1.\2.downsample.1.\3"),
     (rf"{TRUNK}res(\d)\.(\d+)\.shortcut\.weight", r"backbone.res\1.\2.downsample.0.weight"),
@@ -43,13 +44,13 @@ RULES: Rules = (
     (r"proposal_generator\.rpn_head\.conv\.conv(\d)\.(weight|bias)", r"rpn.head.conv.\1.0.\2"),
     (r"proposal_generator\.rpn_head\.objectness_logits\.(weight|bias)", r"rpn.head.cls_logits.\1"),
     (r"proposal_generator\.rpn_head\.anchor_deltas\.(weight|bias)", r"rpn.head.bbox_pred.\1"),
-    (r"proposal_generator\.anchor_generator\.cell_anchors\.\d+", ""),  # follow from the config
+    (r"proposal_generator\.anchor_generator\.cell_anchors\.\d+", ""),  # these follow from the config
     (r"roi_heads\.box_head\.(\d\.)?fc1\.(weight|bias)", r"roi_heads.box_head.\1fc6.\2"),  # \1: a cascade's stage
     (r"roi_heads\.box_head\.(\d\.)?fc2\.(weight|bias)", r"roi_heads.box_head.\1fc7.\2"),
     (r"roi_heads\.box_predictor\.(\d\.)?(cls_score|bbox_pred)\.(weight|bias)", r"roi_heads.box_predictor.\1\2.\3"),
     (r"roi_heads\.mask_head\.(mask_fcn\d|deconv|predictor)\.(weight|bias)", r"roi_heads.mask_head.\1.\2"),
     (rf"roi_heads\.mask_head\.(mask_fcn\d)\.norm\.{TENSOR}", r"roi_heads.mask_head.\1.norm.\2"),
-    (r"pixel_(?:mean|std)", ""),  # read into the contract
+    (r"pixel_(?:mean|std)", ""),  # these are read into the contract
 )
 
 
@@ -59,8 +60,8 @@ def from_detectron2(
     """The zoo's conventions: BGR, Caffe's mean, stride in the first 1x1 (ResNeXt: the 3x3), corners not rounded, an
     adaptive number of samples in RoIAlign.
 
-    A file that has its own `pixel_mean` and `pixel_std` (older .pth files) is believed. Give `channel_order="RGB"`
-    for the newer baselines, which were trained on torchvision's weights.
+    If a file contains `pixel_mean` and `pixel_std` (older .pth files), they are used. Give `channel_order="RGB"` for
+    the newer baselines, which were trained on torchvision's weights.
     """
     new, notes = renamed(state, RULES, source=source)
     new = {_numbered(name): value for name, value in new.items()}

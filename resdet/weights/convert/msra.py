@@ -1,7 +1,7 @@
-"""MSRA's ResNets in Caffe2's names (R-50.pkl, R-101.pkl): the originals of He et al. 2015, statistics folded.
+"""Converts MSRA's ResNets in Caffe2's names (R-50.pkl, R-101.pkl): the originals of He et al. 2015, statistics folded.
 
-Each batch norm is a scale s and an offset b. They become weight and bias of a batch norm whose mean is 0 and whose
-variance plus epsilon is 1, so that it computes s * x + b to the last bit.
+Each batch norm is a scale s and an offset b. They are converted to weight and bias of a batch norm whose mean is 0 and
+whose variance plus epsilon is 1, so that it computes exactly s * x + b.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from resdet.weights.convert.names import Converted, Rules, renamed
 EPS = 1e-5
 RULES: Rules = (
     (r"conv1_w", "conv1.weight"),
-    (r"conv1_b", ""),  # its effect is in the offset of the norm
+    (r"conv1_b", ""),  # the offset of the norm includes it
     (r"res_conv1_bn_s", "bn1.weight"),
     (r"res_conv1_bn_b", "bn1.bias"),
     (r"res(\d)_(\d+)_branch1_w", r"res\1.\2.downsample.0.weight"),
@@ -34,7 +34,7 @@ RULES: Rules = (
 
 
 def from_msra(state: Mapping[str, Tensor], source: str) -> Converted:
-    """A backbone under torchvision's names: BGR, Caffe's mean, stride in the first 1x1."""
+    """A backbone with torchvision's names: BGR, Caffe's mean, stride in the first 1x1."""
     named, notes = renamed(state, RULES, source=source)
     new = {_numbered(name): value.float() for name, value in named.items()}
     for name, scale in list(new.items()):

@@ -1,25 +1,26 @@
-"""A converted file, and the one way names are translated: the first rule that matches a whole name."""
+"""The record of a converted file, and the translation of names: the first rule that matches a whole name applies."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from resdet.errors import UserError
+from resdet.text import first_few
 from resdet.weights.contract import WeightContract
 
 Rules = Sequence[tuple[str, str]]
 
-# The numbers a convolution and its normalisation have, whatever the toolkit.
+# The tensors of a convolution and its normalization, in all toolkits.
 TENSOR = r"(weight|bias|running_mean|running_var|num_batches_tracked)"
 
 
 @dataclass(frozen=True)
 class Converted:
-    """Tensors under resdet's names, what they mean, and what was done to them."""
+    """Tensors with resdet's names, their contract, and notes about the conversion."""
 
     state: dict[str, Tensor]
     contract: WeightContract
@@ -27,7 +28,7 @@ class Converted:
 
 
 def translate(name: str, rules: Rules) -> str | None:
-    """The new name; "" for a tensor with no place in resdet; None where no rule speaks of it."""
+    """The new name; "" for a tensor that resdet does not use; None if no rule matches."""
     for pattern, replacement in rules:
         if found := re.fullmatch(pattern, name):
             return found.expand(replacement)
@@ -35,9 +36,9 @@ def translate(name: str, rules: Rules) -> str | None:
 
 
 def renamed(state: Mapping[str, Tensor], rules: Rules, *, source: str) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """The tensors under new names, and a note of those that have no place.
+    """The tensors under new names, and a note about the tensors that are not used.
 
-    UserError where a name is unknown or two names become one: such a file is not of the format it is said to be.
+    Raises UserError if a name is unknown or two names become equal: the file then has another format than stated.
     """
     new: dict[str, Tensor] = {}
     unknown, left_out = [], []
@@ -52,13 +53,13 @@ def renamed(state: Mapping[str, Tensor], rules: Rules, *, source: str) -> tuple[
         else:
             new[translated] = value
     if unknown:
-        raise UserError(f"{source}: {len(unknown)} of {len(state)} names are not of this format: {_some(unknown)}")
+        raise UserError(f"{source}: {len(unknown)} of {len(state)} names are not of this format: {first_few(unknown)}")
     if not new:
-        raise UserError(f"{source}: none of its tensors has a place in resdet: {_some(left_out)}")
-    return new, ((f"left out, resdet has no place for them: {_some(left_out)}",) if left_out else ())
+        raise UserError(f"{source}: none of its tensors has a place in resdet: {first_few(left_out)}")
+    return new, ((f"left out, resdet has no place for them: {first_few(left_out)}",) if left_out else ())
 
 
-# Of one second stage, and of the first stage of a cascade.
+# For a single second stage, and for the first stage of a cascade.
 CLASSIFIERS = ("roi_heads.box_predictor.cls_score.weight", "roi_heads.box_predictor.0.cls_score.weight")
 
 
@@ -66,9 +67,3 @@ def class_rows(state: Mapping[str, Tensor]) -> int | None:
     """K, the number of object classes, from the box classifier (which has K + 1 rows)."""
     rows = next((state[name] for name in CLASSIFIERS if name in state), None)
     return None if rows is None else len(rows) - 1
-
-
-def _some(names: Iterable[str]) -> str:
-    names = list(names)
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return ", ".join(ascii(name)[1:-1] for name in names[:5]) + more

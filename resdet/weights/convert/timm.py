@@ -1,4 +1,4 @@
-"""timm's checkpoints, in their authors' names or in timm's own, under timm's own names."""
+"""Converts timm's checkpoints, with their authors' names or timm's own, to timm's own names."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from resdet.weights.convert.names import Converted
 from resdet.weights.sources import timm_contract
 
 TRANSLATIONS = ("checkpoint_filter_fn", "_filter_fn")
-# What a translation makes of a file that is not of its model.
+# The exceptions of a translation for a file of another model.
 MISFITS = (KeyError, IndexError, ValueError, AttributeError, RuntimeError, TypeError)
 
 
@@ -23,9 +23,9 @@ def from_timm(state: Mapping[str, Tensor], source: str, *, architecture: str) ->
 
 
 def timm_names(state: Mapping[str, Tensor], architecture: str, source: str) -> dict[str, Tensor]:
-    """What timm's own translation of published checkpoints for this model makes of the names.
+    """The names after timm's own translation of published checkpoints for this model.
 
-    Each of timm's files that needs one keeps it under one of two names.
+    In timm's files this function has one of two names.
     """
     import timm
     from timm.models import model_entrypoint

@@ -1,4 +1,4 @@
-"""torchvision's classifiers and detectors (old and new names) under resdet's names.
+"""Converts torchvision's classifiers and detectors (old and new names) to resdet's names.
 
 Its detectors put the background first and predict boxes for it too; ours put it last and predict none.
 """
@@ -25,7 +25,7 @@ BACKGROUND, UNUSED = "__background__", "N/A"  # names in torchvision's lists of 
 
 DETECTOR_RULES: Rules = (
     (r"backbone\.body\.(.+)", r"backbone.\1"),
-    # Until torchvision 0.13 a convolution of the pyramid or the RPN stood alone, without the norm's place behind it.
+    # Until torchvision 0.13 a convolution of the pyramid or the RPN was not wrapped in a block with a place for a norm.
     (r"backbone\.fpn\.(inner|layer)_blocks\.(\d)\.(weight|bias)", r"neck.\1_blocks.\2.0.\3"),
     (rf"backbone\.fpn\.(inner|layer)_blocks\.(\d)\.(\d)\.{TENSOR}", r"neck.\1_blocks.\2.\3.\4"),
     (r"rpn\.head\.conv\.(weight|bias)", r"rpn.head.conv.0.0.\1"),
@@ -42,7 +42,7 @@ CLASSIFIER_RULES: Rules = ((r"(?:fc|classifier)\..*", ""), (r"(.+)", r"\1"))
 
 
 def from_torchvision(state: Mapping[str, Tensor], source: str) -> Converted:
-    """A detector (names under backbone.body.) or a classifier without its last layers."""
+    """A detector (names that begin with backbone.body.) or a classifier without its last layers."""
     if not any(name.startswith("backbone.body.") for name in state):
         return _classifier(state, source)
     new, notes = renamed(state, DETECTOR_RULES, source=source)
@@ -63,10 +63,10 @@ def from_torchvision(state: Mapping[str, Tensor], source: str) -> Converted:
 
 
 def keep_classes(converted: Converted, names: Sequence[str], *, unused: str = UNUSED) -> Converted:
-    """Gives the K classes their names and leaves out the rows of those called `unused`.
+    """Sets the names of the K classes and removes the rows of the classes called `unused`.
 
-    torchvision's COCO detectors count the 90 category ids, ten of which no object has. Without these rows
-    the classes are COCO's 80 in the order of their ids. UserError where the numbers do not agree.
+    torchvision's COCO detectors count the 90 category ids, ten of which are not used by any object. Without these rows
+    the classes are COCO's 80 in the order of their ids. Raises UserError if the numbers do not agree.
     """
     rows = class_rows(converted.state)
     names = [name for name in names if name != BACKGROUND]

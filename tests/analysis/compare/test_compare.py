@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from resdet.analysis.compare.command import Request, compare_backbones, list_runs
-from resdet.analysis.compare.comparison import training_speed
-from resdet.analysis.compare.contestants import PlannedRun, folder_name, planned_runs, read_contestants
+from resdet.analysis.compare.compare_backbones import Request, compare_backbones, list_runs
+from resdet.analysis.compare.comparison import read_comparison
+from resdet.analysis.compare.conclusions import training_speed
 from resdet.analysis.compare.page import HE_2015
+from resdet.analysis.compare.plan import PlannedRun, folder_name, planned_runs, read_contestants
 from resdet.analysis.compare.schedule import alone_in, make_slots
 from resdet.analysis.compare.speed import kept_prediction_speed
 from resdet.config import to_yaml
@@ -21,6 +23,7 @@ from resdet.data.batches.loader import open_split
 from resdet.engine.run_folder import read_run
 from resdet.errors import UserError
 from resdet.evaluation.coco import evaluate_coco, read_ground_truth, read_results
+from resdet.models.build.conventions import completed
 
 NANO = str(Path(__file__).parents[3] / "configs" / "nano.yaml")
 FABRICATED = ("data.shapes.val_images=40", "train.steps=40", "train.device=cpu")
@@ -63,8 +66,18 @@ def fabricate(wanted: Request, shifts: dict[str, float], *, images_per_second: f
 def report(wanted: Request) -> dict[str, Any]:
     outcome = compare_backbones(wanted, jobs=1, devices=[], train=False, say=lambda _: None)
     assert outcome.comparison is not None
-    assert json.loads((wanted.output / "compare.json").read_text()) == outcome.comparison
-    return outcome.comparison
+    assert read_comparison(wanted.output / "compare.json") == outcome.comparison
+    return json.loads((wanted.output / "compare.json").read_text())
+
+
+def test_a_file_that_is_no_comparison_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "compare.json"
+    for content in (b"", b"{}", b'{"command": 3}', b"\xff"):
+        _ = path.write_bytes(content)
+        with pytest.raises(UserError, match=r"is no comparison .*--report-only writes it anew"):
+            _ = read_comparison(path)
+    with pytest.raises(UserError, match=r"missing.json: cannot be read"):
+        _ = read_comparison(tmp_path / "missing.json")
 
 
 # Contestants
@@ -120,6 +133,18 @@ def test_runs_with_another_config_are_refused_by_the_keys(tmp_path: Path) -> Non
         _ = list_runs(request(tmp_path, "nano", overrides=[*FABRICATED, "train.steps=60"]))
     harmless = [*FABRICATED, "train.log_every=3", "train.device=auto"]
     assert "finished, box AP 0." in list_runs(request(tmp_path, "nano", overrides=harmless))[1]
+
+
+def test_a_run_that_wrote_out_its_conventions_is_still_the_one_that_left_them_open(tmp_path: Path) -> None:
+    masks = [*FABRICATED, "model.mask_head.name=fcn"]
+    (run, *_) = fabricate(request(tmp_path, "nano", overrides=masks), {"nano": 0.1})
+    completed_model, _ = completed(run.config.model, None, "")
+    written = replace(completed_model, pixel_mean=[1.0, 2.0, 3.0], pixel_std=[1.0, 1.0, 1.0])
+    assert (written.anchors.rounded, written.mask_head and written.mask_head.sampling_ratio) == (False, 2)
+    _ = (run.folder / "config.yaml").write_text(to_yaml(replace(run.config, model=written)))
+    assert "finished, box AP 0." in list_runs(request(tmp_path, "nano", overrides=masks))[1]
+    with pytest.raises(UserError, match=r"model.anchors.rounded=true \(was false\)"):
+        _ = list_runs(request(tmp_path, "nano", overrides=[*masks, "model.anchors.rounded=true"]))
 
 
 def test_a_damaged_file_of_an_earlier_comparison_is_named(tmp_path: Path) -> None:

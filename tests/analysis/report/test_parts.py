@@ -10,9 +10,9 @@ from resdet.analysis.report.pictures import LINE, Mark, data_uri, labelled, outl
 from resdet.analysis.report.scored import own_score
 from resdet.analysis.report.setup import changed
 from resdet.analysis.report.training import running_mean
-from resdet.analysis.report.write import kind_of
 from resdet.config import Config, load_config
 from resdet.data.images.masks import MaskWindow
+from resdet.engine.task.table import task_of
 from resdet.evaluation.analysis.curves import PrecisionRecall
 
 
@@ -53,7 +53,8 @@ def test_the_config_shows_what_differs_from_the_defaults_and_nothing_else():
     ],
 )
 def test_a_model_has_its_usual_name(overrides: list[str], name: str):
-    assert kind_of(load_config(overrides=overrides)) == name
+    config = load_config(overrides=overrides)
+    assert task_of(config).describe(config.model) == name
 
 
 def curves(best_score: list[float]) -> PrecisionRecall:

@@ -234,16 +234,19 @@ def test_a_run_of_overfit_is_reported_on_its_training_images(make_run: MakeRun):
     run = make_run()
     config = (run / "config.yaml").read_text()
     truth, images = run.parent / "truth.json", run.parent / "images"
-    other = run.parent / "other.json"
-    _ = other.write_text(truth.read_text())
-    config = config.replace(f"annotations: {truth}", f"annotations: {other}").replace(
-        "    name: coco2017\n    annotations: null\n    images: null",
-        f"    name: coco2017\n    annotations: {truth}\n    images: {images}",
-        1,
-    )
+    for before, after in (
+        (f"annotations: {truth}", "annotations: absent.json"),
+        (f"images: {images}", "images: absent"),
+        (
+            "    name: coco2017\n    annotations: null\n    images: null",
+            f"    name: coco2017\n    annotations: {truth}\n    images: {images}",
+        ),
+        ("overfit: null", "overfit: 2"),
+    ):
+        assert before in config
+        config = config.replace(before, after, 1)
     _ = (run / "config.yaml").write_text(config)
-    assert "made with --overfit N" in read(run).words
-    page = Reader(write_report(run, overfit=2).read_text())
+    page = Reader(write_report(run).read_text())
     assert "2 images, 3 objects, 3 classes" in page.words
 
 

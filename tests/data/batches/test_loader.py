@@ -17,6 +17,7 @@ import torch
 from resdet.config import Config, load_config
 from resdet.data.batches import loader
 from resdet.data.batches.loader import LoadedBatch, evaluation_batches, open_split, subset, training_batches
+from resdet.data.images.transforms import PIXEL_CHANGES
 from resdet.data.sets.coco import CocoDataset
 from resdet.errors import UserError
 
@@ -104,6 +105,28 @@ def test_workers_do_not_change_the_batches(dataset: CocoDataset, config: Config)
         assert_same(alone, first(5, dataset, config))
 
 
+def test_a_pixel_change_of_ones_own_is_the_same_for_any_number_of_workers(
+    dataset: CocoDataset, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def noise(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        return (image // 2 + generator.integers(0, 100, image.shape)).astype(np.uint8)
+
+    plain = first(5, dataset, config)
+    monkeypatch.setitem(PIXEL_CHANGES, "noise", noise)
+    config.data.augment.extra = ["blur", "noise"]
+    alone = first(5, dataset, config)
+    assert not all(torch.equal(a.batch.images, b.batch.images) for a, b in zip(plain, alone, strict=True))
+    for workers in (1, 2):
+        config.data.workers = workers
+        assert_same(alone, first(5, dataset, config))
+
+
+def test_an_unknown_pixel_change_is_refused_before_the_first_batch(dataset: CocoDataset, config: Config) -> None:
+    config.data.augment.extra = ["gray"]
+    with pytest.raises(UserError, match=r"data\.augment\.extra=gray is not known; did you mean 'grey'"):
+        _ = training_batches(dataset, config, start_step=0, rank=0, world_size=1)
+
+
 def test_resuming_at_a_step_gives_the_batches_from_there(dataset: CocoDataset, config: Config) -> None:
     assert_same(first(7, dataset, config)[4:], first(3, dataset, config, start_step=4))
 
@@ -153,6 +176,47 @@ def test_evaluation_resizes_by_the_true_factors(dataset: CocoDataset, config: Co
 def test_a_subset_is_the_first_images_with_objects(dataset: CocoDataset) -> None:
     assert subset(dataset, 3).image_ids.tolist() == [100, 101, 102]
     assert len(subset(dataset, 99)) == IMAGES - 1
+
+
+def test_hundreds_of_objects_in_one_image_all_reach_the_model(root: Path, config: Config) -> None:
+    content = json.loads((root / "a.json").read_text())
+    crowded = [{"id": i, "image_id": 103, "category_id": 5, "bbox": [i % 50, i // 50, 9, 9]} for i in range(437)]
+    _ = (root / "a.json").write_text(json.dumps({**content, "annotations": crowded}))
+    dataset = open_split(config.data, "train")
+    for loaded in first(3, dataset, config):
+        assert loaded.batch.targets is not None
+        rows = loaded.batch.targets.valid.sum(1).tolist()
+        assert rows == [437 * (info.image_id == 103) for info in loaded.images]
+
+
+NAMES = [
+    "x y/ü 猫.png",
+    "-rf.png",
+    "new\nline.png",
+    "q'\"uote.png",
+    "100%d.png",
+    "#1.png",
+    "🐈.png",
+    "[red].png",
+    "A.PNG",
+]
+
+
+def test_images_may_be_called_anything_and_lie_behind_a_link(root: Path, config: Config) -> None:
+    content = json.loads((root / "a.json").read_text())
+    (root / "x y").mkdir()
+    for image, name in zip(content["images"], NAMES, strict=False):
+        _ = (root / image["file_name"]).rename(root / name)
+        image["file_name"] = name
+    _ = (root / "a.json").write_text(json.dumps(content))
+    (root.parent / f"{root.name} link").symlink_to(root)
+    config.data.val.images = str(root.parent / f"{root.name} link")
+    names = {
+        info.file_name
+        for loaded in evaluation_batches(open_split(config.data, "val"), config, rank=0, world_size=1)
+        for info in loaded.images
+    }
+    assert names == {*NAMES, "9.png"}
 
 
 def spoil(root: Path, *indices: int) -> None:

@@ -11,9 +11,10 @@ import warnings
 import zlib
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image
 
 from resdet.data.images.decode import ImageError, read_image, resize, resized_size
 
@@ -67,20 +68,130 @@ def test_alpha_is_laid_over_white(tmp_path: Path, rgb: np.ndarray, mode: str) ->
     assert (read[:, 20:] == 255).all()
 
 
+# Where EXIF says that the first row and the first column of the stored pixels lie in the upright image.
+UPRIGHT = {
+    1: lambda stored: stored,  # top, left
+    2: lambda stored: np.fliplr(stored),  # top, right
+    3: lambda stored: np.rot90(stored, 2),  # bottom, right
+    4: lambda stored: np.flipud(stored),  # bottom, left
+    5: lambda stored: stored.swapaxes(0, 1),  # left, top
+    6: lambda stored: np.rot90(stored, -1),  # right, top
+    7: lambda stored: np.rot90(stored, 2).swapaxes(0, 1),  # right, bottom
+    8: lambda stored: np.rot90(stored, 1),  # left, bottom
+}
+
+
+def check_all_frames(path: Path, stored: np.ndarray, orientation: int, atol: int, sixteen_bit: str = "error") -> None:
+    """The upright image where its size is stated or none is, the stored one where only that has the stated size."""
+    upright = UPRIGHT[orientation](stored)
+    for size in (upright.shape[:2], (None, None)):
+        np.testing.assert_allclose(read_image(path, *size, sixteen_bit=sixteen_bit), upright, atol=atol)
+    if orientation >= 5:  # only these change the size, so that the annotations can tell
+        np.testing.assert_allclose(read_image(path, *stored.shape[:2], sixteen_bit=sixteen_bit), stored, atol=atol)
+    height, width = stored.shape[:2]
+    with pytest.raises(ImageError, match=f"is {height} high and {width} wide"):
+        _ = read_image(path, height + 1, width, sixteen_bit=sixteen_bit)
+
+
+EIGHT_BITS = [
+    *(("jpg", mode, 2) for mode in ("RGB", "L", "CMYK")),
+    *(("png", mode, 0) for mode in ("RGB", "L", "1", "P", "RGBA", "LA")),
+    *(("webp", mode, 0) for mode in ("RGB", "RGBA")),
+    *(("tiff", mode, 0) for mode in ("RGB", "L", "1", "P", "RGBA", "LA", "CMYK")),
+]
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("suffix", ["jpg", "png"])
+@pytest.mark.parametrize(("suffix", "mode", "atol"), EIGHT_BITS)
 def test_orientation_follows_the_size_that_the_annotations_give(
+    tmp_path: Path, rgb: np.ndarray, orientation: int, suffix: str, mode: str, atol: int
+) -> None:
+    flat = np.repeat(np.repeat(rgb[:2, :3], HEIGHT // 2, axis=0), WIDTH // 3, axis=1)  # six patches: JPEG keeps them
+    image = Image.fromarray(flat).convert(mode)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {"webp": {"lossless": True}, "jpg": {"quality": 100}}.get(suffix, {})
+    plain = saved(tmp_path / f"plain.{suffix}", image, **options)
+    path = saved(tmp_path / f"a.{suffix}", image, exif=exif, **options)
+    check_all_frames(path, read_image(plain), orientation, atol)
+
+
+@pytest.mark.parametrize("compression", ["raw", "tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg"])
+@pytest.mark.parametrize("orientation", [3, 5, 6, 8])
+def test_a_tiff_is_turned_once_whatever_compresses_it(
+    tmp_path: Path, rgb: np.ndarray, orientation: int, compression: str
+) -> None:
+    plain = saved(tmp_path / "plain.tiff", Image.fromarray(rgb), compression=compression)
+    path = saved(tmp_path / "a.tiff", Image.fromarray(rgb), compression=compression, tiffinfo={0x0112: orientation})
+    check_all_frames(path, read_image(plain), orientation, atol=0)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_deep_tiff_is_turned_once(
+    tmp_path: Path, rgb: np.ndarray, orientation: int, order: str, channels: int
+) -> None:
+    pixels = rgb[:, :, :channels]
+    path = tmp_path / "deep.tif"
+    _ = path.write_bytes(deep_tiff(pixels.astype(np.uint16) * 257, orientation, order))
+    check_all_frames(path, np.broadcast_to(pixels, rgb.shape), orientation, atol=0, sixteen_bit="scale")
+
+
+def deep_tiff(pixels: np.ndarray, orientation: int, order: str) -> bytes:
+    """An uncompressed TIFF of 16 bits a channel, which Pillow cannot write in colour."""
+    height, width, channels = pixels.shape
+    data = pixels.astype(f"{order}u2").tobytes()
+    depth_at, data_at = 200, 200 + 2 * channels
+    depth = struct.pack(f"{order}{channels}H", *[16] * channels)
+    first = struct.unpack(f"{order}I", depth.ljust(4, b"\0"))[0] if channels == 1 else depth_at
+    tags = [
+        (256, 4, 1, width), (257, 4, 1, height), (258, 3, channels, first), (259, 3, 1, 1),
+        (262, 3, 1, 1 if channels == 1 else 2), (273, 4, 1, data_at), (274, 3, 1, orientation),
+        (277, 3, 1, channels), (278, 4, 1, height), (279, 4, 1, len(data)),
+    ]  # fmt: skip
+    entries = b"".join(
+        struct.pack(f"{order}HHI", tag, kind, count)
+        + (struct.pack(f"{order}HH", value, 0) if kind == 3 and tag != 258 else struct.pack(f"{order}I", value))
+        for tag, kind, count, value in tags
+    )
+    magic = b"II*\0" if order == "<" else b"MM\0*"
+    head = magic + struct.pack(f"{order}I", 8) + struct.pack(f"{order}H", len(tags)) + entries + bytes(4)
+    return head.ljust(depth_at, b"\0") + depth + data
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_deep_png_is_turned_once(tmp_path: Path, rgb: np.ndarray, orientation: int, channels: int) -> None:
+    pixels, path = rgb[:, :, :channels], tmp_path / "deep.png"
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    assert cv2.imwrite(str(path), pixels[:, :, ::-1].astype(np.uint16) * 257)
+    data, content = path.read_bytes(), exif.tobytes().removeprefix(b"Exif\0\0")
+    _ = path.write_bytes(data[:33] + chunk(b"eXIf", content) + data[33:])  # behind the signature and the header
+    check_all_frames(path, np.broadcast_to(pixels, rgb.shape), orientation, atol=0, sixteen_bit="scale")
+
+
+@pytest.mark.parametrize("orientation", [0, 9, 255])
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tiff"])
+def test_an_orientation_that_is_none_turns_nothing(
     tmp_path: Path, rgb: np.ndarray, orientation: int, suffix: str
 ) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
+    plain = saved(tmp_path / f"plain.{suffix}", Image.fromarray(rgb))
     path = saved(tmp_path / f"a.{suffix}", Image.fromarray(rgb), exif=exif)
-    stored = np.asarray(Image.open(path))
-    upright = np.asarray(ImageOps.exif_transpose(Image.open(path)))
-    np.testing.assert_array_equal(read_image(path, *upright.shape[:2]), upright)
-    np.testing.assert_array_equal(read_image(path), upright)
-    if orientation >= 5:  # only these change the size, so that the annotations can tell
-        np.testing.assert_array_equal(read_image(path, HEIGHT, WIDTH), stored)
+    np.testing.assert_array_equal(read_image(path, HEIGHT, WIDTH), read_image(plain))
+    _ = (tmp_path / "deep.tif").write_bytes(deep_tiff(rgb.astype(np.uint16) * 257, orientation, "<"))
+    np.testing.assert_array_equal(read_image(tmp_path / "deep.tif", HEIGHT, WIDTH, sixteen_bit="scale"), rgb)
+
+
+def test_only_a_tiffs_own_tag_turns_it(tmp_path: Path, rgb: np.ndarray) -> None:
+    """Pillow would turn by the XMP beside it, and OpenCV would not."""
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+    path = saved(tmp_path / "a.tiff", Image.fromarray(rgb), tiffinfo={700: xmp})
+    np.testing.assert_array_equal(read_image(path, HEIGHT, WIDTH), rgb)
+    np.testing.assert_array_equal(read_image(path), rgb)
 
 
 def test_a_size_that_fits_in_neither_way_is_an_error_with_both(tmp_path: Path, rgb: np.ndarray) -> None:
@@ -105,10 +216,11 @@ def test_floating_point_pixels_are_refused(tmp_path: Path) -> None:
         _ = read_image(path, 4, 4, sixteen_bit="scale")
 
 
-def png_claiming(width: int, height: int) -> bytes:
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
+
+def png_claiming(width: int, height: int) -> bytes:
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
 

@@ -8,9 +8,12 @@ import os
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
+from pycocotools import mask as coco_mask
 
+from resdet.coco.reader import AREA
 from resdet.data.sets.coco import CocoDataset, read_coco
 from resdet.errors import UserError
 
@@ -123,10 +126,12 @@ def test_the_counts_of_the_report_add_up(folder: Folder) -> None:
     assert "skipped 3 (box without area)" in report.summary()
 
 
-def test_a_missing_area_is_that_of_the_box(folder: Folder) -> None:
+def test_a_missing_area_is_that_of_the_mask_or_else_of_the_box(folder: Folder) -> None:
     dataset = folder.read(content())
-    assert dataset.areas.tolist() == [400, 600, 2500]
-    assert dataset.report.fixed["area missing or negative, taken from the box"].examples == [5]
+    assert 180 <= dataset.areas[0] <= 220  # half of 20 x 20, up to its staircase
+    assert dataset.areas[1:].tolist() == [600, 2500]
+    assert dataset.report.fixed[AREA].examples == [5]
+    assert folder.read(with_annotation(area=-1, segmentation=[])).areas[0] == 400
 
 
 def test_an_image_of_crowd_alone_is_kept_and_counted(folder: Folder) -> None:
@@ -145,7 +150,7 @@ def test_classes_that_share_a_name_are_told_apart(folder: Folder) -> None:
     data = content()
     data["categories"][0]["name"] = "star"
     dataset = folder.read(data)
-    assert dataset.class_names == ("star (1)", "heart", "star (90)")
+    assert dataset.class_names == ("star (id 1)", "heart", "star (id 90)")
     assert sum(note.count for note in dataset.report.fixed.values()) == 3  # two names, one area
 
 
@@ -156,13 +161,15 @@ def test_classes_that_share_a_name_are_told_apart(folder: Folder) -> None:
         ({"category_id": -1}, ["annotation id 5", "category_id"]),
         ({"bbox": [1, 1, 1e308, 5]}, ["annotation id 5", "image id 7", "bbox", "1e+308"]),
         ({"bbox": [1, 1, 5]}, ["id 5", "image_id 7", "bbox", "[1, 1, 5]"]),
-        ({"bbox": ["1", 1, 5, 5]}, ["id 5", "bbox", "str"]),
+        ({"bbox": ["one", 1, 5, 5]}, ["id 5", "bbox", "str"]),
+        ({"bbox": ["nan", 1, 5, 5]}, ["annotation id 5", "bbox", "nan"]),
         ({"bbox": None}, ["id 5", "bbox", "null"]),
         ({"area": 1e308}, ["annotation id 5", "area"]),
         ({"iscrowd": 2}, ["annotation id 5", "iscrowd"]),
-        ({"id": "5"}, ["'id'", '"5"', "int"]),
+        ({"id": "five"}, ["'id'", '"five"', "int"]),
+        ({"id": 5.5}, ["'id'", "5.5", "int"]),
         ({"id": 2**70}, ["'id'"]),
-        ({"image_id": "7"}, ["id 5", "image_id", "int"]),
+        ({"image_id": "b.jpg"}, ["id 5", "image_id", "int"]),
         ({"id": 0}, ["duplicate annotation ids: 0"]),
         ({"segmentation": [[1e308, 1, 2, 2, 3, 3]]}, ["annotation id 5"]),
         ({"segmentation": [[1e100, 1, 2, 2, 3, 3]]}, ["annotation id 5", "segmentation", "1e+100"]),
@@ -203,10 +210,22 @@ def test_an_unusable_polygon_costs_the_mask_and_not_the_box(folder: Folder, poly
     assert not dataset.segmentations.present().any()
 
 
-def test_a_polygon_slightly_outside_is_clipped(folder: Folder) -> None:
-    dataset = folder.read(with_annotation(segmentation=[[-20, 10, 130, 10, 10, 90]]))
-    assert dataset.segmentations.polygons(0)[0].tolist() == [[0, 10], [100, 10], [10, 80]]
-    assert dataset.report.fixed["polygon clipped to its image"].examples == [5]
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools' decode
+def test_a_polygon_slightly_outside_is_cut_at_the_border(folder: Folder) -> None:
+    """It keeps its shape: the pixels are those that a larger image would show there, up to one along the outline.
+
+    pycocotools rounds coordinates below zero towards zero and all others to the nearest pixel.
+    """
+    polygon = [-20, 10, 130, 10, 10, 90]
+    dataset = folder.read(with_annotation(segmentation=[polygon]))
+    assert dataset.report.fixed["polygon cut at its image's border"].examples == [5]
+    mask: Any = coco_mask.decode(dataset.segmentations.encoded(0, 80, 100))  # pyright: ignore[reportArgumentType]
+    moved = [[value + 50 for value in polygon]]
+    larger: Any = coco_mask.decode(coco_mask.frPyObjects(moved, 200, 250))  # pyright: ignore
+    shown, cross = larger[50:130, 50:150, 0], np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], np.uint8)
+    assert (mask >= cv2.erode(shown, cross)).all()
+    assert (mask <= cv2.dilate(shown, cross)).all()
+    assert (mask != shown).sum() <= 2
 
 
 @pytest.mark.parametrize("literal", ["NaN", "Infinity", "-Infinity"])

@@ -245,7 +245,7 @@ def test_the_worst_images_name_what_to_draw() -> None:
     analysis = analyse(ground_truth, results)
     (worst,) = analysis.worst
     assert worst.image_id == 2
-    assert worst.missed.tolist() == [0, 2]
+    assert ground_truth.annotation_ids[worst.missed].tolist() == [0, 2]
     assert (worst.false.tolist(), worst.false_types) == ([2], ("classification",))
     assert worst.found.tolist() == [0]
     assert analysis.images.image_ids.tolist() == [1, 2, 3]

@@ -8,6 +8,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from exactness import assert_as_exact_as_oracle, assert_equal_in_float64
 from resdet.models.backbones import build_backbone
 
 DEPTHS = (3, 4, 6, 3)
@@ -24,8 +25,10 @@ def test_a_preactivation_net_equals_timms():
     _ = backbone.load_state_dict(state, strict=True)
     images = torch.randn(1, 3, 61, 75)
     with torch.no_grad():
-        expected = oracle(images)
-        torch.testing.assert_close(backbone(images)[-1], expected, atol=1e-5 * expected.std().item(), rtol=1e-5)
+        ours, theirs = backbone(images)[-1], oracle(images)
+        exact = oracle.double()(images.double())
+        assert_equal_in_float64(backbone.double()(images.double())[-1:], [exact])
+    assert_as_exact_as_oracle([ours], [theirs], [exact])
 
 
 def our_name(name: str) -> str:

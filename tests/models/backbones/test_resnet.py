@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from resdet.errors import UserError
+from resdet.models.backbones import build_backbone
 from resdet.models.backbones.resnet import (
     BasicBlock,
     Bottleneck,
@@ -109,6 +110,21 @@ def test_stochastic_depth_drops_whole_images_and_keeps_the_mean():
     assert set(y.unique().tolist()) == {0.0, 1.25}
     assert (y.amin((1, 2, 3)) == y.amax((1, 2, 3))).all()
     torch.testing.assert_close(y.mean(), torch.tensor(1.0), atol=0.03, rtol=0.0)  # 4 standard errors are 0.032
+
+
+def test_stochastic_depth_of_one_drops_every_image_and_learns_nothing_there():
+    x = torch.full((3, 1, 2, 2), 2.0, requires_grad=True)
+    y = stochastic_depth(x, drop=1.0)
+    assert not y.any()
+    (gradient,) = torch.autograd.grad(y.sum(), x)
+    assert not gradient.any()
+
+
+@pytest.mark.parametrize("fraction", [-0.1, 1.5, float("nan")])
+def test_a_stochastic_depth_that_is_no_fraction_is_refused(fraction: float):
+    with pytest.raises(UserError, match="must lie between 0 and 1") as refusal:
+        _ = build_backbone("resnet18", stochastic_depth=fraction)
+    assert "\n" not in str(refusal.value)
 
 
 def test_stochastic_depth_grows_linearly_with_depth_and_rests_in_eval_mode():

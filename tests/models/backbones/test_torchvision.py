@@ -10,6 +10,7 @@ import torchvision
 from torch import Tensor, nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
+from exactness import assert_as_exact_as_oracle, assert_equal_in_float64
 from resdet.models.backbones import build_backbone
 from resdet.models.backbones.base import Backbone
 
@@ -62,8 +63,7 @@ def test_a_deformable_net_starts_as_the_ordinary_one():
     result = backbone.load_state_dict(feature_weights(net), strict=False)
     assert result.missing_keys
     assert all(".predictor." in name for name in result.missing_keys)
-    images = torch.randn(1, 3, 61, 75)
-    assert_close(backbone(images), oracle_features(net, LEVELS, images))
+    assert_same_levels(backbone, net, LEVELS, torch.randn(1, 3, 61, 75))
 
 
 def build_on_meta(name: str, *, dilated_c5: bool = False) -> Backbone:
@@ -113,15 +113,15 @@ def oracle_features(net: nn.Module, levels: list[str], images: Tensor) -> list[T
 def assert_same_features(backbone: Backbone, net: nn.Module, levels: list[str], size: tuple[int, int]):
     _ = backbone.load_state_dict(feature_weights(net), strict=True, assign=True)
     images = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(1))
+    assert_same_levels(backbone, net, levels, images)
+
+
+def assert_same_levels(backbone: Backbone, net: nn.Module, levels: list[str], images: Tensor):
+    """Equal in float64, and as exact as torchvision's in float32. Both nets are float64 afterwards."""
     with torch.no_grad():
         features = backbone(images)
+        theirs = oracle_features(net, levels, images)
+        exact = oracle_features(net.double(), levels, images.double())
+        assert_equal_in_float64(backbone.double()(images.double()), exact)
     assert tuple(level.shape[1] for level in features) == backbone.channels
-    assert_close(features, oracle_features(net, levels, images))
-
-
-def assert_close(features: list[Tensor], expected: list[Tensor]):
-    """Equal to 1e-5 of each level's scale: the fold rounds otherwise than two layers do."""
-    scales = [level.std() for level in expected]
-    ours = [level / scale for level, scale in zip(features, scales, strict=True)]
-    theirs = [level / scale for level, scale in zip(expected, scales, strict=True)]
-    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+    assert_as_exact_as_oracle(features, theirs, exact)

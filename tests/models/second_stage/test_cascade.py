@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,9 +18,11 @@ from resdet.errors import UserError
 from resdet.models.build.detector import build_model
 from resdet.models.losses import Regions
 from resdet.models.rcnn import RCNN
-from resdet.models.second_stage.cascade import CascadeRoIHeads, scaled_gradient
-from resdet.models.second_stage.roi_heads import RoIHeads
+from resdet.models.second_stage.box_head import BoxPredictor
+from resdet.models.second_stage.regions import positives_first
+from resdet.models.second_stage.roi_heads import RoIHeads, scaled_gradient
 from resdet.ops.box_coder import BoxCoder
+from resdet.ops.boxes import clip_boxes
 from resdet.structures import Batch, Proposals, Targets
 from resdet.weights.convert import from_detectron2
 
@@ -46,9 +49,19 @@ def small_model(*overrides: str) -> RCNN:
     return model
 
 
-def cascade_of(model: RCNN) -> CascadeRoIHeads:
-    assert isinstance(model.roi_heads, CascadeRoIHeads)
+def heads_of(model: RCNN) -> RoIHeads:
+    assert model.roi_heads is not None
     return model.roi_heads
+
+
+def deltas_to(truth: Tensor, boxes: Tensor, stage: int) -> Tensor:
+    """The deltas that lead a stage of THREE from boxes to the truth, as a predictor gives them."""
+    shift, scale = [(10.0, 5.0), (20.0, 10.0), (30.0, 15.0)][stage]
+    return BoxCoder((shift, shift, scale, scale)).encode(truth, boxes)[:, :, None]
+
+
+NOTHING = torch.zeros(1, 5, 1, 4)  # deltas that leave boxes where they are
+SIZE = torch.tensor([[96, 128]])
 
 
 def random_batch(objects: list[int]) -> Batch:
@@ -69,14 +82,13 @@ def tensors(noun: object) -> dict[str, Tensor]:
     return {name: value for name, value in vars(noun).items() if isinstance(value, Tensor)}
 
 
-def test_one_stage_has_the_losses_and_detections_of_the_plain_second_stage() -> None:
-    cascade, plain = small_model(ONE), small_model("model.box_head.class_agnostic=true")
-    names = {name: name.replace(".0.", ".") for name in cascade.state_dict() if name.startswith("roi_heads.")}
-    state = {names.get(name, name): value for name, value in cascade.state_dict().items()}
-    _ = plain.load_state_dict(state)
+@pytest.mark.parametrize("context", ["model.box_head.global_context=true", "model.box_head.global_context=false"])
+def test_one_stage_is_the_plain_second_stage(context: str) -> None:
+    """Weights, losses and detections, bit for bit."""
+    cascade, plain = small_model(ONE, context), small_model("model.box_head.class_agnostic=true", context)
+    _ = plain.load_state_dict(cascade.state_dict())
     batch = random_batch([3, 0, 2])
-    expected = plain(batch)
-    losses = {name.removesuffix("_stage0"): value for name, value in cascade(batch).items()}
+    losses, expected = cascade(batch), plain(batch)
     assert losses.keys() == expected.keys()
     for name, value in losses.items():
         assert_close(value, expected[name], rtol=0, atol=0)
@@ -108,61 +120,76 @@ def test_detectron2s_cascade_fills_ours() -> None:
 
 
 def test_boxes_refined_by_perfect_deltas_are_the_ground_truth() -> None:
-    heads = cascade_of(small_model(THREE))
+    heads = heads_of(small_model(THREE))
     boxes = torch.tensor([[[10.0, 10, 40, 50], [0, 0, 20, 20]]])
     truth = torch.tensor([[[12.0, 8, 44, 47], [1, 1, 15, 25]]])
-    for stage, (shift, scale) in enumerate([(10.0, 5.0), (20.0, 10.0), (30.0, 15.0)]):
-        deltas = BoxCoder((shift, shift, scale, scale)).encode(truth, boxes)[:, :, None]
-        assert_close(heads.refined(stage, deltas, boxes, torch.tensor([[96, 128]])), truth, atol=1e-4, rtol=0)
+    two = torch.ones(1, 2, dtype=torch.bool)
+    targets = Targets(truth, torch.tensor([[0, 3]]), ~two, two, torch.tensor([0]))
+    before = Regions(boxes, torch.zeros(1, 2).long(), torch.zeros(1, 2).long(), boxes, two)
+    for stage in range(3):
+        moved = heads.moved(stage, deltas_to(truth, boxes, stage), before, targets, SIZE)
+        assert_close(moved.boxes, truth, atol=1e-4, rtol=0)
+        assert moved.labels.tolist() == [[0, 3]]
 
 
 def test_a_later_stage_asks_for_more_overlap() -> None:
     """Against a ground truth of 10 x 10: itself, one shifted by 3.5 (IoU 0.48), parts of it (IoU 0.8 and 0.65), and an
     empty box.
     """
-    heads = cascade_of(small_model(THREE))
+    heads = heads_of(small_model(THREE))
     boxes = torch.tensor([[[0.0, 0, 10, 10], [3.5, 0, 13.5, 10], [0, 0, 10, 8], [0, 0, 10, 6.5], [4, 4, 4, 9]]])
     truth = torch.tensor([[[0.0, 0, 10, 10]]])
     one = torch.ones(1, 1, dtype=torch.bool)
     targets = Targets(truth, torch.tensor([[2]]), ~one, one, torch.tensor([0]))
     before = Regions(boxes, torch.zeros(1, 5).long(), torch.zeros(1, 5).long(), boxes, torch.ones(1, 5).bool())
-    second, third = (heads.matched_again(stage, boxes, before, targets) for stage in (1, 2))
+    second, third = (heads.moved(stage, NOTHING, before, targets, SIZE) for stage in (0, 1))
     background = CLASSES
     assert second.labels[0, :4].tolist() == [2, background, 2, 2]
     assert third.labels[0, :4].tolist() == [2, background, 2, background]
-    assert third.valid[0].tolist() == [True, True, True, True, False], "an empty box teaches nothing"
+    assert third.valid[0].tolist() == [True, True, True, True, False], "an empty box is no example"
     assert_close(third.matched_boxes[0, 0], truth[0, 0])
 
 
-def test_a_region_in_a_crowd_teaches_no_background() -> None:
-    heads = cascade_of(small_model(THREE))
+def test_a_region_in_a_crowd_is_no_background() -> None:
+    heads = heads_of(small_model(THREE))
     boxes = torch.tensor([[[2.0, 2, 8, 8]]])
     one = torch.ones(1, 1, dtype=torch.bool)
     targets = Targets(torch.tensor([[[0.0, 0, 50, 50]]]), torch.tensor([[1]]), one, one, torch.tensor([0]))
     before = Regions(boxes, torch.tensor([[CLASSES]]), torch.tensor([[0]]), boxes, one)
-    assert not heads.matched_again(1, boxes, before, targets).valid.any()
+    assert not heads.moved(0, NOTHING[:, :1], before, targets, SIZE).valid.any()
 
 
 def test_scores_are_the_mean_over_the_stages_and_boxes_those_of_the_last() -> None:
     model = small_model(THREE).eval()
-    heads = cascade_of(model)
+    heads = heads_of(model)
     features = [torch.randn(1, 16, 96 // s, 128 // s) for s in (4, 8, 16, 32)]
     boxes = torch.tensor([[[10.0, 10, 40, 50]]])
     proposals = Proposals(boxes, torch.zeros(1, 1), torch.ones(1, 1).bool())
     expected = []
-    for stage in range(3):
-        logits, deltas = heads(stage, features, boxes)
-        expected.append(logits.softmax(-1)[0, 0, :-1])
-        boxes = heads.refined(stage, deltas, boxes, torch.tensor([[96, 128]]))
-    found = heads.predict(features, proposals, torch.tensor([[96, 128]]))
+    for stage in heads.stages:
+        vector = stage.box_head(heads.pooler(features, boxes))
+        logits, deltas = stage.box_predictor(vector)
+        expected.append(logits.softmax(-1)[0, :-1])
+        boxes = clip_boxes(stage.box_coder.decode(deltas[None, :, 0], boxes), SIZE)
+    found = heads.predict(features, proposals, SIZE)
     scores = torch.stack(expected).mean(0)
     assert_close(found.scores[0, :CLASSES], scores.sort(descending=True).values)
     assert_close(found.boxes[0, :CLASSES], boxes[0].expand(CLASSES, 4))
+    last, _ = heads.classify(partial(heads.pooler, features), proposals.boxes, SIZE, first=-1)
+    logits, _ = heads.stages[-1].box_predictor(heads.stages[-1].box_head(heads.pooler(features, proposals.boxes)))
+    assert_close(last[0], logits.softmax(-1))
+
+
+def test_a_predictor_that_is_exchanged_is_the_one_that_counts() -> None:
+    """As one fine-tunes torchvision's detectors: `model.roi_heads.box_predictor = ...`."""
+    heads = heads_of(small_model())
+    heads.box_predictor = BoxPredictor(32, CLASSES)
+    assert heads.stages[0].box_predictor is heads.box_predictor
 
 
 @pytest.mark.parametrize("mask", [(), ("model.mask_head={name: fcn, channels: 8, convs: 1, resolution: 4}",)])
 def test_every_parameter_gets_a_finite_gradient(mask: tuple[str, ...]) -> None:
-    model = small_model(THREE, *mask)
+    model = small_model(THREE, "model.box_head.global_context=true", *mask)
     losses = model(random_batch([3, 0]))
     stages = {f"loss_{kind}_stage{stage}" for kind in ("classifier", "box_reg") for stage in range(3)}
     assert losses.keys() - {"loss_objectness", "loss_rpn_box_reg"} == stages | ({"loss_mask"} if mask else set())
@@ -192,7 +219,7 @@ def test_permuting_the_images_permutes_the_detections_and_leaves_the_losses() ->
 def test_a_mask_head_learns_on_the_boxes_of_the_last_stage_positives_first() -> None:
     """Two of four regions are positive, in the slots 1 and 3; the sampler keeps at most one."""
     model = small_model(THREE, "model.mask_head={name: fcn, channels: 8, convs: 1, resolution: 4}")
-    heads = cascade_of(model)
+    heads = heads_of(model)
     heads.sampler = replace(heads.sampler, size=4, positive_fraction=0.25)
     seen: list[Tensor] = []
     assert heads.mask_pooler is not None
@@ -202,8 +229,19 @@ def test_a_mask_head_learns_on_the_boxes_of_the_last_stage_positives_first() -> 
     regions = Regions(boxes, torch.tensor([[4, 1, 4, 2]]), torch.tensor([[0, 0, 0, 1]]), boxes, torch.ones(1, 4).bool())
     targets = random_batch([2]).targets
     assert targets is not None
-    assert heads.mask_losses(features, regions, targets)["loss_mask"] > 0
+    assert heads.mask_losses(features, torch.empty(1, 4, 16, 3, 3), regions, targets)["loss_mask"] > 0
     assert_close(seen[0], boxes[:, [1]])
+
+
+def test_positives_come_first_and_all_fields_move_together() -> None:
+    boxes = torch.arange(16.0).view(1, 4, 4)
+    labels, valid = torch.tensor([[4, 1, 2, 3]]), torch.tensor([[True, True, False, True]])
+    ordered = positives_first(Regions(boxes, labels, labels * 10, boxes + 1, valid), background=4)
+    assert ordered.labels.tolist() == [[1, 3, 4, 2]]  # the background, and what is not valid, behind
+    assert ordered.matched.tolist() == [[10, 30, 40, 20]]
+    assert ordered.valid.tolist() == [[True, True, True, False]]
+    assert_close(ordered.boxes, boxes[:, [1, 3, 0, 2]])
+    assert_close(ordered.matched_boxes, boxes[:, [1, 3, 0, 2]] + 1)
 
 
 def test_a_scaled_gradient_leaves_the_value() -> None:
@@ -218,10 +256,12 @@ def test_a_scaled_gradient_leaves_the_value() -> None:
     ("overrides", "message"),
     [
         ([THREE, "model.neck.name=c4", "model.backbone.name=resnet18"], "model.cascade does not go with model.neck"),
-        ([THREE, "model.box_head.global_context=true"], "does not go with model.box_head.global_context"),
         (["model.cascade.ious=[0.5, 0.6]"], "ious has 2 stages and model.cascade.delta_weights 3"),
-        (["model.cascade={ious: [0.5], delta_weights: [[1, 2, 3]]}"], r"\[1.0, 2.0, 3.0\] must be four numbers"),
-        (["model.cascade={ious: [], delta_weights: []}"], "has 0 stages"),
+        (
+            ["model.cascade={ious: [0.5], delta_weights: [[1, 2, 3]]}"],
+            "delta_weights=.* must be a list of .* lists of 4 numbers above 0",
+        ),
+        (["model.cascade={ious: [], delta_weights: []}"], "model.cascade.ious=.* is empty"),
         (["model.cascade.ious=[0.7, 0.5, 0.6]"], r"no less overlap than the one before; write \[0.5, 0.6, 0.7\]"),
         (["model.cascade={ious: [1.5], delta_weights: [[1, 1, 1, 1]]}"], "at most 1"),
         ([THREE, "model.box_head=null"], "model.cascade needs the box head"),
@@ -233,8 +273,9 @@ def test_what_does_not_go_together_is_one_line(overrides: list[str], message: st
     assert "\n" not in str(error.value)
 
 
-def test_without_a_cascade_there_is_one_second_stage() -> None:
-    assert isinstance(small_model().roi_heads, RoIHeads)
+def test_without_a_cascade_there_is_one_stage() -> None:
+    assert len(heads_of(small_model()).stages) == 1
+    assert len(heads_of(small_model(THREE)).stages) == 3
 
 
 GRAPH = """

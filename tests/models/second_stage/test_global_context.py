@@ -10,13 +10,13 @@ from resdet.config import ModelConfig, load_config
 from resdet.models.build.detector import build_model
 from resdet.models.rcnn import RCNN
 from resdet.models.second_stage.global_context import join_image_vector, with_image_box
-from resdet.models.second_stage.roi_heads import RoIHeads
 from resdet.structures import Batch, Targets
 
 SIZES = torch.tensor([[64, 96], [50, 60]])
 LAYOUTS = {
     "fpn": ["model.backbone.name=nano", "model.neck.channels=16", "model.box_head.fc_dim=32"],
     "c4": ["model.backbone.name=resnet18", "model.neck.name=c4", "model.box_head.resolution=7"],
+    "cascade": ["model.backbone.name=nano", "model.neck.channels=16", "model.box_head.fc_dim=32", "model.cascade={}"],
     "vgg": ["model.backbone.name=vgg11", "model.neck.name=c4", "model.box_head.fc_dim=32"],
 }
 
@@ -54,11 +54,11 @@ def test_each_region_is_joined_with_its_own_image() -> None:
     assert joined.tolist() == [[[2, 3, 0, 1], [4, 5, 0, 1]], [[8, 9, 6, 7], [10, 11, 6, 7]]]
 
 
-@pytest.mark.parametrize("layout", ["fpn", "c4", pytest.param("vgg", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("layout", ["fpn", "c4", "cascade", pytest.param("vgg", marks=pytest.mark.slow)])
 def test_the_predictor_is_twice_as_wide_and_everything_learns_end_to_end(layout: str) -> None:
     model = model_of(layout)
     plain = build_model(config_of(layout, context=False), 3)
-    name = "roi_heads.box_predictor.cls_score.weight"
+    name = f"roi_heads.box_predictor.{'2.' if layout == 'cascade' else ''}cls_score.weight"
     widths = [net.get_parameter(name).shape[1] for net in (model, plain)]
     assert widths[0] == 2 * widths[1]
     _ = torch.stack(list(model.train()(batch()).values())).sum().backward()
@@ -71,19 +71,19 @@ def test_a_region_sees_what_lies_outside_it() -> None:
     model, images = model_of("fpn").eval(), batch().images.clone()
     region = torch.tensor([[[0.0, 0, 16, 16]]])
 
-    def logits(images: torch.Tensor, net: RCNN) -> torch.Tensor:
+    def probabilities(images: torch.Tensor, net: RCNN) -> torch.Tensor:
         maps = [torch.nn.functional.avg_pool2d(images.float() / 255, stride) for stride in (4, 8, 16, 32)]
-        assert isinstance(net.roi_heads, RoIHeads)
+        assert net.roi_heads is not None
         return net.roi_heads([m.repeat(1, 6, 1, 1)[:, :16] for m in maps], region, SIZES[:1])[0]
 
     here, changed = images[:1], images[:1].clone()
     changed[:, :, 40:, 40:] = 0
-    assert not torch.allclose(logits(here, model), logits(changed, model))
+    assert not torch.allclose(probabilities(here, model), probabilities(changed, model), rtol=0, atol=1e-6)
     plain = build_model(config_of("fpn", context=False), 3).eval()
-    assert_close(logits(here, plain), logits(changed, plain))
+    assert_close(probabilities(here, plain), probabilities(changed, plain), rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("layout", ["fpn", pytest.param("c4", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("layout", ["fpn", "cascade", pytest.param("c4", marks=pytest.mark.slow)])
 def test_no_image_sees_another(layout: str) -> None:
     model = model_of(layout).eval()
     whole = Batch(batch().images, SIZES)

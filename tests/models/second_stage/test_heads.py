@@ -13,7 +13,8 @@ from resdet.errors import UserError
 from resdet.models.build.detector import build_model
 from resdet.models.rcnn import RCNN
 from resdet.models.second_stage.box_head import BoxPredictor
-from resdet.models.second_stage.roi_heads import RoIHeads, class_candidates
+from resdet.models.second_stage.detections import class_candidates
+from resdet.models.second_stage.roi_heads import RoIHeads
 from resdet.ops.matching import Matcher
 from resdet.structures import Batch, Proposals, Targets
 
@@ -28,7 +29,7 @@ def model_of(*overrides: str) -> RCNN:
 
 
 def heads_of(model: RCNN) -> RoIHeads:
-    assert isinstance(model.roi_heads, RoIHeads)
+    assert model.roi_heads is not None
     return model.roi_heads
 
 
@@ -95,10 +96,10 @@ def test_the_background_has_the_last_class_weight_or_one() -> None:
     [
         ("class_weights=[1, 2]", "class_weights has 2 numbers for 3 classes; give one for each class, or 4"),
         ("class_weights=[0, 0, 0, 1]", "no class would be learned; give at least one a number above 0"),
-        ("class_weights=[1, 2, -1]", "must be a number of at least 0"),
+        ("class_weights=[1, 2, -1]", "numbers of at least 0"),
         ("box_loss=diou", "box_loss=diou is not known; did you mean"),
         ("classification_loss=focus", "did you mean 'focal'"),
-        ("focal_gamma=-1", "focal_gamma=-1.0 must be a number of at least 0"),
+        ("focal_gamma=-1", "focal_gamma=-1 must be a number of at least 0"),
         ("background_iou_low=1.5", "at most 1"),
         ("background_iou_low=0.6", "background_iou_low=0.6 must be below model.box_head.foreground_iou=0.5"),
     ],

@@ -15,8 +15,9 @@ from resdet.errors import UserError
 from resdet.models.build.detector import build_model
 from resdet.models.rcnn import RCNN
 from resdet.models.second_stage.box_head import C5BoxHead
-from resdet.models.second_stage.mask_head import MaskHead, mask_loss, masks_of
+from resdet.models.second_stage.mask_head import MaskHead, mask_loss
 from resdet.models.second_stage.roi_heads import RoIHeads
+from resdet.ops.dense import of_class
 from resdet.structures import Batch, Proposals, Targets
 
 CLASSES = 3
@@ -36,14 +37,14 @@ def model_of(layout: str, *overrides: str) -> RCNN:
     _ = torch.manual_seed(0)
     model = build_model(config_of(layout, *overrides), CLASSES)
     with torch.no_grad():  # scores and masks that differ
-        _ = heads_of(model).box_predictor.cls_score.weight.normal_(std=0.5)
+        _ = model.get_parameter("roi_heads.box_predictor.cls_score.weight").normal_(std=0.5)
         _ = model.rpn.head.bbox_pred.weight.normal_(std=0.1)
         _ = head_of(model).predictor.weight.normal_(std=0.5)
     return model
 
 
 def heads_of(model: RCNN) -> RoIHeads:
-    assert isinstance(model.roi_heads, RoIHeads)
+    assert model.roi_heads is not None
     return model.roi_heads
 
 
@@ -101,7 +102,7 @@ def test_only_the_mask_of_the_own_class_learns() -> None:
 
 def test_one_mask_for_all_classes_serves_each_of_them() -> None:
     logits = torch.randn(1, 4, 1, 2, 2, generator=torch.Generator().manual_seed(0))
-    assert_close(masks_of(torch.tensor([[0, 1, 2, CLASSES]]), logits), logits[:, :, 0])
+    assert_close(of_class(logits, torch.tensor([[0, 1, 2, CLASSES]])), logits[:, :, 0])
 
 
 # Training
@@ -124,7 +125,7 @@ def test_conv5_of_a_c4_learns_from_boxes_and_masks() -> None:
     assert isinstance(box_head, C5BoxHead)
     _ = mask_loss_of(model, batch()).backward()
     assert all(p.grad is not None and p.grad.any() for p in box_head.layer4.parameters())
-    assert heads_of(model).box_predictor.cls_score.weight.grad is None
+    assert model.get_parameter("roi_heads.box_predictor.cls_score.weight").grad is None
 
 
 def test_conv5_of_a_c4_sees_a_region_once_for_both_heads() -> None:
@@ -255,7 +256,7 @@ def test_a_square_and_a_disc_are_learnt() -> None:
         optimizer.zero_grad()
         _ = mask_loss(head(regions)[None], labels, wanted, counted).backward()
         _ = optimizer.step()
-    found = masks_of(labels, head(regions)[None]) > 0
+    found = of_class(head(regions)[None], labels) > 0
     assert (found & wanted).sum() / (found | wanted).sum() > 0.95
 
 

@@ -1,0 +1,11 @@
+"""The parsing of arguments that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def split_inputs(inputs: list[str]) -> tuple[list[str], list[str]]:
+    """Separates files (configs, checkpoints, images) from key=value overrides; a file name may contain `=`."""
+    files = [text for text in inputs if "=" not in text or Path(text).exists()]
+    return files, [text for text in inputs if text not in files]

@@ -1,0 +1,62 @@
+"""The lines that a run prints before its first step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from resdet.config import Config
+from resdet.engine.train.optim import learning_rate_scales, peak_learning_rate
+from resdet.engine.train.state import Run, TrainState
+from resdet.version import __version__
+
+
+def announce(state: TrainState, run: Run, source: Path | None, *, loaded: list[str], warnings: list[str]) -> None:
+    """Prints a summary of the model, the data and the settings of the training."""
+    config, log, world = run.config, run.log, run.world
+    threads = f"{torch.get_num_threads()} threads" if run.device.type == "cpu" else torch.cuda.get_device_name()
+    processes = f", {world.size} processes" if world.size > 1 else ""
+    log.say(f"resdet {__version__}, torch {torch.__version__}, {run.device.type} ({threads}){processes}")
+    sizes = [parameter.numel() for parameter in state.model.parameters()]
+    trained = sum(parameter.numel() for parameter in state.model.parameters() if parameter.requires_grad)
+    log.say(f"model: {config.model.backbone.name}, {sum(sizes) / 1e6:.2f} M parameters, {trained / 1e6:.2f} M trained")
+    mean, std = state.model.normalisation
+    log.say(f"images are normalised by the mean {mean} and the deviation {std} (R, G, B of 0..255)")
+    for name, dataset in (("train", run.train_set), ("val", run.val_set)):
+        log.say(f"{name}: {dataset.report.summary()}")
+    if run.train_set is run.val_set:
+        log.say(f"overfit: trains and evaluates on the same {len(run.train_set)} images")
+    optim = config.optim
+    log.say(
+        f"learning rate {peak_learning_rate(optim, config.train):.6g} = {optim.lr:g} x {config.train.batch_size} /"
+        f" {optim.reference_batch} (optim.lr x batch / reference batch), {optim.warmup_steps} steps of warm-up,"
+        f" {optim.schedule} schedule, {config.train.steps} steps"
+    )
+    low, high = learning_rate_scales(state.optimizer)
+    if (low, high) != (1.0, 1.0):
+        scales = f"backbone_lr={optim.backbone_lr:g}, layer_decay={optim.layer_decay:g}"
+        log.say(f"learning rates of the layers: {low:.3g} to {high:.3g} times that (optim: {scales})")
+    for line in loaded:
+        log.say(line)
+    gaps = run.task.warnings(run.val_set, config)
+    for warning in (*random_constants(config, state.model), *gaps, *warnings):
+        log.warn(warning)
+    if source:
+        log.say(f"resumed from {source} at step {state.step}")
+
+
+def random_constants(config: Config, model: nn.Module) -> list[str]:
+    """Warns about layers that are never trained although no weights were loaded into them."""
+    if config.model.weights or config.model.backbone.weights:
+        return []
+    frozen = sum(not parameter.requires_grad for parameter in model.parameters())
+    frozen_norms = any("FrozenBatchNorm" in type(module).__name__ for module in model.modules())
+    if not frozen and not frozen_norms:
+        return []
+    what = [f"{frozen} frozen parameters"] * bool(frozen) + ["frozen batch normalisation"] * frozen_norms
+    return [
+        f"{' and '.join(what)} with random weights will never learn: set model.backbone.weights, or train from scratch"
+        " with model.backbone.norm=gn model.backbone.frozen_stages=0"
+    ]

@@ -1,0 +1,100 @@
+"""The training loop, which can be read from top to bottom."""
+
+from __future__ import annotations
+
+from resdet.config import Config
+from resdet.engine.evaluate import Interrupted
+from resdet.engine.log import Meter
+from resdet.engine.run_folder import Figures
+from resdet.engine.train.alternating import losses_module
+from resdet.engine.train.precise_bn import make_precise
+from resdet.engine.train.saving import leave, save
+from resdet.engine.train.state import Run, TrainState
+from resdet.engine.train.update import update
+
+
+def fit(state: TrainState, run: Run) -> Figures:
+    """The training loop."""
+    config, world, log, stop = run.config, run.world, run.log, run.stop
+    steps = config.train.steps
+    # A signal interrupted an evaluation. The last evaluation may also have changed the model (precise BN).
+    if due_for_evaluation(state, config) and (evaluate_step(state, run) or state.step == steps):
+        save(state, run)
+    batches = run.task.training_batches(
+        run.train_set, config, start_step=state.step, rank=world.rank, world_size=world.size
+    )
+    losses_of = losses_module(state.model, config, world, run.device)
+    meter = Meter(config.train.batch_size)
+    while state.step < steps:
+        with meter.waiting():
+            loaded = stop.next(batches)
+        if world.any(stop.requested) or loaded is None:
+            raise leave(state, run)
+
+        record = update(state, run, losses_of, loaded)
+        meter.step()
+        log.progress(state.step, record)
+        if due(state.step, config.train.log_every) or state.step == steps:
+            log.training(state.step, steps, record | meter.figures(steps - state.step))
+        improved = False
+        try:
+            if due_for_evaluation(state, config):
+                improved = evaluate_step(state, run)
+        finally:  # also if the evaluation fails, so that no step is lost
+            if improved or due(state.step, config.train.checkpoint_every) or state.step == steps:
+                save(state, run)
+    return finish(state, run)
+
+
+def due(step: int, every: int) -> bool:
+    """Whether an action with the period `every` is due after update number `step`; with `every` 0 it is never due."""
+    return every > 0 and step > 0 and step % every == 0
+
+
+def due_for_evaluation(state: TrainState, config: Config) -> bool:
+    """Due after every `eval.every` steps and at the end; the end counts once."""
+    last = state.step == config.train.steps
+    return state.evaluated != state.step and (last or due(state.step, config.eval.every))
+
+
+def evaluate_step(state: TrainState, run: Run) -> bool:
+    """Evaluates, writes the figures, and returns whether this is the best evaluation so far.
+
+    If the config requires it, the last evaluation uses a model with precise batch statistics. It also writes its
+    detections into the run as a COCO results file.
+    """
+    at_the_end = state.step == run.config.train.steps
+    if at_the_end and run.config.train.precise_bn and not make_precise(state.model, run):
+        raise leave(state, run)
+    try:
+        evaluation = run.task.evaluate(
+            state.model,
+            run.train_set,
+            run.val_set,
+            run.config,
+            world=run.world,
+            stop=run.stop,
+            progress=run.log.evaluating,
+        )
+    except Interrupted:
+        raise leave(state, run) from None
+    state.evaluated, run.metrics = state.step, evaluation.figures
+    headline = evaluation.figures[run.task.headline]
+    improved = headline is not None and (state.best is None or headline > state.best)
+    if improved:
+        state.best, state.best_step = headline, state.step
+    if run.world.leads:
+        run.log.metrics(state.step, evaluation.figures)
+        kept = evaluation.counted if at_the_end else None
+        run.files.write_evaluation(evaluation.figures, step=state.step, backend=evaluation.backend, results=kept)
+    described = "undefined: no ground truth" if headline is None else f"{headline:.4f}"
+    run.log.say(f"step {state.step}: {run.task.headline_words} {described}{' (the best so far)' if improved else ''}")
+    return improved
+
+
+def finish(state: TrainState, run: Run) -> Figures:
+    """The figures of the last evaluation; they are read from the run if it had already ended before."""
+    if not run.metrics:
+        run.log.say(f"finished at step {state.step} before; raise train.steps to go on, or start a new --output")
+        run.metrics = run.files.written_figures()
+    return run.metrics

@@ -1,0 +1,69 @@
+"""Finds the beginning of a run: step 0 of a new folder, or a checkpoint."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from resdet.config import Config
+from resdet.engine import checkpoint
+from resdet.engine.distributed import World
+from resdet.engine.run_folder import MODEL, RunFiles
+from resdet.engine.train.state import TrainState
+from resdet.errors import UserError
+from resdet.files import writing
+from resdet.models.build.conventions import as_in
+from resdet.text import first_few
+
+
+def find_resume(output: Path, resume: bool | str | Path, world: World) -> tuple[Path | None, list[str]]:  # noqa: FBT001
+    """The checkpoint from which to continue (None: start at step 0), and messages about it.
+
+    `resume` is the value of `--resume`: absent (False), without a value (True), or a checkpoint. Raises UserError if
+    `output` contains anything that this run would overwrite.
+    """
+    is_run = RunFiles(output).hold_a_run
+    if output.exists() and not output.is_dir():
+        raise UserError(f"{output}: is a file; --output takes a folder")
+    if not is_run and output.is_dir() and any(output.iterdir()):
+        raise UserError(f"{output}: is not empty and not a run of resdet; choose another --output")
+    if is_run and not resume:
+        raise UserError(f"{output}: already holds a run; continue it with --resume or choose another --output")
+    if resume is False:
+        return None, []
+    if resume is not True:
+        return named_checkpoint(Path(resume)), []
+    if world.leads and is_run:
+        checkpoint.remove_leftovers(output)
+    _ = world.from_lead(None)
+    if not checkpoint.checkpoints(output):
+        return None, [f"{output} holds no checkpoint yet: training begins at step 0"]
+    return checkpoint.newest_checkpoint(output)
+
+
+def named_checkpoint(path: Path) -> Path:
+    """The checkpoint of a path that is a checkpoint or a run. Raises UserError if it is damaged."""
+    file, _ = checkpoint.find_model_file(path)
+    if fault := checkpoint.damage(file.parent):
+        raise UserError(f"{path}: cannot be resumed: {fault}; give a folder such as checkpoints/step_00000500")
+    return file.parent
+
+
+def as_resumed(config: Config, source: Path) -> Config:
+    """The config with the conventions of the run that is continued."""
+    saved = checkpoint.read_model_file(source / MODEL).config.model
+    return replace(config, model=as_in(config.model, saved))
+
+
+def abandoned(output: Path, state: TrainState) -> list[str]:
+    """Renames the checkpoints of an attempt that is not continued, and reports it. The best checkpoint is the one of
+    the earlier steps.
+    """
+    best = checkpoint.checkpoint_path(output, state.best_step)
+    with writing(output, "make room in it, or choose another --output"):
+        names = checkpoint.set_aside(output, after=state.step)
+        if names and state.best is not None and best.is_dir():
+            RunFiles(output).write_best(best)
+    if not names:
+        return []
+    return [f"{output} goes on from step {state.step}: its later checkpoints are set aside as {first_few(names)}"]

@@ -1,0 +1,126 @@
+"""The objects of a training run, and its state, which is saved in a checkpoint and restored exactly."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from resdet.config import Config
+from resdet.config.diff import resume_warnings
+from resdet.engine.checkpoint import load_weights, read_model_file, read_state
+from resdet.engine.distributed import World
+from resdet.engine.log import RunLog
+from resdet.engine.resources import Usage
+from resdet.engine.run_folder import MODEL, Figures, RunFiles
+from resdet.engine.signals import StopRequest
+from resdet.engine.task.interface import ImageSet, Model, Task
+from resdet.errors import UserError
+from resdet.models.build.conventions import normalise_as
+
+
+@dataclass
+class TrainState:
+    """Everything that training changes; a checkpoint contains all of it."""
+
+    model: Model
+    optimizer: torch.optim.Optimizer
+    step: int = 0  # the number of updates so far
+    best: float | None = None  # the highest value so far of the task's main figure
+    best_step: int = 0
+    evaluated: int = 0  # the step of the last evaluation
+    skipped: int = 0  # consecutive updates that were skipped because a gradient was not finite
+
+    def snapshot(self, data: str, world: World) -> dict[str, Any]:
+        """The content of a checkpoint besides the weights: only tensors and plain values."""
+        return {
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.step,
+            "best": self.best,
+            "best_step": self.best_step,
+            "evaluated": self.evaluated,
+            "skipped": self.skipped,
+            "generators": world.gather(_generators()),
+            "world_size": world.size,
+            "threads": torch.get_num_threads(),
+            "torch": str(torch.__version__),
+            "data": data,
+        }
+
+    def restore(self, checkpoint: Path, config: Config, data: str, world: World) -> list[str]:
+        """Continues from a checkpoint; returns a warning for each difference that changes the results.
+
+        Raises UserError that names the keys if the checkpoint belongs to another experiment.
+        """
+        saved, file = read_state(checkpoint), read_model_file(checkpoint / MODEL)
+        warnings = resume_warnings(file.config, config, checkpoint)
+        if saved["data"] != data:
+            raise UserError(
+                f"{checkpoint}: was trained on other data (the images or annotations of data.train have changed);"
+                " train it in a new --output with model.weights set to its model.safetensors"
+            )
+        load_weights(self.model, file.weights, str(checkpoint))
+        normalise_as(self.model, config.model, file.contract)
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.step, self.best, self.best_step = saved["step"], saved["best"], saved["best_step"]
+        self.evaluated, self.skipped = saved["evaluated"], saved["skipped"]
+        if world.rank < len(saved["generators"]):
+            _set_generators(saved["generators"][world.rank])
+        here = {"world_size": world.size, "threads": torch.get_num_threads(), "torch": str(torch.__version__)}
+        return warnings + [
+            f"the run had {name}={saved[name]} and goes on with {value}: results agree up to rounding"
+            for name, value in here.items()
+            if saved[name] != value
+        ]
+
+
+@dataclass
+class Run:
+    """The inputs and outputs of a training run, and the state that lives only in the process."""
+
+    config: Config
+    task: Task[Any]
+    folder: Path
+    world: World
+    device: torch.device
+    train_set: ImageSet
+    val_set: ImageSet
+    log: RunLog
+    stop: StopRequest
+    usage: Usage
+    writes: bool = True  # None in a dry run
+    saved_step: int = 0  # of the last checkpoint in the folder
+    failed_saves: list[str] = field(default_factory=list)  # reasons for failed saves since then
+    metrics: Figures = field(default_factory=dict)  # of the last evaluation
+    unreadable: set[str] = field(default_factory=set)  # one line for each image of this process that was left out
+
+    @property
+    def files(self) -> RunFiles:
+        return RunFiles(self.folder)
+
+    def note_unreadable(self, problems: tuple[str, ...]) -> None:
+        """Warns once about each image that could not be read and is a blank in the batch."""
+        for problem in problems:
+            if problem not in self.unreadable:
+                self.unreadable.add(problem)
+                self.log.warn(f"left out: {problem}")
+
+    @property
+    def data(self) -> str:
+        return self.task.fingerprint(self.train_set)
+
+
+def _generators() -> dict[str, torch.Tensor]:
+    """The torch generators of this process; training does not use Python's or NumPy's generators."""
+    states = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        states["cuda"] = torch.cuda.get_rng_state()
+    return states
+
+
+def _set_generators(states: dict[str, torch.Tensor]) -> None:
+    torch.set_rng_state(states["cpu"])
+    if "cuda" in states and torch.cuda.is_available():
+        torch.cuda.set_rng_state(states["cuda"])
