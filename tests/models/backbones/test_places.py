@@ -93,7 +93,16 @@ def test_the_net_stays_as_it_was() -> None:
     torch.testing.assert_close(net.state_dict(), before)
 
 
-OURS = ["resnet18", "resnet50_caffe", "preact_resnet18", "plain18", "vgg11", "resnet50_deformable", "nano", "resnet20_cifar"]
+OURS = [
+    "resnet18",
+    "resnet50_caffe",
+    "preact_resnet18",
+    "plain18",
+    "vgg11",
+    "resnet50_deformable",
+    "nano",
+    "resnet20_cifar",
+]
 
 
 @pytest.mark.parametrize(
@@ -111,7 +120,9 @@ def test_a_dilated_last_stage_has_them_there_too() -> None:
 
 MISPLACED = {
     "not 208 x 304, because not all": Net(2, nn.Conv2d(3, 1, 3, 2)),
-    "sees the image around pixel 8.5": Net(4, nn.Conv2d(3, 1, 9, 4, 4), nn.ZeroPad2d((0, 2, 0, 2)), nn.Conv2d(1, 1, 5, 1, 0), nn.ZeroPad2d((0, 2, 0, 2))),
+    "sees the image around pixel 8.5": Net(
+        4, nn.Conv2d(3, 1, 9, 4, 4), nn.ZeroPad2d((0, 2, 0, 2)), nn.Conv2d(1, 1, 5, 1, 0), nn.ZeroPad2d((0, 2, 0, 2))
+    ),
     "does not take images of": Net(2, nn.Conv2d(4, 1, 3, 2, 1)),
 }
 
