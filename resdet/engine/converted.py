@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from resdet.config import Config, load_config
+from resdet.data.batches.collate import size_divisor
 from resdet.engine.checkpoint import model_metadata
 from resdet.errors import UserError
 from resdet.models.build.conventions import completed
@@ -68,6 +69,8 @@ def _detector_header(converted: Converted, given: Path | None) -> tuple[Config, 
     config = Config() if given is None else load_config(given)
     if given is None:
         config.model = derived_config(converted.state, contract)
+        if size_divisor(config.model) == 1:  # an image that has its batch to itself is not padded, as in Detectron2
+            config.eval.batch_size = 1
     else:
         config.model, _ = completed(config.model, contract, contract.source)
         check_tensors(config.model, converted.state, len(names), str(given))

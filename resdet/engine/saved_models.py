@@ -18,6 +18,7 @@ from resdet.models.build.conventions import normalize_as
 from resdet.models.rcnn import RCNN
 from resdet.test_time.build import build_detector
 from resdet.text import first_few
+from resdet.weights.layers import check_layers
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,8 @@ def restored(model: SavedModel) -> Model:
         if model.changes:
             raise UserError(f"{error}; the model was trained without {' '.join(model.changes)}") from None
         raise
+    if model.saved.contract is not None:
+        check_layers(module, model.saved.contract, str(model.file))
     normalize_as(module, config.model, model.saved.contract)
     return module
 

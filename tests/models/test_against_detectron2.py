@@ -14,11 +14,13 @@ from torch import Tensor
 from torch.testing import assert_close
 from torchvision.ops import roi_align
 
-from resdet.config import BoxHeadConfig, MaskHeadConfig, ModelConfig
+from resdet.config import BoxHeadConfig, MaskHeadConfig, ModelConfig, NeckConfig
+from resdet.data.batches.collate import size_divisor
 from resdet.models.backbones import BACKBONES
 from resdet.models.backbones.resnet import Bottleneck, ResNet
 from resdet.models.build.detector import build_model
 from resdet.models.rcnn import RCNN
+from resdet.predict.predictor import Predictor
 from resdet.structures import Batch, Targets
 from resdet.weights import WeightContract, load_checked, to_rgb
 from resdet.weights.convert import from_detectron2
@@ -104,6 +106,41 @@ def test_same_weights_give_the_same_features_proposals_detections_and_masks(
     if detections.masks is not None:
         assert expected["masks"].std() > 0.01, "the weights must give masks to compare"
         assert_close(detections.masks[0], expected["masks"][:, 0], atol=1e-4, rtol=0)
+
+
+def predictor_of(model: RCNN, size: tuple[int, int]) -> Predictor:
+    """Takes images of `size` as they are, and pads them as the layout needs."""
+    config = ModelConfig(neck=NeckConfig(name="fpn" if len(model.neck.strides) > 1 else "c4"))
+    return Predictor(model, short_side=min(size), max_side=max(size), size_divisor=size_divisor(config))
+
+
+@pytest.mark.realdata
+def test_prediction_of_an_image_gives_detectron2s_detections(oracle: tuple[RCNN, dict[str, Tensor]]) -> None:
+    model, expected = oracle
+    image = expected["image_bgr_uint8"].flip(0).permute(1, 2, 0).contiguous().numpy()
+    (found,) = predictor_of(model, image.shape[:2]).predict([image])
+    assert_close(torch.from_numpy(found.labels), expected["classes"])
+    assert_close(torch.from_numpy(found.scores), expected["scores"], atol=1e-4, rtol=0)
+    assert_close(torch.from_numpy(found.boxes), expected["boxes"], atol=0.01, rtol=0)
+
+
+@pytest.mark.realdata
+@pytest.mark.parametrize("oracle", [name for name in NAMES if "FPN" not in name], indirect=True)
+@pytest.mark.parametrize("size", [(150, 210), (131, 223), (160, 199)])
+def test_a_single_map_sees_an_image_of_any_size_without_padding(
+    oracle: tuple[RCNN, dict[str, Tensor]], size: tuple[int, int]
+) -> None:
+    """Detectron2 gives the net the image itself (`size_divisibility` is 0); padding to 32 gives other detections."""
+    model, expected = oracle
+    image = expected["image_bgr_uint8"].flip(0)[:, : size[0], : size[1]].contiguous()
+    (found,) = predictor_of(model, size).predict([image.permute(1, 2, 0).numpy()])
+    itself = model.predict(Batch(image[None], torch.tensor([size])))
+    valid = itself.valid[0]
+    assert_close(torch.from_numpy(found.scores), itself.scores[0, valid], atol=1e-6, rtol=0)
+    assert_close(torch.from_numpy(found.boxes), itself.boxes[0, valid], atol=1e-3, rtol=0)
+    padded = torch.nn.functional.pad(image[None], (0, -size[1] % 32, 0, -size[0] % 32))
+    others = model.predict(Batch(padded, torch.tensor([size])))
+    assert not torch.allclose(others.scores[0], itself.scores[0], atol=1e-4)
 
 
 @pytest.mark.realdata

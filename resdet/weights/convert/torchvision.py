@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -21,6 +22,8 @@ IMAGENET = WeightContract(
     pixel_std=(58.395, 57.12, 57.375),  # (0.229, 0.224, 0.225) of 255
     source="torchvision",
 )
+# Files whose detectors torchvision runs with an epsilon of 0 (`overwrite_eps` in its faster_rcnn.py and mask_rcnn.py).
+WITHOUT_EPSILON = ("fasterrcnn_resnet50_fpn_coco-258fb6c6.pth", "maskrcnn_resnet50_fpn_coco-bf2d0c1e.pth")
 BACKGROUND, UNUSED = "__background__", "N/A"  # names in torchvision's lists of COCO's categories
 
 DETECTOR_RULES: Rules = (
@@ -59,6 +62,9 @@ def from_torchvision(state: Mapping[str, Tensor], source: str) -> Converted:
     if class_rows(new) is None:
         raise UserError(f"{source}: a torchvision detector without roi_heads.box_predictor is not a Faster R-CNN")
     moved = "background moved from the first class to the last, its box and mask rows left out"
+    if Path(source).name in WITHOUT_EPSILON:
+        new = {name: value - 1e-5 if name.endswith("running_var") else value for name, value in new.items()}
+        notes = (*notes, "trained with an epsilon of 0: every running variance was lowered by 1e-5")
     return Converted(_background_last(new, source), contract, (*notes, moved))
 
 
