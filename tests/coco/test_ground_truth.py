@@ -227,7 +227,7 @@ def test_images_with_objects_without_a_usable_mask_are_left_out_of_the_figures_o
     content["images"].append({"id": 8, "height": 10, "width": 20})
     content["annotations"].append(data(id=1, image_id=8, segmentation=[[1, 2, 6, 2, 6, 6, 1, 6]])["annotations"][0])
     truth = ground_truth_from_dict(content)
-    assert "1 of 2 annotations have no usable mask; the 1 images with them" in truth.notes("segm")[0]
+    assert "1 of 2 annotations have no usable mask; images with such a one (1)" in truth.notes("segm")[0]
     assert truth.notes() == []
     results = CocoResults()
     results.add(8, np.array([[1.0, 2, 6, 6]]), np.array([0.5]), np.array([3]), [truth.masks.encoded(1, 10, 20)])
