@@ -35,8 +35,7 @@ def evaluate_checkpoint(
         raise UserError(f"{path}: classifiers are evaluated one at a time; give one checkpoint")
     with join_world(config.train.device) as world, RunLog(None, steps=saved.step, speaks=world.leads) as log:
         device = choose_device(config.train.device, world)
-        alone = place(restored(models[0]), device, config.train)
-        model = detector_of(models, device) if task.has_detections else alone
+        model = detector_of(models, device) if task.has_detections else place(restored(models[0]), device, config.train)
         for each in models:
             for warning in each.warnings:
                 log.warn(warning)
