@@ -67,12 +67,9 @@ class StopRequest:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._process:
-            return  # a data worker inherited this handler: it ends when its parent process ends
+            return  # a data worker that has not yet replaced this handler, which it inherited
         if self.requested:
             os._exit(EXIT_CODE)
         self.signal_name = signal.Signals(number).name
-        # A signal to the whole process group also ends the data workers, and torch would raise an error in the running
-        # code.
-        self._previous[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         if self._waiting:
             raise _WaitInterrupted

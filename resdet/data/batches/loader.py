@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import multiprocessing
+import multiprocessing.context
 import signal
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -256,13 +259,30 @@ def _batches(reader: _Reader, keys: Iterable[_Key], config: Config) -> DataLoade
         persistent_workers=workers > 0,
         timeout=WORKER_TIMEOUT if workers else 0,
         worker_init_fn=_start_worker,
+        multiprocessing_context=_worker_context() if workers else None,
         pin_memory=config.train.device != "cpu" and torch.cuda.is_available(),
     )
 
 
+class _Worker(multiprocessing.Process):
+    """A worker ignores the signals that ask a run to stop, so a worker that hangs has to be killed."""
+
+    def terminate(self) -> None:
+        self.kill()
+
+
+def _worker_context() -> multiprocessing.context.BaseContext:
+    context = copy.copy(multiprocessing.get_context())
+    context.Process = _Worker  # pyright: ignore[reportAttributeAccessIssue]
+    return context
+
+
 def _start_worker(_: int) -> None:
     cv2.setNumThreads(0)  # each worker process uses one core
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the workers too; the trainer decides how to react
+    # A terminal signals the whole process group, and a batch system every process. The trainer alone decides how to
+    # react; a worker ends when the trainer ends it, or has ended.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _checked(batches: Iterable[LoadedBatch | UserError], dataset: CocoDataset, config: Config) -> Iterator[LoadedBatch]:

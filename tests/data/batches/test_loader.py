@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import multiprocessing
 import os
 import signal
 from collections.abc import Iterable
@@ -283,6 +285,35 @@ def test_a_worker_that_hangs_is_a_clear_error(
     monkeypatch.setattr(loader, "read_image", lambda *_, **__: signal.pause())
     with pytest.raises(UserError, match=r"DataLoader timed out .* data\.workers=0"):
         _ = first(1, dataset, config)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+def test_a_worker_outlives_the_signals_that_ask_the_trainer_to_stop(
+    dataset: CocoDataset, config: Config, number: signal.Signals
+) -> None:
+    config.data.workers = 1
+    batches = training_batches(dataset, config, start_step=0, rank=0, world_size=1)
+    _ = next(batches)
+    (worker,) = multiprocessing.active_children()
+    assert worker.pid
+    os.kill(worker.pid, number)
+    for _ in range(4):  # more than the two batches that the worker had prepared
+        _ = next(batches)
+    assert worker.is_alive()
+    del batches
+    assert not worker.is_alive()
+
+
+def test_a_worker_that_hangs_does_not_keep_the_process_from_ending(
+    dataset: CocoDataset, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config.data.workers = 1
+    monkeypatch.setattr(loader, "WORKER_TIMEOUT", 1)
+    monkeypatch.setattr(loader, "read_image", lambda *_, **__: signal.pause())
+    with pytest.raises(UserError, match=r"DataLoader timed out"):
+        _ = first(1, dataset, config)
+    _ = gc.collect()
+    assert not multiprocessing.active_children()
 
 
 def test_known_sets_follow_from_the_root(tmp_path: Path) -> None:
