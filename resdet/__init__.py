@@ -13,18 +13,22 @@ from resdet.version import __version__
 if TYPE_CHECKING:
     from resdet.config import load_config
     from resdet.engine.evaluate import evaluate
-    from resdet.engine.saved_models import load_model as load
     from resdet.engine.train import train
     from resdet.models.build.detector import build_model
+    from resdet.predict.load import load
+    from resdet.predict.prediction import Prediction
+    from resdet.predict.predictor import Predictor
 
-__all__ = ["__version__", "build_model", "evaluate", "load", "load_config", "train"]
+__all__ = ["Prediction", "Predictor", "__version__", "build_model", "evaluate", "load", "load_config", "train"]
 
 _DOOR = {
     "load_config": ("resdet.config", "load_config"),
     "build_model": ("resdet.models.build.detector", "build_model"),
     "train": ("resdet.engine.train", "train"),
     "evaluate": ("resdet.engine.evaluate", "evaluate"),
-    "load": ("resdet.engine.saved_models", "load_model"),
+    "load": ("resdet.predict.load", "load"),
+    "Prediction": ("resdet.predict.prediction", "Prediction"),
+    "Predictor": ("resdet.predict.predictor", "Predictor"),
 }
 
 

@@ -19,6 +19,7 @@ from resdet.data.images.decode import read_image
 from resdet.engine.checkpoint import model_metadata, save_checkpoint
 from resdet.models.build.detector import build_model
 from resdet.predict.gallery import draw_run
+from resdet.predict.prediction import Prediction
 
 ROOT = Path(__file__).parents[2]
 NAMES = ("cat", "猫", "[red]\x1b[31mdog")
@@ -120,10 +121,10 @@ def test_an_interruption_keeps_what_was_predicted(
 
     add = PredictionFolder.add
 
-    def interrupted(self: PredictionFolder, path: Path, prediction: Any) -> None:
-        if path.name == "b.jpg":
+    def interrupted(self: PredictionFolder, prediction: Prediction) -> None:
+        if prediction.path is not None and prediction.path.name == "b.jpg":
             raise KeyboardInterrupt
-        add(self, path, prediction)
+        add(self, prediction)
 
     monkeypatch.setattr(PredictionFolder, "add", interrupted)
     output = tmp_path / "out"
