@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -112,16 +111,3 @@ def predict(predictor: Predictor, paths: list[Path], folder: PredictionFolder) -
         f"images: {len(folder.images)}, objects with a score of at least {folder.drawn_score:g}: {folder.drawn},"
         f" {len(paths) / (time.perf_counter() - start):.3g} images/s"
     )
-
-
-def drawings_line(draw: Callable[[], Path]) -> str:
-    """Draws; returns a line with the path of the drawings, or with the reason why there are none.
-
-    An error in drawing does not make the command fail, because training or evaluation has already finished.
-    """
-    from resdet.errors import UserError
-
-    try:
-        return f"drawings: {draw()}"
-    except UserError as error:
-        return f"no drawings: {error}"

@@ -44,7 +44,9 @@ def find_config(given: str | Path) -> Path:
         return known[name]
     if path.suffix in SUFFIXES or os.path.lexists(path):
         return path
-    raise UserError(f"{given}: is no config{did_you_mean(name, known)}; give a YAML file, or a name of `resdet configs`")
+    raise UserError(
+        f"{given}: is no config{did_you_mean(name, known)}; give a YAML file, or a name of `resdet configs`"
+    )
 
 
 def summary(config: Path) -> str:
