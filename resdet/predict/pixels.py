@@ -40,7 +40,7 @@ def check_channel_order(channels: str) -> None:
 def as_rgb(
     image: InMemory, *, channels: ChannelOrder = "rgb", sixteen_bit: str = "error", name: str = "the image"
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """The image as RGB in 0 .. 255. An RGB array of uint8 in memory order is returned itself, not a copy.
+    """The image as RGB in 0 .. 255. An RGB array of uint8 in memory order that may be written is returned itself.
 
     `channels` is the order of the channels of an array or tensor; a PIL image knows its own, and its EXIF orientation
     is not applied: boxes are in the pixels that it has. Alpha is laid over white. `sixteen_bit`: "error", or "scale"
@@ -57,7 +57,7 @@ def as_rgb(
         _check_layout(image.shape, what, axis=-1, other="image.transpose(1, 2, 0)", batch="list(images)")
     _check_size(array.shape[0], array.shape[1], what)
     pixels = three_channels(_eight_bit_values(_in_rgb_order(array, channels), sixteen_bit, what))
-    return np.ascontiguousarray(pixels)
+    return np.require(pixels, requirements=("C", "W"))  # torch takes no array that must not be written
 
 
 def _from_pillow(image: Image.Image, sixteen_bit: str, name: str) -> UInt8[np.ndarray, "H W 3"]:

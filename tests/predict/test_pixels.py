@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from itertools import product
 from typing import Any
@@ -79,6 +80,21 @@ def test_a_pil_image_of_any_mode_is_what_its_file_is(mode: str) -> None:
 
 def test_an_array_in_memory_order_is_not_copied() -> None:
     assert as_rgb(RGB) is RGB
+
+
+def test_an_array_that_must_not_be_written_is_copied() -> None:
+    with Image.open(io.BytesIO(bmp(RGB))) as opened:
+        for given in (np.frombuffer(RGB.tobytes(), np.uint8).reshape(RGB.shape), np.asarray(opened)):
+            assert not given.flags.writeable
+            found = as_rgb(given)
+            assert found.flags.writeable
+            np.testing.assert_array_equal(found, RGB)
+
+
+def bmp(image: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "BMP")
+    return file.getvalue()
 
 
 @pytest.mark.parametrize("array", [RGB, np.dstack([RGB, np.full((6, 9), 128, np.uint8)])])
