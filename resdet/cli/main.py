@@ -29,6 +29,7 @@ COMMANDS = {
     "check-data": "resdet.cli.check_data",
     "convert-weights": "resdet.cli.convert_weights",
     "configs": "resdet.cli.configs",
+    "doctor": "resdet.cli.doctor",
 }
 # Those that build a model, read annotations or score, and so can run a user's own files.
 WITH_PLUGINS = {
