@@ -78,8 +78,11 @@ class DataConfig(Group):
     on_bad_image: Literal["error", "skip"] = key(
         "error", scored_on=True, help="what to do with an image file that cannot be read"
     )
-    sixteen_bit: Literal["error", "scale"] = key(
-        "error", scored_on=True, help="what to do with more than 8 bits a channel; scale: 0..65535 to 0..255"
+    sixteen_bit: Literal["error", "scale", "auto"] = key(
+        "error",
+        scored_on=True,
+        help="what to do with more than 8 bits a channel; scale: 0..65535 to 0..255; auto: each image by the bits "
+        "(10, 12, 14, 16) that its largest value needs",
     )
     mask_resolution: int = key(
         64, ge=4, le=1024, help="cells a side that a ground-truth mask is kept in, in the frame of its box"

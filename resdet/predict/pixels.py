@@ -43,8 +43,8 @@ def as_rgb(
     """The image as RGB in 0 .. 255. An RGB array of uint8 in memory order that may be written is returned itself.
 
     `channels` is the order of the channels of an array or tensor; a PIL image knows its own, and its EXIF orientation
-    is not applied: boxes are in the pixels that it has. Alpha is laid over white. `sixteen_bit`: "error", or "scale"
-    to map 0 .. 65535 to 0 .. 255. `name` stands for the image in messages.
+    is not applied: boxes are in the pixels that it has. Alpha is laid over white. `sixteen_bit`:
+    "error", "scale" or "auto" (see `eight_bits`). `name` stands for the image in messages.
 
     Raises ImageError naming shape, type and remedy.
     """
@@ -115,7 +115,7 @@ def _eight_bit_values(array: np.ndarray, sixteen_bit: str, what: str) -> UInt8[n
         return array
     if array.dtype.kind == "u" and array.dtype.itemsize == 2:
         check_sixteen_bit(sixteen_bit, what)
-        return eight_bits(array.astype(np.uint16))
+        return eight_bits(array.astype(np.uint16), sixteen_bit)
     if array.dtype.kind == "f":
         low, high = float(array.min()), float(array.max())
         if not (low >= 0 and high <= 1):  # also for NaN

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -14,10 +14,12 @@ from resdet.data.images.decode import ImageError
 from resdet.engine.run_folder import PREDICTIONS
 from resdet.errors import UserError
 from resdet.files import leftovers, readable_json, replace_file, whole_file, writing
+from resdet.predict.extras import EXTRAS, OBJECT_COLUMNS, count_columns, count_row, csv_lines, object_rows
 from resdet.predict.image_list import drawing_names
 from resdet.predict.prediction import Prediction, save_picture
 
 IMAGES = "images.json"
+TABLES = ("objects.csv", "counts.csv")
 
 
 class PredictionFolder:
@@ -29,6 +31,9 @@ class PredictionFolder:
     ignores that field. images.json lists the images with id, file_name, drawing, height and width, for skipped images
     the reason, and the categories. Image ids count the files from 1. Drawings have the boxes with at least
     `drawn_score`.
+
+    `extras` are rows of EXTRAS: each gives a folder with files for the objects with at least `drawn_score`, under the
+    names of the drawings. `tables` writes such objects to objects.csv, and their numbers by image to counts.csv.
     """
 
     def __init__(
@@ -39,8 +44,11 @@ class PredictionFolder:
         class_names: Sequence[str],
         category_ids: Sequence[int],
         drawn_score: float,
+        extras: Collection[str] = (),
+        tables: bool = False,
     ) -> None:
         self.folder = folder
+        self.extras, self.tables = tuple(extras), tables
         self._open = ExitStack()
         self.class_names, self.category_ids, self.drawn_score = class_names, category_ids, drawn_score
         self.drawn = 0  # the number of boxes in all drawings
@@ -64,9 +72,15 @@ class PredictionFolder:
                 raise UserError(f"{folder}: is a file; --output takes a folder")
             folder.mkdir(parents=True, exist_ok=True)
             for path in _earlier(folder):
-                path.unlink()
+                path.rmdir() if path.is_dir() else path.unlink()
             self._write_images(list(self.planned.values()))
             self._results = self._open.enter_context(_array_file(folder / PREDICTIONS))
+            for name in self.extras:
+                (folder / name).mkdir()
+            if self.tables:
+                self._objects, self._counts = (self._open.enter_context(_text_file(folder / name)) for name in TABLES)
+                _ = self._objects.write(csv_lines([OBJECT_COLUMNS]))
+                _ = self._counts.write(csv_lines([count_columns(self.class_names)]))
         return self
 
     def __exit__(
@@ -85,13 +99,26 @@ class PredictionFolder:
             for result in prediction.to_coco(entry["id"]):
                 line = json.dumps({**result, "file_name": entry["file_name"]})
                 _ = self._results.write(("\n" if self._results.tell() == 1 else ",\n") + line)
+            shown = prediction.chosen(score=self.drawn_score)
+            self._write_extras(shown, entry)
         self.images.append({**entry, "height": prediction.height, "width": prediction.width})
-        self.drawn += len(prediction.chosen(score=self.drawn_score))
+        self.drawn += len(shown)
 
     def skip(self, path: Path, problem: ImageError) -> None:
         """Records an image that could not be read."""
         entry = self.planned[path]
         self.skipped.append({"id": entry["id"], "file_name": entry["file_name"], "problem": str(problem)})
+
+    def _write_extras(self, shown: Prediction, entry: dict[str, Any]) -> None:
+        stem = Path(entry["drawing"]).stem
+        for name in self.extras:
+            extra = EXTRAS[name]
+            for number, content in enumerate(extra.contents(shown), start=1):
+                file = f"{stem}.{number}{extra.suffix}" if extra.several else f"{stem}{extra.suffix}"
+                replace_file(self.folder / name / file, content)
+        if self.tables:
+            _ = self._objects.write(csv_lines(object_rows(shown, entry["id"], entry["file_name"])))
+            _ = self._counts.write(csv_lines([count_row(shown, entry["id"], entry["file_name"])]))
 
     def _write_images(self, images: list[dict[str, Any]]) -> None:
         categories = [
@@ -109,26 +136,51 @@ def _readable(path: Path) -> str:
 
 
 @contextmanager
+def _text_file(path: Path) -> Iterator[TextIO]:
+    """A text to which is appended; it replaces the old file when it is closed."""
+    with whole_file(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        yield file
+
+
+@contextmanager
 def _array_file(path: Path) -> Iterator[TextIO]:
     """A JSON array to which entries are appended; it replaces the old file when it is closed."""
-    with whole_file(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+    with _text_file(path) as file:
         _ = file.write("[")
         yield file
         _ = file.write("\n]\n")
 
 
 def _earlier(folder: Path) -> list[Path]:
-    """The files of earlier predictions in a folder. Raises UserError if the folder contains anything else."""
+    """The files of earlier predictions in a folder, and then the folders of extras. Raises UserError if the folder
+    contains anything else.
+    """
     entries = list(folder.iterdir())
+    extras = [path for path in entries if path.name in EXTRAS and path.is_dir() and not path.is_symlink()]
+    inside = [file for path in extras for file in path.iterdir()]
     try:
         content = json.loads((folder / IMAGES).read_bytes()) if entries else {"images": []}
-        unfinished = (path.name for name in (PREDICTIONS, IMAGES) for path in leftovers(folder / name))
-        ours = {PREDICTIONS, IMAGES, *unfinished, *(image["drawing"] for image in content["images"])}
+        drawings = {image["drawing"] for image in content["images"]}
+        stems = {Path(drawing).stem for drawing in drawings}
+        unfinished = (path.name for name in (PREDICTIONS, IMAGES, *TABLES) for path in leftovers(folder / name))
+        ours = {PREDICTIONS, IMAGES, *TABLES, *unfinished, *drawings}
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        ours = set()
-    others = sorted(path.name for path in entries if path.name not in ours or path.is_dir())
+        ours, stems = set(), set()
+    files = [path for path in entries if path.name in ours and not path.is_dir()]
+    files += [file for file in inside if _is_extra(file, stems)]
+    found = [*files, *(extras if ours else ())]
+    others = sorted(path.relative_to(folder).as_posix() for path in (*entries, *inside) if path not in found)
     if others:
         raise UserError(
             f"{folder}: holds {others[0]!r}, which resdet predict did not write; choose another --output, or a new one"
         )
-    return entries
+    return found
+
+
+def _is_extra(file: Path, stems: Collection[str]) -> bool:
+    """Whether a file in a folder of extras belongs to one of the images with these stems, or was left unfinished."""
+    extra = EXTRAS[file.parent.name]
+    if file.is_dir() or (file.suffix == ".tmp" and file.name.startswith(".")):
+        return not file.is_dir()
+    stem, dot, number = file.stem.rpartition(".") if extra.several else (file.stem, ".", "1")
+    return file.suffix == extra.suffix and bool(dot) and number.isdigit() and stem in stems

@@ -58,7 +58,7 @@ class Predictor:
         batch_size: the largest number of images at a time.
         bf16: matrix products in bfloat16.
         channels_last: the model's memory format.
-        sixteen_bit: "error" or "scale", for images with more than 8 bits per channel.
+        sixteen_bit: "error", "scale" or "auto" (see `eight_bits`), for images with more than 8 bits per channel.
         origin: where the model comes from, for one that was loaded.
     """
 

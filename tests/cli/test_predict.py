@@ -1,5 +1,7 @@
 """`resdet predict`: what it writes, what it refuses, and that one bad image costs no other."""
 
+import csv
+import io
 import json
 import subprocess
 import sys
@@ -15,6 +17,7 @@ from resdet.cli.main import main
 from resdet.config import load_config
 from resdet.data.images.decode import read_image
 from resdet.engine.checkpoint import model_metadata, save_checkpoint
+from resdet.engine.run_folder import RunFiles
 from resdet.models.build.detector import build_model
 from resdet.predict.prediction import Prediction
 
@@ -205,3 +208,112 @@ def test_a_detector_of_masks_writes_them_and_draws_them(photos: Path, tmp_path: 
     for result in results:
         assert result["segmentation"]["size"] == sizes[result["image_id"]]
         assert isinstance(result["segmentation"]["counts"], str)
+
+
+def output_of(checkpoint: Path, folder: Path, *arguments: str) -> Path:
+    assert main(["predict", str(checkpoint), *arguments, "--output", str(folder), "--score", "0.2"]) == 0
+    return folder
+
+
+def test_extras_have_the_objects_that_are_drawn(checkpoint: Path, photos: Path, tmp_path: Path) -> None:
+    extras = ["--csv", "--json", "--txt", "--crops", "--labels"]
+    output = output_of(checkpoint, tmp_path / "out", str(photos), *extras)
+    drawn = [result for result in read(output, "predictions.json") if result["score"] >= 0.2]
+    assert len(drawn) > 3
+    images = read(output, "images.json")["images"]
+    for image in images:
+        stem, mine = Path(image["drawing"]).stem, [one for one in drawn if one["image_id"] == image["id"]]
+        assert [one["box"][:2] for one in read(output, f"json/{stem}.json")["objects"]] == [
+            pytest.approx(one["bbox"][:2]) for one in mine
+        ]
+        lines = [line.split() for line in (output / f"txt/{stem}.txt").read_text().splitlines()]
+        assert [CATEGORY_IDS[int(line[0])] for line in lines] == [one["category_id"] for one in mine]
+        for line, one in zip(lines, mine, strict=True):
+            x, y, width, height = one["bbox"]
+            centre = [(x + width / 2) / image["width"], (y + height / 2) / image["height"]]
+            assert [float(word) for word in line[1:3]] == pytest.approx(centre, abs=1e-5)
+        crops = [output / f"crops/{stem}.{number}.jpg" for number in range(1, len(mine) + 1)]
+        assert sorted((output / "crops").glob(f"{stem}.*")) == sorted(crops)
+        with Image.open(output / f"labels/{stem}.png") as labels:
+            pixels = np.asarray(labels)
+        assert (pixels.dtype, pixels.shape) == (np.uint16, (image["height"], image["width"]))
+        assert pixels.max() <= len(mine)
+    rows = list(csv.DictReader((output / "objects.csv").open(encoding="utf-8")))
+    assert [float(row["score"]) for row in rows] == pytest.approx([one["score"] for one in drawn], abs=1e-6)
+    assert [float(row["area"]) for row in rows] == pytest.approx(
+        [one["bbox"][2] * one["bbox"][3] for one in drawn], abs=0.1
+    )
+    counts = list(csv.DictReader((output / "counts.csv").open(encoding="utf-8")))
+    assert sum(int(row["objects"]) for row in counts) == len(drawn)
+    assert all(int(row["objects"]) == sum(int(row[name]) for name in NAMES) for row in counts)
+
+
+def test_extras_of_an_earlier_prediction_are_replaced_and_other_files_are_left_alone(
+    checkpoint: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = output_of(checkpoint, tmp_path / "out", str(photos), "--crops", "--txt", "--csv")
+    _ = output_of(checkpoint, output, str(photos / "b.jpg"), "--txt")
+    assert sorted(path.relative_to(output).as_posix() for path in output.rglob("*")) == [
+        "b.jpg", "images.json", "predictions.json", "txt", "txt/b.txt"
+    ]  # fmt: skip
+    _ = (output / "txt/mine.txt").write_text("mine")
+    assert main(["predict", str(checkpoint), str(photos), "--output", str(output)]) == 2
+    assert "holds 'txt/mine.txt', which resdet predict did not write" in capsys.readouterr().err
+    assert (output / "txt/b.txt").is_file()
+
+
+def test_only_the_chosen_classes_and_the_best_objects_are_kept(
+    checkpoint: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    everything = read(output_of(checkpoint, tmp_path / "all", str(photos)), "predictions.json")
+    cats = read(output_of(checkpoint, tmp_path / "cats", str(photos), "--classes", "cat", "猫"), "predictions.json")
+    assert cats == [one for one in everything if one["category_id"] in (5, 17)]
+    best = read(output_of(checkpoint, tmp_path / "best", str(photos), "--max", "2"), "predictions.json")
+    by_image = [[one for one in everything if one["image_id"] == number] for number in (1, 2, 3)]
+    assert best == [one for those in by_image for one in those[:2]]
+    for arguments, message in ((["--classes", "cats"], "did you mean 'cat'"), (["--max", "0"], "--max 0 must be")):
+        assert main(["predict", str(checkpoint), str(photos), *arguments]) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_the_output_has_a_default_that_replaces_nothing(
+    checkpoint: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("predictions", "predictions-2"):
+        assert main(["predict", str(checkpoint), str(photos)]) == 0
+        assert (tmp_path / name / "predictions.json").is_file()
+        assert f"drawings: {name} " in capsys.readouterr().out
+
+
+def test_a_list_of_paths_comes_from_the_standard_input(
+    checkpoint: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"{photos}/b.jpg\n\n{photos}/a.png\r\n"))
+    output = output_of(checkpoint, tmp_path / "out", "-")
+    names = [Path(image["file_name"]).name for image in read(output, "images.json")["images"]]
+    assert names == ["b.jpg", "a.png"]
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    assert main(["predict", str(checkpoint), "-", "--output", str(output)]) == 2
+    assert "no PATH given" in capsys.readouterr().err
+
+
+def test_a_run_is_its_best_checkpoint_and_the_command_says_so(
+    checkpoint: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = checkpoint.parents[1]
+    for which in ("newest", "best"):
+        _ = output_of(run, tmp_path / which, str(photos / "**/*.jpg"), "--recursive")
+        assert f"step 1, the {which} checkpoint, 3 classes" in capsys.readouterr().out
+        RunFiles(run).write_best(checkpoint)
+    (run / "best").unlink()
+
+
+def test_no_cell_of_a_table_is_a_formula(
+    checkpoint: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(photos)
+    _ = (photos / "a.jpg").rename("=cmd().jpg")
+    output = output_of(checkpoint, tmp_path / "out", "=cmd().jpg", "--csv")
+    (row,) = csv.reader((output / "counts.csv").read_text().splitlines()[1:])
+    assert row[1] == "'=cmd().jpg"

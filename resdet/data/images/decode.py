@@ -38,7 +38,7 @@ def read_image(
 
     `height`, `width`: the size in the annotations, if there are any. It decides whether the orientation applies,
     because labelling tools differ; a file that has this size in neither orientation is an error. `sixteen_bit`:
-    "error", or "scale" to map 0 .. 65535 linearly to 0 .. 255. Grey becomes three equal channels, alpha is laid over
+    "error", "scale" or "auto" (see `eight_bits`). Grey becomes three equal channels, alpha is laid over
     ALPHA_BACKGROUND, CMYK is converted as Pillow does. Raises ImageError naming the file and the remedy; a file whose
     header gives too many pixels is rejected before decoding.
     """
@@ -55,7 +55,7 @@ def read_image(
             )
         if _is_deep(header, data):
             check_sixteen_bit(sixteen_bit, str(path))
-            image = _decode_deep(path, data)
+            image = _decode_deep(path, data, sixteen_bit)
         elif _is_plain(header):
             image = _decode(path, data, cv2.IMREAD_COLOR_RGB)
         else:
@@ -80,16 +80,21 @@ def resize(image: UInt8[np.ndarray, "H W 3"], size: tuple[int, int]) -> UInt8[np
 
 def check_sixteen_bit(sixteen_bit: str, name: str) -> None:
     """Raises ImageError for an image with more than 8 bits a channel, unless `sixteen_bit` permits it."""
-    if sixteen_bit != "scale":
+    if sixteen_bit == "error":
         raise ImageError(
             f"{name}: has more than 8 bits a channel; convert it to 8 bits, or set data.sixteen_bit=scale "
-            "to map 0..65535 to 0..255"
+            "to map 0..65535 to 0..255, or auto for images that use fewer bits"
         )
 
 
-def eight_bits(image: UInt16[np.ndarray, "*shape"]) -> UInt8[np.ndarray, "*shape"]:
-    """0 .. 65535 mapped linearly to 0 .. 255."""
-    return np.rint(image / 257.0).astype(np.uint8)
+def eight_bits(image: UInt16[np.ndarray, "*shape"], sixteen_bit: str) -> UInt8[np.ndarray, "*shape"]:
+    """0 .. 65535 mapped linearly to 0 .. 255; with "auto" 0 .. 1023, 4095 or 16383, if no value is larger (cameras and
+    microscopes store 10, 12 or 14 bits in 16), and values of 8 bits as they are.
+    """
+    bits = 16
+    if sixteen_bit == "auto":
+        bits = next(bits for bits in (8, 10, 12, 14, 16) if image.max(initial=0) < 2**bits)
+    return np.rint(image / ((2**bits - 1) / 255)).astype(np.uint8)
 
 
 def three_channels(image: UInt8[np.ndarray, "H W *C"]) -> UInt8[np.ndarray, "H W 3"]:
@@ -197,11 +202,11 @@ def _check_chunks(data: bytes) -> None:
             raise EOFError("a chunk ends behind the end of the file")
 
 
-def _decode_deep(path: Path, data: bytes) -> UInt8[np.ndarray, "H W 3"]:
+def _decode_deep(path: Path, data: bytes, sixteen_bit: str) -> UInt8[np.ndarray, "H W 3"]:
     image = _decode(path, data, cv2.IMREAD_UNCHANGED)
     if image.dtype != np.uint16 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (3, 4)):
         raise ImageError(f"{path}: pixels of type {image.dtype} have no stated range; convert it to 8 bits")
-    small = eight_bits(image)
+    small = eight_bits(image, sixteen_bit)
     if small.ndim == 3:
         small = small[:, :, [2, 1, 0, 3][: small.shape[2]]]  # OpenCV decodes to BGR
     return three_channels(small)
