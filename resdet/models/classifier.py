@@ -10,8 +10,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from resdet.models.backbones import Backbone
+from resdet.models.losses import MeanLoss, values
 from resdet.models.normalized import Normalized
 from resdet.structures import Batch
+
+NOT_COUNTED = -100  # the label of an image without a valid target
 
 
 class Classifier(Normalized):
@@ -28,10 +31,18 @@ class Classifier(Normalized):
         self.fc = nn.Linear(backbone.channels[-1], num_classes)
 
     def forward(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
-        """The cross entropy. The batch must have targets, one per image."""
+        """The cross entropy, by name; see `mean_losses`."""
+        return values(self.mean_losses(batch))
+
+    def mean_losses(self, batch: Batch) -> dict[str, MeanLoss]:
+        """`loss_classifier`: the cross entropy of the images whose target is valid. The batch must have targets, one
+        per image.
+        """
         assert batch.targets is not None, "losses need targets: a batch without them can only be predicted"
-        labels = batch.targets.labels.squeeze(1)
-        return {"loss_classifier": F.cross_entropy(self.logits(batch).float(), labels)}
+        labels, valid = batch.targets.labels.squeeze(1), batch.targets.valid.squeeze(1)
+        counted = torch.where(valid, labels, NOT_COUNTED)
+        total = F.cross_entropy(self.logits(batch).float(), counted, ignore_index=NOT_COUNTED, reduction="sum")
+        return {"loss_classifier": MeanLoss(total, valid.sum())}
 
     @torch.no_grad()
     def predict(self, batch: Batch) -> Float[Tensor, "N K"]:
