@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm  # the common base of BatchNorm2d and SyncBatchNorm
 
 from resdet.config import TrainConfig
+from resdet.engine.peers import Peer, Peers
 from resdet.errors import UserError
 from resdet.models.classifier import Classifier
 from resdet.models.rcnn import RCNN
@@ -74,8 +75,9 @@ def is_lead() -> bool:
 def join_world(device: str) -> Iterator[World]:
     """Joins the processes that torchrun started; without torchrun there is one process.
 
-    `device` is train.device. The group is destroyed only after a normal end: after an error the other processes may not
-    respond, and torchrun ends them.
+    `device` is train.device. All processes leave the block together. The group is destroyed only after a normal end:
+    after an error the other processes may not respond. Raises UserError, in one process of a machine, if another
+    process has died.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield World()
@@ -86,7 +88,10 @@ def join_world(device: str) -> Iterator[World]:
         dist.init_process_group("cpu:gloo,cuda:nccl")
     else:
         dist.init_process_group("gloo")
-    yield world
+    peers = Peers(world.gather(Peer.here()), world.rank)
+    with peers.watched():
+        yield world
+        _ = world.any(flag=False)  # whoever is ready first waits: a process that has ended counts as dead
     dist.destroy_process_group()
 
 
