@@ -150,8 +150,10 @@ def test_no_process_goes_on_without_torchrun(tmp_path: Path, nano_arguments: lis
     """They save and end, each by itself."""
     run, script = tmp_path / "run", str(ROOT / "tools/train.py")
     torchrun = subprocess.Popen(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", script]
-        + [*nano_arguments, "train.steps=100000", "train.checkpoint_every=20", "--output", str(run)],
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", script),
+            *(*nano_arguments, "train.steps=100000", "train.checkpoint_every=20", "--output", str(run)),
+        ],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
