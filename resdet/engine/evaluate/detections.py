@@ -75,8 +75,7 @@ def figures_of(
     results: CocoResults, ground_truth: GroundTruth, dataset: CocoDataset, config: Config
 ) -> dict[str, float | None]:
     """The figures that fit the model's parts, as `evaluate` names them."""
-    images = dataset.scored_images(count_skipped=config.eval.count_skipped)
-    how = Scoring(images, backend=config.eval.backend)
+    how = Scoring(images_to_score(dataset, results, config), backend=config.eval.backend)
     if config.model.box_head is None:
         return METRICS["recall"].score(ground_truth, results, how)
     figures = METRICS["coco"].score(ground_truth, results, how)
@@ -85,6 +84,13 @@ def figures_of(
     if config.eval.metric != "coco":
         figures |= chosen_metric(config).score(ground_truth, results, how)
     return figures
+
+
+def images_to_score(dataset: CocoDataset, results: CocoResults, config: Config) -> list[int]:
+    """Ids of the images that the figures count: those that exist and can be read, or with `eval.count_skipped` all."""
+    counted = config.eval.count_skipped
+    images = dataset.scored_images(count_skipped=counted)
+    return [number for number in images if counted or number not in results.unreadable]
 
 
 def chosen_metric(config: Config) -> Metric:
@@ -124,6 +130,7 @@ def predict_dataset(
                 with torch.inference_mode(), autocast(config.train, device):
                     detections = predict_batch(model, to_device(loaded.batch, config.train, device))
                 detections = detections.to("cpu")  # the only copy from the device
+                results.unreadable |= loaded.unreadable
                 waiting.append(encoder.submit(batch_results, detections, loaded.images, category_ids))
                 if len(waiting) > BATCHES_AHEAD:
                     results.extend([waiting.popleft().result()])
@@ -175,3 +182,16 @@ def scoring_notes(dataset: CocoDataset, config: Config) -> list[str]:
             " out of scoring; eval.count_skipped=true counts their objects as missed"
         )
     return notes
+
+
+def unreadable_notes(dataset: CocoDataset, results: CocoResults, config: Config) -> list[str]:
+    """One line about the images that exist but could not be read, if there are any."""
+    if not results.unreadable:
+        return []
+    left_out = (
+        "their objects count as missed (eval.count_skipped=true)"
+        if config.eval.count_skipped
+        else "left out of scoring; eval.count_skipped=true counts their objects as missed"
+    )
+    first = next(iter(results.unreadable.values()))
+    return [f"{len(results.unreadable)} of {len(dataset)} images cannot be read (the first: {first}): {left_out}"]
