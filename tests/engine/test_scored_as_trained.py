@@ -160,3 +160,26 @@ def test_a_run_tells_of_images_that_cannot_be_read_and_its_report_leaves_them_ou
     run = read_run(tmp_path / "run")
     assert list(run.unreadable) == dataset.image_ids[:1].tolist()
     assert open_scored(run).boxes.errors.ap50 == pytest.approx(run.figures["bbox/AP50"])
+
+
+def test_one_line_for_each_limit_that_keeps_objects_from_being_found(nano: Config, tmp_path: Path):
+    source = open_split(nano.data, "val")
+    content = json.loads(source.annotations.read_text())
+    first, second = (image["id"] for image in content["images"][:2])
+    one, two = (category["id"] for category in content["categories"][:2])
+    places = [(first, one)] * 101 + [(second, one)] * 60 + [(second, two)] * 60
+    content["annotations"] = [
+        {"id": number, "image_id": image, "category_id": category, "bbox": [4, 5, 20, 16], "area": 320, "iscrowd": 0}
+        for number, (image, category) in enumerate(places, start=1)
+    ]
+    path = tmp_path / "crowded.json"
+    _ = path.write_text(json.dumps(content))
+    nano.data.val.annotations, nano.data.val.images = str(path), str(source.images)
+    dataset = open_split(nano.data, "val")
+    assert nano.model.box_head
+    nano.model.box_head.detections = 110
+    few, hundred = scoring_notes(dataset, nano)
+    assert f"1 of {len(dataset)} images have more objects (up to 120) than model.box_head.detections=110" in few
+    assert f"1 of {len(dataset)} images have more than 100 objects of one class (up to 101)" in hundred
+    nano.model.box_head.detections = 120
+    assert len(scoring_notes(dataset, nano)) == 1

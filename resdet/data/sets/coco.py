@@ -63,6 +63,13 @@ class CocoDataset:
         image = np.repeat(np.arange(len(self)), np.diff(self.offsets))
         return np.bincount(image[~self.crowd], minlength=len(self))
 
+    def objects_per_image_and_class(self) -> Int64[np.ndarray, "N K"]:
+        """The same for each class."""
+        image = np.repeat(np.arange(len(self)), np.diff(self.offsets))
+        classes = len(self.class_names)
+        cells = (image * classes + self.labels)[~self.crowd]
+        return np.bincount(cells, minlength=len(self) * classes).reshape(len(self), classes)
+
     def ground_truth(self, *, count_skipped: bool = False) -> GroundTruth:
         """The objects to be found in the whole file; see `resdet.coco.ground_truth.ground_truth`."""
         return ground_truth(self.content, count_skipped=count_skipped)

@@ -21,7 +21,7 @@ from resdet.data.sets.coco import CocoDataset
 from resdet.engine.distributed import World, autocast, to_device
 from resdet.engine.signals import StopRequest
 from resdet.errors import row_of
-from resdet.evaluation.coco import CocoResults, GroundTruth
+from resdet.evaluation.coco import COCO_LIMITS, CocoResults, GroundTruth
 from resdet.evaluation.metrics import METRICS, Metric, Scoring
 from resdet.structures import Batch, Detections
 from resdet.test_time.build import build_detector
@@ -181,7 +181,27 @@ def scoring_notes(dataset: CocoDataset, config: Config) -> list[str]:
             f"{dataset.annotations}: {missing} of {len(dataset)} images are missing (data.on_bad_image=skip) and left"
             " out of scoring; eval.count_skipped=true counts their objects as missed"
         )
-    return notes
+    return notes + crowding_notes(dataset, config)
+
+
+def crowding_notes(dataset: CocoDataset, config: Config) -> list[str]:
+    """One line for each limit on the number of detections that keeps objects of the data set from being found."""
+    box_head, lines = config.model.box_head, []
+    if box_head is None:
+        return lines
+    counts = dataset.objects_per_image()
+    if (crowded := int((counts > box_head.detections).sum())) > 0:
+        lines.append(
+            f"{dataset.annotations}: {crowded} of {len(dataset)} images have more objects (up to {counts.max()}) than"
+            f" model.box_head.detections={box_head.detections} keeps; raise it"
+        )
+    of_class, limit = dataset.objects_per_image_and_class(), COCO_LIMITS[-1]
+    if (crowded := int((of_class > limit).any(axis=1).sum())) > 0:
+        lines.append(
+            f"{dataset.annotations}: {crowded} of {len(dataset)} images have more than {limit} objects of one class (up"
+            f" to {of_class.max()}); COCO's figures count the {limit} best detections of a class in an image"
+        )
+    return lines
 
 
 def unreadable_notes(dataset: CocoDataset, results: CocoResults, config: Config) -> list[str]:
