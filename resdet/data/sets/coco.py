@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float32, Int64
 from resdet.coco.ground_truth import GroundTruth, ground_truth
 from resdet.coco.image_files import MAX_PIXELS, MAX_SIDE, check_file_name, missing_files
 from resdet.coco.packed_strings import PackedStrings
-from resdet.coco.reader import Annotations, read_annotations
+from resdet.coco.reader import Annotations
 from resdet.coco.report import EXAMPLES, DataReport
 from resdet.coco.segmentation import Segmentations, row_offsets, take_groups
 from resdet.errors import UserError
@@ -96,14 +96,6 @@ class CocoDataset:
             annotation_ids=self.annotation_ids[rows],
             segmentations=self.segmentations.take(rows),
         )
-
-
-def read_coco(
-    annotations: Path, images: Path, *, require_objects: bool = False, max_missing_fraction: float = 0.0
-) -> CocoDataset:
-    """The data set of a COCO json file. The other arguments, and the errors, are those of `dataset_of`."""
-    content = read_annotations(annotations)
-    return dataset_of(content, images, require_objects=require_objects, max_missing_fraction=max_missing_fraction)
 
 
 def dataset_of(
