@@ -295,11 +295,12 @@ def _checked(batches: Iterable[LoadedBatch | UserError], dataset: CocoDataset, c
         for batch in batches:
             if isinstance(batch, UserError):
                 raise batch
-            bad.update(batch.skipped)
+            bad.update(batch.unreadable.values())
             if len(bad) > allowed:
                 raise UserError(
                     f"{len(bad)} of {len(dataset)} images cannot be read, more than "
-                    f"data.max_bad_fraction={config.data.max_bad_fraction:g}; the last: {batch.skipped[-1]}"
+                    f"data.max_bad_fraction={config.data.max_bad_fraction:g}; the last: "
+                    f"{list(batch.unreadable.values())[-1]}"
                 )
             yield batch
     except RuntimeError as error:

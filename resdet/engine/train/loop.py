@@ -78,6 +78,8 @@ def evaluate_step(state: TrainState, run: Run) -> bool:
         )
     except Interrupted:
         raise leave(state, run) from None
+    for note in evaluation.notes:
+        run.log.warn(note)
     state.evaluated, run.metrics = state.step, evaluation.figures
     headline = evaluation.figures[run.task.headline]
     improved = headline is not None and (state.best is None or headline > state.best)

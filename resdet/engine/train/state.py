@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -102,7 +103,7 @@ class Run:
     def files(self) -> RunFiles:
         return RunFiles(self.folder)
 
-    def note_unreadable(self, problems: tuple[str, ...]) -> None:
+    def note_unreadable(self, problems: Iterable[str]) -> None:
         """Warns once about each image that could not be read and is a blank in the batch."""
         for problem in problems:
             if problem not in self.unreadable:

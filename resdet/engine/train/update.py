@@ -26,7 +26,7 @@ def update(state: TrainState, run: Run, losses_of: nn.Module, loaded: LoadedBatc
     many consecutive skipped updates.
     """
     config, lr = run.config, learning_rate(state.step, run.config.optim, run.config.train)
-    run.note_unreadable(loaded.skipped)
+    run.note_unreadable(loaded.unreadable.values())
     batch = to_device(loaded.batch, config.train, run.device)
     try:
         step = training_step(

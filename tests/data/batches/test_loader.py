@@ -257,7 +257,7 @@ def test_a_skipped_image_changes_neither_its_neighbours_nor_the_order(
                 targets = loaded.batch.targets
                 assert targets is not None
                 assert (targets.valid[row] & targets.crowd[row]).sum() == targets.valid[row].sum() == 1
-    problems = {problem for loaded in skipping for problem in loaded.skipped}
+    problems = {problem for loaded in skipping for problem in loaded.unreadable.values()}
     assert len(problems) == 2
 
 
