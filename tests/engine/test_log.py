@@ -1,11 +1,14 @@
 import json
 import math
+import re
 import sys
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
-from resdet.engine.log import RunLog, tensorboard
+from resdet.engine.log import Forecast, RunLog, clock, duration, forecast, tensorboard
 from resdet.engine.run_folder import RunFiles
 from resdet.errors import UserError
 
@@ -56,3 +59,88 @@ def test_without_the_package_tensorboard_is_one_line(tmp_path: Path, monkeypatch
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(UserError, match=r"pip install -e '.\[log\]'"):
         _ = tensorboard(tmp_path)
+
+
+FIGURES = {"loss": 1.2345678, "lr": 0.000123456, "loss_objectness": 0.5, "loss_rpn_box_reg": 0.0333, "loss_mask": 0.25}
+PACE = {"images_per_second": 1234.5, "data_wait": 0.25, "seconds_left": 3 * 86400.0}
+
+
+def plain(text: str) -> str:
+    """Without the codes that move the cursor."""
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
+
+
+def terminal(monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
+    for name, value in {"FORCE_COLOR": "1", "COLUMNS": str(columns), "TERM": "xterm", "NO_COLOR": "1"}.items():
+        monkeypatch.setenv(name, value)
+
+
+def test_the_live_line_fits_80_columns_with_step_loss_rate_speed_and_time_left(monkeypatch: pytest.MonkeyPatch):
+    terminal(monkeypatch, 80)
+    with RunLog(None, steps=90000) as log:
+        log.training(89990, 90000, FIGURES | PACE)
+        log.progress(89999, FIGURES)
+        log.evaluating(3, 150)
+        paper = Console(width=80, file=StringIO())
+        with paper.capture() as shown:
+            paper.print(log.display.get_renderable())
+    training, evaluation = shown.get().splitlines()
+    for part in ("train", "89999/90000", "loss 1.23", "lr 0.00012", "1234 img/s", "ETA 3d 0h"):
+        assert part in training
+    assert "evaluate" in evaluation
+    assert "3/150" in evaluation
+
+
+@pytest.mark.parametrize(
+    ("columns", "line"),
+    [
+        (120, "step 20/640  loss 1.235 (objectness 0.5, rpn_box_reg 0.0333, mask 0.25)"),
+        (60, "step 20/640  loss 1.235"),
+    ],
+)
+def test_beside_the_live_line_the_losses_of_each_log_step_stay_as_far_as_they_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], columns: int, line: str
+):
+    terminal(monkeypatch, columns)
+    with RunLog(tmp_path, steps=640) as log:
+        log.training(20, 640, FIGURES | PACE)
+    assert line in [plain(printed).strip() for printed in capsys.readouterr().out.splitlines()]
+    assert "mask 0.25)  lr 0.000123  1.23e+03 images/s  data wait 25%" in (tmp_path / "log.txt").read_text()
+
+
+def test_the_first_step_is_a_line_of_its_own(capsys: pytest.CaptureFixture[str]):
+    with RunLog(None, steps=640) as log:
+        log.progress(1, FIGURES)
+        log.progress(2, FIGURES)
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("step 1  loss 1.235 (objectness 0.5")
+
+
+def test_the_whole_time_is_estimated_once_after_five_steps(monkeypatch: pytest.MonkeyPatch):
+    now = iter([10.0, 20.0])  # at the end of the first step, and of the sixth
+    monkeypatch.setattr("resdet.engine.log.time.perf_counter", lambda: next(now))
+    made = Forecast(100, "cpu")
+    lines = [made.after_step() for _ in range(100)]
+    assert [line for line in lines if line] == [lines[5]]
+    assert lines[5] == "about 3 min 8 s for 94 more steps of 2 s, without evaluations"
+
+
+def test_an_estimate_of_days_names_remedies():
+    assert forecast(1000, 100.0, "cpu").startswith("about 1 day 3 h for 1000 more steps of 1e+02 s")
+    assert "to shorten it: a GPU, train.steps, data.augment.short_side" in forecast(1000, 100.0, "cpu")
+    assert "a GPU" not in forecast(1000, 100.0, "cuda")
+    assert "shorten" not in forecast(1000, 86.0, "cpu")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"), [(9.6, "0:10"), (190.0, "3:10"), (7500.0, "2:05:00"), (100000.0, "1d 3h")]
+)
+def test_the_time_left_on_the_live_line(seconds: float, shown: str):
+    assert clock(seconds) == shown
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(0.2, "1 s"), (59.6, "1 min"), (250.0, "4 min 10 s"), (7500.0, "2 h 5 min"), (3600.0, "1 h")]
+)
+def test_a_duration_in_its_two_largest_units(seconds: float, words: str):
+    assert duration(seconds) == words

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from resdet.config import Config
 from resdet.engine.evaluate import Interrupted
-from resdet.engine.log import Meter
+from resdet.engine.log import Forecast, Meter
 from resdet.engine.run_folder import Figures
 from resdet.engine.train.alternating import losses_module
 from resdet.engine.train.precise_bn import make_precise
@@ -24,7 +24,7 @@ def fit(state: TrainState, run: Run) -> Figures:
         run.train_set, config, start_step=state.step, rank=world.rank, world_size=world.size
     )
     losses_of = losses_module(state.model, config, world, run.device)
-    meter = Meter(config.train.batch_size)
+    meter, forecast = Meter(config.train.batch_size), Forecast(steps - state.step, run.device.type)
     while state.step < steps:
         with meter.waiting():
             loaded = stop.next(batches)
@@ -34,6 +34,8 @@ def fit(state: TrainState, run: Run) -> Figures:
         record = update(state, run, losses_of, loaded)
         meter.step()
         log.progress(state.step, record)
+        if estimate := forecast.after_step():
+            log.say(estimate)
         if due(state.step, config.train.log_every) or state.step == steps:
             log.training(state.step, steps, record | meter.figures(steps - state.step))
         improved = False
