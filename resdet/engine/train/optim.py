@@ -50,8 +50,8 @@ def rate_warnings(old: Config, new: Config, step: int) -> list[str]:
     if math.isclose(before, now, rel_tol=1e-6):
         return []
     return [
-        f"the learning rate of step {step + 1} was {before:.6g} with train.steps={old.train.steps} and is now {now:.6g},"
-        f" because optim.schedule={new.optim.schedule} extends over all steps"
+        f"the learning rate of step {step + 1} was {before:.6g} with train.steps={old.train.steps} and is now"
+        f" {now:.6g}, because optim.schedule={new.optim.schedule} extends over all steps"
     ]
 
 
