@@ -256,7 +256,7 @@ def _checked(batches: Iterable[LoadedBatch | UserError], dataset: CocoDataset, c
     allowed = config.data.max_bad_fraction * len(dataset)
     for batch in batches:
         if isinstance(batch, UserError):
-            raise batch
+            raise UserError(str(batch))  # raised itself, this frame and the workers would live on in its traceback
         bad.update(batch.unreadable.values())
         if len(bad) > allowed:
             raise UserError(
