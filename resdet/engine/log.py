@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
-from io import TextIOWrapper
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, runtime_checkable
@@ -19,6 +18,7 @@ from rich.text import Text
 
 from resdet.engine.run_folder import RunFiles
 from resdet.errors import UserError
+from resdet.files import Appended
 from resdet.text import printable
 
 SPEED = ("images_per_second", "data_wait", "seconds_left")
@@ -51,8 +51,9 @@ class RunLog:
         """
         self._board = board
         self.console = Console(stderr=False, quiet=not speaks, markup=False, highlight=False, emoji=False)
-        self._text = _appended(RunFiles(folder).log) if folder and speaks else None
-        self._metrics = _appended(RunFiles(folder).metrics) if folder and speaks else None
+        self._text = Appended(RunFiles(folder).log) if folder and speaks else None
+        self._metrics = Appended(RunFiles(folder).metrics) if folder and speaks else None
+        self._said_full = False  # whether the terminal knows that the files cannot be written
         self._live = self.console.is_terminal and speaks
         self._progress = Progress(
             TextColumn("{task.description}", markup=False),
@@ -90,7 +91,15 @@ class RunLog:
     def note(self, text: str) -> None:
         """Writes one line to log.txt only."""
         if self._text:
-            print(printable(text), file=self._text, flush=True)
+            self._add(self._text, f"{printable(text)}\n")
+
+    def _add(self, file: Appended, line: str) -> None:
+        """A disk that is full is a warning on the terminal; the lines follow when there is room."""
+        reason = file.add(line)
+        if reason and not self._said_full:
+            text = f"warning: {file.path}: cannot be written now ({reason}); its lines are kept until there is room"
+            self.console.print(Text(printable(text), style="yellow"), soft_wrap=True)
+        self._said_full = reason is not None
 
     def metrics(self, step: int, values: Mapping[str, float | None]) -> None:
         """Writes one object per line to metrics.jsonl; a number that is not finite becomes null, because JSON has no
@@ -98,7 +107,7 @@ class RunLog:
         """
         if self._metrics:
             finite = {name: value if value is None or math.isfinite(value) else None for name, value in values.items()}
-            print(json.dumps({"step": step, **finite}, ensure_ascii=False), file=self._metrics, flush=True)
+            self._add(self._metrics, json.dumps({"step": step, **finite}, ensure_ascii=False) + "\n")
         if self._board:
             for name, value in values.items():
                 if value is not None:
@@ -155,10 +164,6 @@ class Meter:
         }
         self._restart()
         return figures
-
-
-def _appended(path: Path) -> TextIOWrapper:
-    return path.open("a", encoding="utf-8")
 
 
 def _figures(values: Mapping[str, float]) -> str:

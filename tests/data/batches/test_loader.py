@@ -224,6 +224,12 @@ def test_images_may_be_called_anything_and_lie_behind_a_link(root: Path, config:
     assert names == {*NAMES, "9.png"}
 
 
+@pytest.fixture(autouse=True)
+def no_workers_of_earlier_tests() -> None:
+    """An error that pytest kept may hold the workers of its test."""
+    _ = gc.collect()
+
+
 def spoil(root: Path, *indices: int) -> None:
     for index in indices:
         path = root / f"{index}.png"
