@@ -81,6 +81,7 @@ VOC_FIGURES = (Figure(r"voc/AP50", "Pascal VOC average precision at IoU .50, mea
 CLASSIFICATION_FIGURES = (
     Figure(r"top1/accuracy", "share of images whose best class is right"),
     Figure(r"top1/error", "share of images whose best class is wrong", higher_is_better=False),
+    Figure(r"top5/error", "share of images whose five best classes are wrong", higher_is_better=False),
     Figure(r"train/error", "the same on training images", higher_is_better=False),
 )
 METRICS = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -78,7 +79,7 @@ def training_batches(
     portrait = (dataset.heights > dataset.widths).astype(np.int64)
     order = BatchOrder(portrait, size, config.train.seed)
     keys = _TrainingKeys(reader, order, start_step, rank, world_size)
-    return _checked(_batches(reader, keys, config), dataset, config)
+    return checked_batches(start_loader(reader, keys, config), len(dataset), config)
 
 
 def evaluation_batches(dataset: CocoDataset, config: Config, *, rank: int, world_size: int) -> Iterable[LoadedBatch]:
@@ -86,7 +87,7 @@ def evaluation_batches(dataset: CocoDataset, config: Config, *, rank: int, world
     reader = _Reader(dataset, config, short_sides=[config.data.augment.test_short_side])
     order = evaluation_order(dataset.heights, dataset.widths, config.eval.batch_size)
     keys = [reader.key(batch, batch, epoch=0) for batch in order[rank::world_size]]
-    return _Evaluation(dataset, _batches(reader, keys, config), config)
+    return _Evaluation(dataset, start_loader(reader, keys, config), config)
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ class _Evaluation:
         return len(self.batches)
 
     def __iter__(self) -> Iterator[LoadedBatch]:
-        return _checked(self.batches, self.dataset, self.config)
+        return checked_batches(self.batches, len(self.dataset), self.config)
 
 
 @dataclass(frozen=True)
@@ -243,24 +244,27 @@ def _blank(size: tuple[int, int], info: ImageInfo, seed: int, problem: str, mask
     )
 
 
-def _batches(reader: _Reader, keys: Iterable[_Key], config: Config) -> Batches[LoadedBatch | UserError]:
+def start_loader(
+    reader: Dataset[LoadedBatch | UserError], keys: Iterable[Any], config: Config
+) -> Batches[LoadedBatch | UserError]:
+    """The batches that the reader makes of the keys, in their order, in data.workers processes."""
     pin_memory = config.train.device != "cpu" and torch.cuda.is_available()
     return Batches(reader, keys, workers=config.data.workers, pin_memory=pin_memory)
 
 
-def _checked(batches: Iterable[LoadedBatch | UserError], dataset: CocoDataset, config: Config) -> Iterator[LoadedBatch]:
-    """Raises the errors that the readers returned, and stops if more images are bad than
-    data.max_bad_fraction permits.
+def checked_batches(batches: Iterable[LoadedBatch | UserError], images: int, config: Config) -> Iterator[LoadedBatch]:
+    """The batches of a data set of so many images. Raises the errors that the readers returned, and stops if more
+    images are bad than data.max_bad_fraction permits.
     """
     bad: set[str] = set()
-    allowed = config.data.max_bad_fraction * len(dataset)
+    allowed = config.data.max_bad_fraction * images
     for batch in batches:
         if isinstance(batch, UserError):
             raise UserError(str(batch))  # raised itself, this frame and the workers would live on in its traceback
         bad.update(batch.unreadable.values())
         if len(bad) > allowed:
             raise UserError(
-                f"{len(bad)} of {len(dataset)} images cannot be read, more than "
+                f"{len(bad)} of {images} images cannot be read, more than "
                 f"data.max_bad_fraction={config.data.max_bad_fraction:g}; the last: "
                 f"{list(batch.unreadable.values())[-1]}"
             )

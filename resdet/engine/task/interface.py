@@ -16,13 +16,14 @@ from resdet.config import Config, ModelConfig
 from resdet.data.batches.loader import LoadedBatch
 from resdet.data.sets.coco import CocoDataset
 from resdet.data.sets.labelled import LabelledImages
+from resdet.data.sets.labelled_files import LabelledFiles
 from resdet.engine.distributed import World
 from resdet.engine.run_folder import Figures
 from resdet.engine.signals import StopRequest
 from resdet.models.classifier import Classifier
 from resdet.models.rcnn import RCNN
 
-ImageSet = CocoDataset | LabelledImages
+ImageSet = CocoDataset | LabelledImages | LabelledFiles
 Model = RCNN | Classifier
 Progress = Callable[[int, int], None]  # receives the number of finished batches and their total
 Data = TypeVar("Data", bound=ImageSet)
