@@ -22,6 +22,7 @@ from resdet.models.rcnn import RCNN
 from resdet.structures import Batch
 
 T = TypeVar("T")
+MISTAKE = 2  # the exit code of a UserError
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,12 @@ class World:
         sums = torch.tensor(values, dtype=torch.float64)
         dist.all_reduce(sums)
         return (sums / self.size).tolist()
+
+    def raise_together(self, problem: UserError | None) -> None:
+        """Raises UserError in every process if `problem` is one in any; in all but one it ends the process silently."""
+        problems = [each for each in self.gather(None if problem is None else str(problem)) if each is not None]
+        if problems:
+            raise UserError(problems[0]) if self.leads else SystemExit(MISTAKE)
 
     def gather(self, value: T) -> list[T]:
         """The value of every process, by rank, on every process."""

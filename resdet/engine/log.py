@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from datetime import timedelta
-from io import TextIOWrapper
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, runtime_checkable
@@ -17,8 +14,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
 
+from resdet.engine.pace import clock
 from resdet.engine.run_folder import RunFiles
 from resdet.errors import UserError
+from resdet.files import Appended
 from resdet.text import printable
 
 SPEED = ("images_per_second", "data_wait", "seconds_left")
@@ -51,8 +50,9 @@ class RunLog:
         """
         self._board = board
         self.console = Console(stderr=False, quiet=not speaks, markup=False, highlight=False, emoji=False)
-        self._text = _appended(RunFiles(folder).log) if folder and speaks else None
-        self._metrics = _appended(RunFiles(folder).metrics) if folder and speaks else None
+        self._text = Appended(RunFiles(folder).log) if folder and speaks else None
+        self._metrics = Appended(RunFiles(folder).metrics) if folder and speaks else None
+        self._said_full = False  # whether the terminal knows that the files cannot be written
         self._live = self.console.is_terminal and speaks
         self.display = Progress(
             TextColumn("{task.description}", markup=False),
@@ -92,7 +92,15 @@ class RunLog:
     def note(self, text: str) -> None:
         """Writes one line to log.txt only."""
         if self._text:
-            print(printable(text), file=self._text, flush=True)
+            self._add(self._text, f"{printable(text)}\n")
+
+    def _add(self, file: Appended, line: str) -> None:
+        """A disk that is full is a warning on the terminal; the lines follow when there is room."""
+        reason = file.add(line)
+        if reason and not self._said_full:
+            text = f"warning: {file.path}: cannot be written now ({reason}); its lines are kept until there is room"
+            self.console.print(Text(printable(text), style="yellow"), soft_wrap=True)
+        self._said_full = reason is not None
 
     def metrics(self, step: int, values: Mapping[str, float | None]) -> None:
         """Writes one object per line to metrics.jsonl; a number that is not finite becomes null, because JSON has no
@@ -100,7 +108,7 @@ class RunLog:
         """
         if self._metrics:
             finite = {name: value if value is None or math.isfinite(value) else None for name, value in values.items()}
-            print(json.dumps({"step": step, **finite}, ensure_ascii=False), file=self._metrics, flush=True)
+            self._add(self._metrics, json.dumps({"step": step, **finite}, ensure_ascii=False) + "\n")
         if self._board:
             for name, value in values.items():
                 if value is not None:
@@ -135,92 +143,6 @@ class RunLog:
         """Updates the live line of an evaluation, which disappears at its end."""
         if self._live:
             self.display.update(self._evaluation, completed=done, total=batches, visible=done < batches)
-
-
-class Meter:
-    """Measures the speed since the last call of `figures`."""
-
-    def __init__(self, batch_size: int) -> None:
-        self._batch_size = batch_size
-        self._restart()
-
-    def _restart(self) -> None:
-        self._start, self._steps, self._waited = time.perf_counter(), 0, 0.0
-
-    @contextmanager
-    def waiting(self) -> Iterator[None]:
-        """Measures the time of waiting for data inside the block."""
-        start = time.perf_counter()
-        yield
-        self._waited += time.perf_counter() - start
-
-    def step(self) -> None:
-        self._steps += 1
-
-    def figures(self, steps_left: int) -> dict[str, float]:
-        """images_per_second, data_wait (a fraction of the time) and seconds_left; then the measurement starts again."""
-        seconds = time.perf_counter() - self._start
-        figures = {
-            "images_per_second": self._batch_size * self._steps / seconds,
-            "data_wait": self._waited / seconds,
-            "seconds_left": steps_left * seconds / self._steps,
-        }
-        self._restart()
-        return figures
-
-
-class Forecast:
-    """Estimates once, after a few steps, how long a training will take."""
-
-    STEPS = 5  # measured, after the first one, which starts the workers and fills caches
-
-    def __init__(self, steps: int, device: str) -> None:
-        """`steps` are to be made on `device`."""
-        self._left, self._device, self._start = steps, device, 0.0
-        self._made = 0
-
-    def after_step(self) -> str | None:
-        """To be called after each step; the line about the whole time, once."""
-        self._made, self._left = self._made + 1, self._left - 1
-        if self._made == 1:
-            self._start = time.perf_counter()
-        if self._made != 1 + self.STEPS or not self._left:
-            return None
-        return forecast(self._left, (time.perf_counter() - self._start) / self.STEPS, self._device)
-
-
-def forecast(steps: int, seconds: float, device: str) -> str:
-    """The time that `steps` steps of `seconds` each take, with remedies where it is more than a day."""
-    line = f"about {duration(steps * seconds)} for {steps} more steps of {seconds:.2g} s, without evaluations"
-    if steps * seconds < 24 * 3600:
-        return line
-    smaller = "train.steps, data.augment.short_side, train.batch_size or a smaller model.backbone.name"
-    return f"{line}; to shorten it: {'a GPU, ' if device == 'cpu' else ''}{smaller}"
-
-
-def clock(seconds: float) -> str:
-    """`3:10`, `2:05:00`, or `3d 4h` from a day on."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours >= 24:
-        return f"{hours // 24}d {hours % 24}h"
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
-def duration(seconds: float) -> str:
-    """A time in the two largest of its units: `35 s`, `4 min 10 s`, `2 h 5 min`, `3 days 4 h`."""
-    units = (("days", 86400), ("h", 3600), ("min", 60), ("s", 1))
-    left = max(1, round(seconds))
-    first = next(i for i, (_, size) in enumerate(units) if left >= size)
-    parts: list[str] = []
-    for name, size in units[first : first + 2]:
-        count, left = divmod(left, size)
-        parts += [f"{count} {'day' if (name, count) == ('days', 1) else name}"] * bool(count)
-    return " ".join(parts)
-
-
-def _appended(path: Path) -> TextIOWrapper:
-    return path.open("a", encoding="utf-8")
 
 
 def loss_parts(values: Mapping[str, float]) -> str:

@@ -69,7 +69,7 @@ class Peers:
             yield
         except RuntimeError as error:
             lost = any(words in str(error) for words in LOST)
-            dead = self._dead(wait=CLOSING if lost else 0)
+            dead = self._dead(wait=CLOSING if lost else 0.0)
             if not lost and not dead:
                 raise
             raise self.report(dead) from None
@@ -105,7 +105,7 @@ class Peers:
             if self._parent is not None and os.getppid() != self._parent:
                 self._parent = None
                 os.kill(os.getpid(), signal.SIGTERM)
-            dead = self._dead(wait=0)
+            dead = self._dead(wait=0.0)
             if not dead:
                 continue
             since = since or time.monotonic()

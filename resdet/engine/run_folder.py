@@ -13,7 +13,7 @@ import msgspec
 
 from resdet.config import Config, config_from_yaml, to_yaml
 from resdet.errors import UserError
-from resdet.files import readable_json, replace_file, write_outputs, writing
+from resdet.files import LOCK, leftovers, readable_json, replace_file, write_outputs, writing
 
 if TYPE_CHECKING:
     from resdet.coco.results import CocoResults
@@ -86,7 +86,15 @@ class RunFiles:
 
     @property
     def hold_a_run(self) -> bool:
-        return self.metrics.exists() or self.checkpoints.is_dir()
+        """Whether a training began in the folder: it writes the config first, into a locked folder."""
+        return self.config.exists() and ((self.folder / LOCK).exists() or self.metrics.exists())
+
+    def foreign(self) -> list[str]:
+        """The names in a folder that is not a run, except the temporary files of a run's first file."""
+        if not self.folder.is_dir() or self.hold_a_run:
+            return []
+        ours = {LOCK, *(path.name for path in leftovers(self.config))}
+        return sorted(path.name for path in self.folder.iterdir() if path.name not in ours)
 
     def begin(self, config: Config, reports: Mapping[str, dict[str, Any]], step: int) -> None:
         """Creates the folder with the config and the reports on the data by split; removes metrics after `step`.

@@ -20,7 +20,7 @@ from resdet.data.batches.loader import ImageInfo, evaluation_batches, open_split
 from resdet.data.sets.coco import CocoDataset
 from resdet.engine.distributed import World, autocast, to_device
 from resdet.engine.signals import StopRequest
-from resdet.errors import row_of
+from resdet.errors import UserError, row_of
 from resdet.evaluation.coco import COCO_LIMITS, CocoResults, GroundTruth
 from resdet.evaluation.metrics import METRICS, Metric, Scoring
 from resdet.structures import Batch, Detections
@@ -113,7 +113,7 @@ def predict_dataset(
     `category_ids` are the ids of the model's labels (default: the data set's). `progress` receives the number of
     finished batches of this process and their total.
 
-    Raises Interrupted if `stop` was requested.
+    Raises Interrupted if `stop` was requested, and UserError in all processes for an image that cannot be read.
     """
     world, stop = world or World(), stop or StopRequest()
     device = next(model.parameters()).device
@@ -124,6 +124,7 @@ def predict_dataset(
     share = math.ceil(len(dataset) / (config.eval.batch_size * world.size))
     category_ids = dataset.category_ids if category_ids is None else category_ids
     waiting: deque[Future[CocoResults]] = deque()
+    problem: UserError | None = None
     with ThreadPoolExecutor(1) as encoder:
         try:
             while (loaded := stop.next(batches)) is not None:
@@ -137,11 +138,14 @@ def predict_dataset(
                 done += 1
                 if progress:
                     progress(done, share)
+        except UserError as error:
+            problem = error
         finally:
             _ = model.train(mode)
         results.extend([batch.result() for batch in waiting])
     if world.any(stop.requested):
         raise Interrupted
+    world.raise_together(problem)
     shares = world.gather(results)
     results = CocoResults()
     results.extend(shares)
