@@ -3,8 +3,9 @@
     python datasets/imagenet_crops_of_coco.py ANNOTATIONS.json IMAGES OUTPUT
 
 A class is taken only if the label is beyond doubt: COCO's and ImageNet's class have the same meaning, and ImageNet has
-no other class for such an object. (COCO's dog is one of 118 breeds there, its car a cab, a minivan or a convertible, its
-orange a tangerine as well, and a teddy bear is often dressed, its pizza a slice on a plate with other dishes.) A crop is the object's box with a margin, of at least 96 pixels a side, of an object that is no crowd.
+no other class for such an object. COCO's dog is one of 118 breeds there, its car a cab, a minivan or a convertible, its
+orange may be a lemon's kin; its pizza is often a slice beside other dishes, and its teddy bear is dressed.
+A crop is the object's box with a margin, of at least 96 pixels a side, of an object that is no crowd.
 """
 
 from __future__ import annotations
