@@ -9,7 +9,7 @@ from resdet.config import load_config
 from resdet.data.sets.labelled import shapes_patches
 from resdet.engine.task.table import task_of
 from resdet.engine.train.optim import build_optimizer, learning_rate
-from resdet.models.build.detector import build_classifier
+from resdet.models.build.classifier import build_classifier
 
 FOLDER = Path(__file__).parents[1] / "configs/cifar"
 PAPERS = ("plain20", "plain32", "plain44", "plain56", "resnet20", "resnet32", "resnet56", "resnet110")

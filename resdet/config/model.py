@@ -160,8 +160,18 @@ class MaskHeadConfig(Group):
 
 
 @dataclass
+class ClassifierConfig(Group):
+    """The layers behind the backbone with task=classification."""
+
+    name: Literal["pool", "two_fc", "timm"] = key(
+        "pool", help="a global average pool; two_fc: fc6 and fc7 of a VGG; timm: a timm/ model's own, whole"
+    )
+    fc_dim: int = key(4096, ge=1, le=MANY, help="of two_fc: features of each of the two layers")
+
+
+@dataclass
 class ModelConfig(Group):
-    """The detector, or with task=classification the backbone with one linear layer."""
+    """The detector, or with task=classification the backbone with the layers of an image classifier."""
 
     backbone: BackboneConfig = part(BackboneConfig)
     neck: NeckConfig = part(NeckConfig)
@@ -170,6 +180,7 @@ class ModelConfig(Group):
     box_head: BoxHeadConfig | None = part(BoxHeadConfig)  # null: the first stage alone
     cascade: CascadeConfig | None = None  # model.cascade.ious=[0.5,0.6,0.7] makes it a Cascade R-CNN; not with c4
     mask_head: MaskHeadConfig | None = None  # model.mask_head.name=fcn makes a Faster R-CNN a Mask R-CNN
+    classifier: ClassifierConfig = part(ClassifierConfig)
     num_classes: int | None = key(None, ge=1, le=MANY, help="null: as many as the data has")
     weights: str | None = key(None, help="a whole detector to start from: a run, a checkpoint or a file")
     pixel_mean: list[float] | None = key(

@@ -19,8 +19,13 @@ class SplitConfig(Group):
     """A data set, known by its name or given by its files."""
 
     name: str = key("coco2017", help="a known set (shapes, coco2017, voc0712, ...), whose files follow from data.root")
-    annotations: str | None = key(None, help="or any COCO json, or VOC split (ImageSets/Main/train.txt) ...")
-    images: str | None = key(None, help="... and the folder that its file names are relative to")
+    annotations: str | None = key(
+        None,
+        help="or any COCO json, or VOC split (ImageSets/Main/train.txt); classification: the devkit's numbers",
+    )
+    images: str | None = key(
+        None, help="and the folder that its file names are relative to; classification: also alone, a folder per class"
+    )
 
 
 @dataclass
@@ -30,14 +35,22 @@ class AugmentConfig(Group):
     short_side: list[int] = key(
         [800], ge=1, le=PIXELS, length=(1, 1000), help="training draws one of these, in pixels, for each image"
     )
+    short_side_range: list[int] = key(
+        [256, 480], ge=8, le=10_000, length=(2, 2), help="classification of image files: the smallest and the largest"
+    )
     test_short_side: int = key(800, ge=1, le=PIXELS, help="in pixels, in evaluation and prediction")
     max_side: int = key(1333, ge=1, le=PIXELS, help="in pixels; longer images become smaller than the short side asks")
     flip: float = key(0.5, ge=0, le=1, help="probability of a horizontal flip")
     photometric: float = key(
         0.0, ge=0, le=1, help="probability of a change of brightness, contrast, saturation and hue"
     )
-    extra: list[str] = key([], length=(0, 100), help="rows of PIXEL_CHANGES (grey, blur), applied in this order")
+    extra: list[str] = key(
+        [], length=(0, 100), help="rows of PIXEL_CHANGES (grey, blur, pca_colour), applied in this order"
+    )
     extra_probability: float = key(0.5, ge=0, le=1, help="of each row in extra")
+    crop: int = key(
+        224, ge=8, le=4096, help="classification of image files: pixels a side of the square that the model sees"
+    )
     pad: int = key(
         0, ge=0, le=10_000, help="classification: pixels added on each side before a random crop of the image's size"
     )
@@ -170,7 +183,8 @@ class EvalConfig(Group):
         help="skipped annotations are objects to find, as in pycocotools (docs/data.md)",
     )
     metric: str = key(
-        "coco", help="a row of METRICS; voc07, voc12: also Pascal VOC's AP50, by 11 points or by area (voc/AP50)"
+        "coco",
+        help="a row of METRICS, beside COCO's figures: voc07, voc12 (voc/AP50), ilsvrc_det (ilsvrc/AP), ilsvrc_loc",
     )
     train_images: int = key(
         0, ge=0, le=MANY, help="classification: the first so many training images are evaluated too (train/error)"
@@ -203,7 +217,7 @@ class AugmentationConfig(Group):
 
 @dataclass
 class TestConfig(Group):
-    """What `resdet evaluate` and `resdet predict` add to a detector; evaluations in training go without."""
+    """What `resdet evaluate` and `resdet predict` add to a model; evaluations in training go without."""
 
     refinement: RefinementConfig | None = None
     voting: VotingConfig | None = None
@@ -215,6 +229,10 @@ class TestConfig(Group):
         help="short sides in pixels, such as [400, 600, 800]; each region is pooled from two, merged by maxout",
     )
     augmentation: AugmentationConfig | None = None
+    crops: Literal["center", "ten", "full"] = key(
+        "center",
+        help="classification of image files: the central square; 4 corners, centre and mirror images; the full image",
+    )
 
 
 @dataclass

@@ -22,6 +22,7 @@ from resdet.engine.task.interface import Model
 from resdet.engine.task.table import task_of
 from resdet.errors import UserError
 from resdet.models.build.conventions import normalize_as
+from resdet.models.classifier import Classifier, ClassifierEnsemble
 from resdet.models.rcnn import RCNN
 from resdet.test_time.build import build_detector
 from resdet.text import first_few
@@ -67,6 +68,18 @@ def detector_of(models: Sequence[SavedModel], device: torch.device) -> nn.Module
     """
     config = models[0].saved.config
     return place(build_detector([built(model) for model in models], config), device, config.train)
+
+
+def classifier_of(models: Sequence[SavedModel], device: torch.device) -> nn.Module:
+    """The classifier for prediction; several models form an ensemble, the mean of their probabilities.
+
+    Raises UserError for a detector, and for weights that do not fit.
+    """
+    train, members = models[0].saved.config.train, [restored(model) for model in models]
+    for model, member in zip(models, members, strict=True):
+        if not isinstance(member, Classifier):
+            raise UserError(f"{model.file}: is a detector, and {models[0].file} a classifier; give classifiers alone")
+    return place(members[0] if len(members) == 1 else ClassifierEnsemble(members), device, train)
 
 
 def place(model: nn.Module, device: torch.device, train: TrainConfig) -> nn.Module:

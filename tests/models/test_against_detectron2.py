@@ -20,6 +20,9 @@ from resdet.models.backbones import BACKBONES
 from resdet.models.backbones.resnet import Bottleneck, ResNet
 from resdet.models.build.detector import build_model
 from resdet.models.rcnn import RCNN
+from resdet.models.second_stage import mask_head
+from resdet.models.second_stage.mask_head import mask_loss
+from resdet.ops.masks import HALF, coverage
 from resdet.predict.predictor import Predictor
 from resdet.structures import Batch, Targets
 from resdet.weights import WeightContract, load_checked, to_rgb
@@ -188,16 +191,45 @@ def learner(name: str) -> tuple[RCNN, dict[str, Tensor]]:
     return model.train(), load_file(FIXTURES / f"{name}.train_step.safetensors")
 
 
-def targets_of(step: dict[str, Tensor]) -> Targets:
+def targets_of(step: dict[str, Tensor], cells: int = 64) -> Targets:
     """Their ground truth; masks are resampled into the frames of their boxes, as ours are kept."""
     boxes, masks = step["gt_boxes"], None
     objects = len(boxes)
     if "gt_bit_masks" in step:
         regions = torch.cat([torch.arange(objects)[:, None].float(), boxes], dim=1)
-        cells = roi_align(step["gt_bit_masks"].float()[:, None], regions, (64, 64), aligned=True, sampling_ratio=4)
-        masks = (cells[:, 0] * 255).round().to(torch.uint8)[None]
+        inside = roi_align(step["gt_bit_masks"].float()[:, None], regions, (cells, cells), aligned=True)
+        masks = (inside[:, 0] * 255).round().to(torch.uint8)[None]
     ones = torch.ones(1, objects, dtype=torch.bool)
     return Targets(boxes[None], step["gt_classes"][None], ~ones, ones, torch.tensor([1]), masks)
+
+
+def batch_of(step: dict[str, Tensor], cells: int = 64) -> Batch:
+    image = step["image_bgr_uint8"].flip(0)[None]
+    return Batch(image, torch.tensor([image.shape[-2:]]), targets_of(step, cells))
+
+
+class TheirCrop:
+    """Detectron2's mask targets (`BitMasks.crop_and_resize`): samples of the whole image's mask, their mean cut at
+    one half. In the place of our `crop_masks`; `shares` is our own result, the exact coverage of each cell.
+    """
+
+    def __init__(self, step: dict[str, Tensor]) -> None:
+        self.masks = step["gt_bit_masks"].float()[:, None]
+        self.shares, self.theirs = torch.zeros(0), torch.zeros(0)
+
+    def __call__(self, masks: Tensor, frames: Tensor, index: Tensor, boxes: Tensor, resolution: int) -> Tensor:
+        regions = torch.cat([index[0, :, None].float(), boxes[0]], dim=1)
+        self.theirs = roi_align(self.masks, regions, (resolution, resolution), 1.0, 0, True)[None, :, 0] >= 0.5
+        self.shares = coverage(masks, frames, index, boxes, resolution)
+        return self.theirs
+
+
+def their_gradients(name: str, step: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The gradients of the parameters that learn, under our names."""
+    state = load_file(FIXTURES / f"{name}.weights.safetensors")
+    given = {key: step.get(f"grad.{key}", torch.full_like(value, torch.nan)) for key, value in state.items()}
+    converted = from_detectron2(given, name).state
+    return {key: value for key, value in converted.items() if not value.isnan().any()}
 
 
 @pytest.mark.realdata
@@ -205,18 +237,46 @@ def targets_of(step: dict[str, Tensor]) -> Targets:
 def test_one_training_step_has_the_losses_and_gradients_of_detectron2(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """With their rule for mask targets, which is the only part that differs (see the next test)."""
     monkeypatch.setitem(BACKBONES, "tiny", TINY)
     model, step = learner(name)
-    image = step["image_bgr_uint8"].flip(0)[None]
-    losses = model(Batch(image, torch.tensor([image.shape[-2:]]), targets_of(step)))
-    with_masks = "loss_mask" in losses
-    assert with_masks == ("gt_bit_masks" in step)
-    for ours, theirs in LOSSES.items():
-        if ours in losses:  # masks live in the frame of their box, which costs them some digits
-            assert_close(losses[ours], step[f"loss.{theirs}"], atol=0, rtol=2e-3 if ours == "loss_mask" else 1e-5)
+    if "gt_bit_masks" in step:
+        monkeypatch.setattr(mask_head, "crop_masks", TheirCrop(step))
+    losses = model(batch_of(step))
+    theirs = {ours: step[f"loss.{their}"] for ours, their in LOSSES.items() if f"loss.{their}" in step}
+    assert losses.keys() == theirs.keys()
+    for loss, expected in theirs.items():
+        assert_close(losses[loss], expected, atol=0, rtol=2e-6, msg=lambda text, loss=loss: f"{loss}: {text}")
     _ = torch.stack(list(losses.values())).sum().backward()
-    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
-    theirs = [tensor for key, tensor in step.items() if key.startswith("grad.")]
-    assert len(gradients) == len(theirs), "the same parameters learn"
-    norm, expected = (torch.stack([each.double().norm() for each in listed]).norm() for listed in (gradients, theirs))
-    assert_close(norm, expected, atol=0, rtol=1e-3 if with_masks else 1e-5)
+    gradients = {key: value.grad for key, value in model.named_parameters() if value.grad is not None}
+    expected = their_gradients(name, step)
+    assert len(expected) == sum(key.startswith("grad.") for key in step)
+    assert gradients.keys() == expected.keys(), "the same parameters learn"
+    for key, gradient in gradients.items():
+        assert (gradient - expected[key]).norm() <= 5e-5 * expected[key].norm(), key
+
+
+@pytest.mark.realdata
+@pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("mask")])
+def test_mask_targets_differ_from_detectron2_in_few_cells_that_an_object_covers_by_half(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cell is foreground if the object covers half of it. Detectron2 estimates the share by samples, and ours is the
+    exact mean of a mask of 64 x 64 cells a box, so that they may differ on a cell that is covered by half. This, and
+    nothing else, separates the mask losses: by 7e-4 with 64 cells a box, by 1.1e-4 with 128 and with any finer frame.
+    """
+    monkeypatch.setitem(BACKBONES, "tiny", TINY)
+    model, step = learner(name)
+    crop = TheirCrop(step)
+    expected = step["loss.loss_mask"]
+    assert_close(model(batch_of(step, cells=64))["loss_mask"], expected, atol=0, rtol=7e-4)
+    assert_close(model(batch_of(step, cells=128))["loss_mask"], expected, atol=0, rtol=1.1e-4)
+
+    counted: list[Tensor] = []
+    monkeypatch.setattr(mask_head, "crop_masks", crop)
+    monkeypatch.setattr(mask_head, "mask_loss", lambda *given: counted.append(given[-1]) or mask_loss(*given))
+    _ = model(batch_of(step, cells=128))
+    shares, theirs = crop.shares[counted[0]], crop.theirs[counted[0]]
+    differing = shares[(shares >= HALF) != theirs]
+    assert len(differing) <= 2e-3 * shares.numel()
+    assert ((differing - 0.5).abs() < 0.05).all()

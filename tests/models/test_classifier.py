@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from resdet.config import load_config
 from resdet.errors import UserError
 from resdet.models.backbones import Backbone, build_backbone
-from resdet.models.build.detector import build_classifier
+from resdet.models.build.classifier import build_classifier
 from resdet.models.classifier import Classifier
 from resdet.structures import Batch, Targets
 

@@ -13,8 +13,9 @@ from resdet.config import Config, MaskHeadConfig, ModelConfig
 from resdet.errors import UserError
 from resdet.models.backbones import BACKBONES
 from resdet.models.backbones.resnet import Bottleneck, ResNet
+from resdet.models.build.classifier import build_classifier, pretrained_classifier
 from resdet.models.build.conventions import CONVENTIONS, as_in, completed, contract_of
-from resdet.models.build.detector import build_classifier, build_model, pretrained_classifier, pretrained_detector
+from resdet.models.build.detector import build_model, pretrained_detector
 from resdet.weights import WeightContract, save_weights
 
 TORCHVISION = WeightContract(

@@ -41,9 +41,26 @@ def blur(image: Image, generator: np.random.Generator) -> Image:
     return cv2.GaussianBlur(image, (0, 0), generator.uniform(0.5, 1.5))
 
 
+# Of the colours of ImageNet's training images in 0..1: deviations along the principal axes, and the axes (columns), for
+# red, green and blue; as computed for fb.resnet.torch (Gross & Wilber 2016).
+PCA_DEVIATIONS = np.array([0.2175, 0.0188, 0.0045])
+PCA_AXES = np.array([[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]])
+PCA_STRENGTH = 0.1
+
+
+def pca_colour(image: Image, generator: np.random.Generator) -> Image:
+    """One colour is added to all pixels: along each principal axis of ImageNet's colours a multiple of its deviation,
+    drawn from N(0, 0.1) (Krizhevsky et al. 2012, section 4.1).
+    """
+    drawn = generator.normal(0, PCA_STRENGTH, 3)
+    added = np.rint(255 * PCA_AXES @ (drawn * PCA_DEVIATIONS)).astype(np.int16)
+    return np.clip(image.astype(np.int16) + added, 0, 255).astype(np.uint8)
+
+
 PIXEL_CHANGES: dict[str, PixelChange] = {
     "grey": grey,
     "blur": blur,
+    "pca_colour": pca_colour,
 }
 
 

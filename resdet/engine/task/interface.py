@@ -16,13 +16,14 @@ from resdet.config import Config, ModelConfig
 from resdet.data.batches.loader import LoadedBatch
 from resdet.data.sets.coco import CocoDataset
 from resdet.data.sets.labelled import LabelledImages
+from resdet.data.sets.labelled_files import LabelledFiles
 from resdet.engine.distributed import World
 from resdet.engine.run_folder import Figures
 from resdet.engine.signals import StopRequest
 from resdet.models.classifier import Classifier
 from resdet.models.rcnn import RCNN
 
-ImageSet = CocoDataset | LabelledImages
+ImageSet = CocoDataset | LabelledImages | LabelledFiles
 Model = RCNN | Classifier
 Progress = Callable[[int, int], None]  # receives the number of finished batches and their total
 Data = TypeVar("Data", bound=ImageSet)
@@ -33,7 +34,8 @@ class Evaluation:
     """The result of an evaluation: the figures of a model, and the data on which they were computed.
 
     A classifier has only figures. `counted` are the detections that the figures count, `found` also those of classes
-    that the data set lacks; `categories` are the names of the ids in `found`; `backend` is the evaluator.
+    that the data set lacks; `categories` are the names of the ids in `found`; `backend` is the evaluator; `notes` are
+    lines about data that the figures do not count.
     """
 
     figures: Figures
@@ -43,6 +45,7 @@ class Evaluation:
     found: CocoResults | None = None
     categories: dict[int, str] = field(default_factory=dict)
     backend: str | None = None
+    notes: Sequence[str] = ()
 
 
 class Task(ABC, Generic[Data]):

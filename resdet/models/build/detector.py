@@ -17,7 +17,6 @@ from resdet.models.backbones.resnet import ResNet
 from resdet.models.backbones.vgg import VGG
 from resdet.models.build.conventions import completed, normalize_as
 from resdet.models.build.heads import build_box_heads, build_box_loss, build_roi_heads, norm_of
-from resdet.models.classifier import Classifier
 from resdet.models.necks import ConvLevels, FeaturePyramidNetwork, PathAggregationNetwork, SingleLevel, SubsampledLevel
 from resdet.models.rcnn import RCNN
 from resdet.models.rpn import RPN, AnchorGenerator, ProposalLimits, RPNHead
@@ -74,26 +73,6 @@ def build_model(config: ModelConfig, num_classes: int) -> RCNN:
     return model
 
 
-def build_classifier(config: ModelConfig, num_classes: int) -> Classifier:
-    """The image classifier on the backbone that a config describes, from scratch.
-
-    Raises UserError for `model.backbone.weights`, which are for detectors.
-    """
-    config = checked(config)
-    if config.backbone.weights:
-        raise UserError(
-            f"model.backbone.weights={config.backbone.weights}: a classifier starts from scratch, or as a whole from "
-            "model.weights; leave it out"
-        )
-    backbone = _backbone(config)
-    return Classifier(
-        backbone,
-        num_classes,
-        pixel_mean=config.pixel_mean or backbone.pixel_mean,
-        pixel_std=config.pixel_std or backbone.pixel_std,
-    )
-
-
 def pretrained_detector(
     config: ModelConfig, file: Path, class_names: Sequence[str]
 ) -> tuple[RCNN, ModelConfig, tuple[str, ...]]:
@@ -104,26 +83,13 @@ def pretrained_detector(
     """
     weights = open_weights(file)
     config, taken = completed(config, weights.contract, str(file))
-    model = build_model(_without_weights(config), len(class_names))
+    model = build_model(without_weights(config), len(class_names))
     report = load_model_weights(model, weights, class_names=class_names)
     normalize_as(model, config, weights.contract)
     return model, config, (*report.details().splitlines(), *taken)
 
 
-def pretrained_classifier(
-    config: ModelConfig, file: Path, class_names: Sequence[str]
-) -> tuple[Classifier, ModelConfig, tuple[str, ...]]:
-    """The same for an image classifier; its last layer is initialized anew for other classes."""
-    weights = open_weights(file)
-    contract = None if weights.contract is None else weights.contract.of_backbone()
-    config, taken = completed(config, contract, str(file))
-    model = build_classifier(_without_weights(config), len(class_names))
-    report = load_model_weights(model, weights, class_heads=("fc.",), class_names=class_names)
-    normalize_as(model, config, contract)
-    return model, config, (*report.details().splitlines(), *taken)
-
-
-def _without_weights(config: ModelConfig) -> ModelConfig:
+def without_weights(config: ModelConfig) -> ModelConfig:
     return replace(config, weights=None, backbone=replace(config.backbone, weights=None))
 
 
@@ -143,7 +109,7 @@ class Layout:
 
 def pyramid(config: ModelConfig, network: type[FeaturePyramidNetwork]) -> Layout:
     """P2..P6 or P7; regions are pooled from P2..P5 (Lin et al. 2017)."""
-    backbone = _backbone(config)
+    backbone = backbone_of(config)
     channels = config.neck.channels
     extra = SubsampledLevel() if config.neck.extra_levels == "pool" else ConvLevels(channels)
     neck = network(backbone.channels, backbone.strides, channels, extra=extra, norm=norm_of(config.neck.norm))
@@ -158,7 +124,7 @@ def pyramid(config: ModelConfig, network: type[FeaturePyramidNetwork]) -> Layout
 
 def _c4(config: ModelConfig) -> Layout:
     """conv1..conv4 are shared; conv5 (of a VGG: fc6 and fc7 behind conv5_3) runs on each region (Ren et al. 2015)."""
-    backbone, box = _backbone(config), config.box_head
+    backbone, box = backbone_of(config), config.box_head
     channels = backbone.channels
     if box and box.name != "two_fc":
         raise UserError(
@@ -188,7 +154,7 @@ def _dc5(config: ModelConfig) -> Layout:
             f"model.neck.name=dc5 dilates the last stage of the backbone, which {name} does not offer; take a resnet, "
             "resnext or plain net, or model.neck.name=fpn"
         )
-    backbone = _backbone(config, dilated_c5=True)
+    backbone = backbone_of(config, dilated_c5=True)
     neck = SingleLevel(-1, channels=backbone.channels[-1], stride=backbone.strides[-1])
     heads = build_box_heads(config, neck.channels)
     return Layout(backbone, neck, neck.strides, [config.anchors.sizes], heads, (backbone,))
@@ -202,7 +168,7 @@ LAYOUTS: dict[str, Callable[[ModelConfig], Layout]] = {
 }
 
 
-def _backbone(config: ModelConfig, *, dilated_c5: bool = False) -> Backbone:
+def backbone_of(config: ModelConfig, *, dilated_c5: bool = False) -> Backbone:
     backbone = config.backbone
     return build_backbone(
         backbone.name, norm=backbone.norm, frozen_stages=backbone.frozen_stages, dilated_c5=dilated_c5
