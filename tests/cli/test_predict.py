@@ -238,12 +238,12 @@ def test_extras_have_the_objects_that_are_drawn(checkpoint: Path, photos: Path, 
             pixels = np.asarray(labels)
         assert (pixels.dtype, pixels.shape) == (np.uint16, (image["height"], image["width"]))
         assert pixels.max() <= len(mine)
-    rows = list(csv.DictReader((output / "objects.csv").open(encoding="utf-8")))
+    rows = list(csv.DictReader((output / "objects.csv").read_text(encoding="utf-8").splitlines()))
     assert [float(row["score"]) for row in rows] == pytest.approx([one["score"] for one in drawn], abs=1e-6)
     assert [float(row["area"]) for row in rows] == pytest.approx(
         [one["bbox"][2] * one["bbox"][3] for one in drawn], abs=0.1
     )
-    counts = list(csv.DictReader((output / "counts.csv").open(encoding="utf-8")))
+    counts = list(csv.DictReader((output / "counts.csv").read_text(encoding="utf-8").splitlines()))
     assert sum(int(row["objects"]) for row in counts) == len(drawn)
     assert all(int(row["objects"]) == sum(int(row[name]) for name in NAMES) for row in counts)
 

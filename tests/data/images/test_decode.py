@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from resdet.data.images.decode import ImageError, read_image, resize, resized_size
+from resdet.data.images.decode import ImageError, eight_bits, read_image, resize, resized_size
 
 HEIGHT, WIDTH = 20, 30
 
@@ -198,6 +198,20 @@ def test_a_size_that_fits_in_neither_way_is_an_error_with_both(tmp_path: Path, r
     path = saved(tmp_path / "a.png", Image.fromarray(rgb))
     with pytest.raises(ImageError, match=r"a\.png: is 20 high and 30 wide.*height 30, width 20"):
         _ = read_image(path, WIDTH, HEIGHT)
+
+
+@pytest.mark.parametrize(
+    ("largest", "white"),
+    [(200, 255), (255, 255), (256, 1023), (1023, 1023), (4000, 4095), (16000, 16383), (65535, 65535)],
+)
+def test_auto_takes_the_bits_that_the_largest_value_needs(tmp_path: Path, largest: int, white: int) -> None:
+    """A camera of 12 bits stores 0 .. 4095 in 16 bits; scaled as 16 bits its picture would be nearly black."""
+    pixels = np.linspace(0, largest, 64).astype(np.uint16).reshape(8, 8)
+    for name in ("deep.png", "deep.tif"):
+        Image.fromarray(pixels).save(tmp_path / name)
+        found = read_image(tmp_path / name, sixteen_bit="auto")
+        np.testing.assert_array_equal(found[:, :, 0], np.rint(pixels * (255 / white)))
+    assert eight_bits(np.zeros((2, 2), np.uint16), "auto").max() == 0
 
 
 def test_sixteen_bits_are_refused_or_scaled_never_whitened(tmp_path: Path) -> None:
