@@ -94,8 +94,7 @@ class DataConfig(Group):
     sixteen_bit: Literal["error", "scale", "auto"] = key(
         "error",
         scored_on=True,
-        help="what to do with more than 8 bits a channel; scale: 0..65535 to 0..255; auto: each image by the bits "
-        "(10, 12, 14, 16) that its largest value needs",
+        help="more than 8 bits a channel; scale: 0..65535 to 0..255; auto: by the bits that the largest value needs",
     )
     mask_resolution: int = key(
         64, ge=4, le=1024, help="cells a side that a ground-truth mask is kept in, in the frame of its box"

@@ -92,18 +92,13 @@ class Predictor:
     @overload
     def __call__(self, images: InMemory, *, channels: ChannelOrder = "rgb", recursive: bool = False) -> Prediction: ...
 
-    @overload
-    def __call__(self, images: str, *, channels: ChannelOrder = "rgb", recursive: bool = False) -> Prediction | Any: ...
+    @overload  # a path may be that of a folder
+    def __call__(self, images: str | Path, *, channels: ChannelOrder = "rgb", recursive: bool = False) -> Any: ...
 
     @overload
     def __call__(
         self, images: Iterable[OneImage], *, channels: ChannelOrder = "rgb", recursive: bool = False
     ) -> list[Prediction]: ...
-
-    @overload
-    def __call__(
-        self, images: OneImage, *, channels: ChannelOrder = "rgb", recursive: bool = False
-    ) -> Prediction | Any: ...
 
     def __call__(
         self, images: object, *, channels: ChannelOrder = "rgb", recursive: bool = False

@@ -28,7 +28,9 @@ def rectangle(box: list[float]) -> RunLengths:
     mask = np.zeros((40, 60), np.uint8, order="F")
     x1, y1, x2, y2 = map(int, box)
     mask[y1:y2, x1:x2] = 1
-    return RunLengths(**coco_mask.encode(mask))
+    encoded = coco_mask.encode(mask)
+    assert isinstance(encoded["counts"], bytes)
+    return RunLengths(size=[40, 60], counts=encoded["counts"])
 
 
 def prediction(*, masks: bool = False) -> Prediction:
