@@ -63,7 +63,7 @@ class Reading:
     def _of(self, image: object, name: str) -> list[Source]:
         if isinstance(image, str | Path):
             return [self._file(path) for path in images_at(image, recursive=self.recursive)]
-        if not is_image_or_path(image):
+        if not is_in_memory(image):
             raise UserError(f"{name} is of type {type(image).__name__}; give {ACCEPTED}")
         read = partial(as_rgb, image, channels=self.channels, sixteen_bit=self.sixteen_bit, name=name)
         return [Source(name, read)]
@@ -72,5 +72,9 @@ class Reading:
         return Source(str(path), partial(read_image, path, sixteen_bit=self.sixteen_bit), path)
 
 
-def is_image_or_path(value: object) -> TypeGuard[OneImage]:
-    return isinstance(value, str | Path | Image.Image | np.ndarray | Tensor)
+def is_image_or_path(value: object) -> bool:
+    return isinstance(value, str | Path) or is_in_memory(value)
+
+
+def is_in_memory(value: object) -> TypeGuard[InMemory]:
+    return isinstance(value, Image.Image | np.ndarray | Tensor)
