@@ -82,15 +82,17 @@ class Example:
         return truth, found
 
 
-def draw_run(run: Path) -> Path:
+def draw_run(run: Path, dataset: CocoDataset | None = None) -> Path:
     """Draws the detections of a run's last evaluation beside the ground truth; returns the path of the sheet.
 
-    Raises UserError if the run has no detections, and as `draw_gallery` does.
+    `dataset` are the images of that evaluation, if they are open already. Raises UserError if the run has
+    no detections, and as `draw_gallery` does.
     """
     folder = read_run(run)
     if folder.predictions is None:
         raise UserError(f"{run}: has no detections; resdet evaluate {run} --output {run} writes them")
-    dataset = evaluated_set(folder.config)
+    if dataset is None:
+        dataset = evaluated_set(folder.config)
     results = read_results(folder.predictions, dataset.ground_truth())
     return draw_gallery(results, detection_of(folder.config).categories(dataset), dataset, folder.config, run)
 

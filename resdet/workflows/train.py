@@ -9,9 +9,11 @@ from pathlib import Path
 
 from resdet.analysis.report import write_report
 from resdet.config import Config, checked, config_from_yaml, load_config, to_yaml
+from resdet.data.sets.coco import CocoDataset
 from resdet.engine import train as engine
 from resdet.engine.distributed import is_lead
 from resdet.engine.run_folder import BEST, LAST, RunFiles
+from resdet.engine.task.interface import ImageSet
 from resdet.engine.task.table import task_of
 from resdet.errors import UserError
 from resdet.predict.gallery import draw_run
@@ -69,18 +71,21 @@ def train(
     run, after saving.
     """
     chosen, folder = read_config(config, overrides), Path(output)
-    figures = engine.train(chosen, folder, resume=resume, dry_run=dry_run)
-    run = TrainedRun(folder, figures, chosen)
-    return with_pictures(run) if pictures and not dry_run and is_lead() else run
+    trained = engine.train_run(chosen, folder, resume=resume, dry_run=dry_run)
+    run = TrainedRun(folder, trained.figures, chosen)
+    return with_pictures(run, trained.val_set) if pictures and not dry_run and is_lead() else run
 
 
-def with_pictures(run: TrainedRun) -> TrainedRun:
-    """The run with its drawings, if it has detections, and its report."""
+def with_pictures(run: TrainedRun, val_set: ImageSet | None = None) -> TrainedRun:
+    """The run with its drawings, if it has detections, and its report. `val_set` are the images of its last
+    evaluation, if they are open already.
+    """
     drawings, remarks = None, ()
+    dataset = val_set if isinstance(val_set, CocoDataset) else None
     if task_of(run.config).has_detections:
-        drawings, remarks = attempt(partial(draw_run, run.folder), "no drawings: {error}")
+        drawings, remarks = attempt(partial(draw_run, run.folder, dataset), "no drawings: {error}")
     failed = f"warning: no report: {{error}}; resdet report {_braced(run.folder)} tries again"
-    report, more = attempt(partial(write_report, run.folder), failed)
+    report, more = attempt(partial(write_report, run.folder, dataset=dataset), failed)
     return replace(run, drawings=drawings, report=report, remarks=(*remarks, *more))
 
 

@@ -12,7 +12,9 @@ import pytest
 
 import resdet
 from resdet.cli.main import main
+from resdet.coco.reader import Annotations
 from resdet.config import load_config
+from resdet.data.sets import formats
 from resdet.errors import UserError
 from resdet.workflows.train import TrainedRun, with_pictures
 
@@ -38,6 +40,21 @@ def test_training_is_that_of_the_command(run: TrainedRun, tmp_path: Path) -> Non
     assert (run.folder / "eval.json").read_bytes() == (tmp_path / "run/eval.json").read_bytes()
     assert (run.drawings, run.report) == (run.folder / "drawings/overview.jpg", run.folder / "report.html")
     assert run.remarks == ()
+
+
+def test_a_run_parses_each_annotation_file_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = formats.read_annotations
+    parsed: list[str] = []
+
+    def counted(path: Path) -> Annotations:
+        parsed.append(path.name)
+        return real(path)
+
+    monkeypatch.setattr(formats, "read_annotations", counted)
+    run = resdet.train("nano", tmp_path / "run", overrides=[*TINY, "eval.every=2"])
+    assert run.drawings is not None
+    assert run.report is not None
+    assert sorted(parsed) == ["instances_train.json", "instances_val.json"]
 
 
 def test_a_run_is_a_mapping_of_its_figures_and_gives_its_detector(run: TrainedRun) -> None:

@@ -33,10 +33,11 @@ class Scored:
         return self.boxes.score_threshold
 
 
-def open_scored(run: RunFolder) -> Scored:
+def open_scored(run: RunFolder, dataset: CocoDataset | None = None) -> Scored:
     """Scores the run's predictions.json again, with the matches and curves behind the figures.
 
-    Raises UserError, with the remedy, if the run has no predictions or its val set cannot be opened.
+    `dataset` are the images of that evaluation, if they are open already. Raises UserError, with the
+    remedy, if the run has no predictions or its val set cannot be opened.
     """
     if run.config.model.box_head is None:
         raise UserError("the run trained a first stage alone, whose proposals have no classes")
@@ -45,7 +46,8 @@ def open_scored(run: RunFolder) -> Scored:
             f"the run has no predictions.json, the detections of its last evaluation; "
             f"resdet evaluate {run.path} --output {run.path} writes it"
         )
-    dataset = evaluated_set(run.config)
+    if dataset is None:
+        dataset = evaluated_set(run.config)
     truth = dataset.ground_truth(count_skipped=run.config.eval.count_skipped)
     results = read_results(run.predictions, truth)
     results.unreadable = run.unreadable

@@ -15,6 +15,7 @@ from resdet.analysis.report.pictures import Album, Detail, Picture
 from resdet.analysis.report.scored import Scored, open_scored
 from resdet.analysis.report.setup import config_section, data_section
 from resdet.analysis.report.training import training_section
+from resdet.data.sets.coco import CocoDataset
 from resdet.engine.run_folder import RunFiles, RunFolder, read_run
 from resdet.engine.task.table import task_of
 from resdet.errors import UserError
@@ -31,25 +32,25 @@ DETAILS = (  # the first one that fits is used
 )
 
 
-def write_report(run: Path, output: Path | None = None) -> Path:
+def write_report(run: Path, output: Path | None = None, *, dataset: CocoDataset | None = None) -> Path:
     """Writes the report of a run's folder to `output` (report.html in the folder) and returns where it is.
 
-    A part whose inputs are missing is replaced by a sentence that names the command which creates them. Raises
-    UserError for a folder that is not a run and for a file that cannot be written; an older report then stays
-    unchanged.
+    `dataset` are the images of its last evaluation, if they are open already. A part whose inputs are missing is
+    replaced by a sentence that names the command which creates them. Raises UserError for a folder that is not a run
+    and for a file that cannot be written; an older report then stays unchanged.
     """
     folder = read_run(run)
     output = output or RunFiles(run).report
-    write_output(output, report_html(folder).encode())
+    write_output(output, report_html(folder, dataset).encode())
     return output
 
 
-def report_html(run: RunFolder, *, largest: int = LARGEST) -> str:
+def report_html(run: RunFolder, dataset: CocoDataset | None = None, *, largest: int = LARGEST) -> str:
     """The page with the most detail that fits into `largest` bytes."""
     scored, without = None, ""
     if task_of(run.config).has_detections:
         try:
-            scored = open_scored(run)
+            scored = open_scored(run, dataset)
         except UserError as error:
             without = str(error)
     before = [figures_section(run, scored)]

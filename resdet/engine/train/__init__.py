@@ -1,5 +1,5 @@
 """Trains a model: one loop and one step, and the parts around them (build, resume, save)."""
 
-from resdet.engine.train.start import train
+from resdet.engine.train.start import Trained, train, train_run
 
-__all__ = ["train"]
+__all__ = ["Trained", "train", "train_run"]

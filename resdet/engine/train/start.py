@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from resdet.config import Config, checked
@@ -11,6 +12,7 @@ from resdet.engine.log import RunLog, tensorboard
 from resdet.engine.resources import Usage
 from resdet.engine.run_folder import Figures, RunFiles
 from resdet.engine.signals import StopRequest
+from resdet.engine.task.interface import ImageSet
 from resdet.engine.task.table import task_of
 from resdet.engine.train.announce import announce
 from resdet.engine.train.build import build_state, check_num_classes, check_setup
@@ -29,8 +31,26 @@ def train(
     resume: bool | str | Path = False,
     dry_run: bool = False,
 ) -> Figures:
-    """Trains a detector (task=classification: a classifier) into the folder `output`; returns the last evaluation's
-    figures.
+    """As `train_run`; returns the figures alone."""
+    return train_run(config, output, resume=resume, dry_run=dry_run).figures
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The figures of a run's last evaluation, and the images on which it was evaluated."""
+
+    figures: Figures
+    val_set: ImageSet
+
+
+def train_run(
+    config: Config,
+    output: str | Path,
+    *,
+    resume: bool | str | Path = False,
+    dry_run: bool = False,
+) -> Trained:
+    """Trains a detector (task=classification: a classifier) into the folder `output`.
 
     `resume` continues the run in `output` from its newest checkpoint (from the beginning if it has none), or from
     the checkpoint given. `dry_run` makes a few steps, reports and writes nothing.
@@ -69,8 +89,8 @@ def train(
                 run.saved_step = state.step
             announce(state, run, source, loaded=loaded, warnings=warnings)
             if dry_run:
-                return rehearse(state, run)
+                return Trained(rehearse(state, run), val_set)
             try:
-                return fit(state, run)
+                return Trained(fit(state, run), val_set)
             finally:
                 note_usage(run)
