@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import secrets
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from io import TextIOWrapper
 from pathlib import Path
 
 from resdet.errors import UserError
 
 ANOTHER_OUTPUT = "choose another --output"
+LOCK = ".lock"  # in a folder that resdet writes into; it stays there, for to remove it could let two in
 # characters of the name that are repeated in its temporary name; file systems permit 255 bytes in total
 LONGEST_STEM = 50
 
@@ -42,6 +45,66 @@ def whole_file(path: Path) -> Iterator[Path]:
         sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+class FolderLock:
+    """Keeps other processes of resdet from writing into a folder, until the block ends or the process dies."""
+
+    def __init__(self, folder: Path, what: str) -> None:
+        """`what` is at work in the folder, for the message: "training"."""
+        self.folder, self.what = folder, what
+        self._file: TextIOWrapper | None = None
+
+    def __enter__(self) -> FolderLock:
+        return self
+
+    def take(self) -> None:
+        """Creates the folder and locks it; does nothing if that is done. Raises UserError if another process has it."""
+        if self._file is not None:
+            return
+        with writing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            file = (self.folder / LOCK).open("a")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            raise UserError(
+                f"{self.folder}: another {self.what} is at work here; wait for it, stop it, or {ANOTHER_OUTPUT}"
+            ) from None
+        self._file = file
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            self._file.close()
+
+
+class Appended:
+    """A file to which text is added line by line.
+
+    What the disk does not take, because it is full for example, is kept and written before the next line, so that no
+    line is lost, cut off or doubled.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Raises UserError if the file cannot be opened."""
+        self.path = path
+        with writing(path):
+            self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+        self._kept = b""
+
+    def add(self, text: str) -> str | None:
+        """Returns the reason if not everything could be written."""
+        self._kept += text.encode(errors="backslashreplace")
+        try:
+            while self._kept:
+                self._kept = self._kept[os.write(self._descriptor, self._kept) :]
+        except OSError as error:
+            return error.strerror or str(error)
+        return None
+
+    def close(self) -> None:
+        os.close(self._descriptor)
 
 
 def leftovers(path: Path) -> list[Path]:

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from types import ModuleType
 
+from resdet.engine.signals import stopping
 from resdet.errors import UserError, did_you_mean
 from resdet.plugins import load_plugins
 from resdet.text import printable
@@ -28,6 +29,7 @@ COMMANDS = {
     "report": "resdet.cli.report",
     "check-data": "resdet.cli.check_data",
     "convert-weights": "resdet.cli.convert_weights",
+    "configs": "resdet.cli.configs",
 }
 # Those that build a model, read annotations or score, and so can run a user's own files.
 WITH_PLUGINS = {
@@ -55,9 +57,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return MISTAKE
     command = importlib.import_module(COMMANDS[name])
     try:
-        parsed = parser_of(name, command).parse_intermixed_args(rest)
-        load_plugins(getattr(parsed, "plugin", ()))
-        return command.run(parsed)
+        with stopping():
+            parsed = parser_of(name, command).parse_intermixed_args(rest)
+            load_plugins(getattr(parsed, "plugin", ()))
+            return command.run(parsed)
     except UserError as error:
         print(f"error: {printable(str(error))}", file=sys.stderr)
         return MISTAKE

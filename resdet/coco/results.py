@@ -33,13 +33,14 @@ class CocoResults:
     """Detections of a whole data set as columns, n entries in the order they were added.
 
     `boxes` are (x, y, width, height) in pixels of the original image; `boxes` and `segmentations` (run-length
-    encodings in COCO's form) are None where the detections have none. Instances pickle, so processes can exchange
-    them and `extend` one with the others.
+    encodings in COCO's form) are None where the detections have none. `unreadable` has the id and the problem of each
+    image that could not be read. Instances pickle, so processes can exchange them and `extend` one with the others.
     """
 
     def __init__(self, source: str = "predictions") -> None:
         self.source = source
         self.remarks: tuple[str, ...] = ()  # one line for each remark about reading a file
+        self.unreadable: dict[int, str] = {}
         self._image_ids: list[np.ndarray] = []
         self._category_ids: list[np.ndarray] = []
         self._scores: list[np.ndarray] = []
@@ -86,6 +87,7 @@ class CocoResults:
         """Adds the detections of other collectors, in their order."""
         for other in others:
             self.add_columns(other.image_ids, other.category_ids, other.scores, other.boxes, other.segmentations)
+            self.unreadable |= other.unreadable
 
     def of_classes(self, category_ids: Int64[np.ndarray, " K"]) -> CocoResults:
         """Only the detections of these categories, in their order."""
@@ -93,6 +95,7 @@ class CocoResults:
         if len(rows) == len(self):
             return self
         chosen = CocoResults(self.source)
+        chosen.unreadable = dict(self.unreadable)
         chosen.add_columns(
             self.image_ids[rows],
             self.category_ids[rows],

@@ -10,13 +10,19 @@ from typing import TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm  # the common base of BatchNorm2d and SyncBatchNorm
 
 from resdet.config import TrainConfig
+from resdet.engine.peers import Peer, Peers
 from resdet.errors import UserError
+from resdet.models.classifier import Classifier
+from resdet.models.rcnn import RCNN
 from resdet.structures import Batch
 
 T = TypeVar("T")
+MISTAKE = 2  # the exit code of a UserError
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,12 @@ class World:
         dist.all_reduce(sums)
         return (sums / self.size).tolist()
 
+    def raise_together(self, problem: UserError | None) -> None:
+        """Raises UserError in every process if `problem` is one in any; in all but one it ends the process silently."""
+        problems = [each for each in self.gather(None if problem is None else str(problem)) if each is not None]
+        if problems:
+            raise UserError(problems[0]) if self.leads else SystemExit(MISTAKE)
+
     def gather(self, value: T) -> list[T]:
         """The value of every process, by rank, on every process."""
         if self.size == 1:
@@ -70,8 +82,9 @@ def is_lead() -> bool:
 def join_world(device: str) -> Iterator[World]:
     """Joins the processes that torchrun started; without torchrun there is one process.
 
-    `device` is train.device. The group is destroyed only after a normal end: after an error the other processes may not
-    respond, and torchrun ends them.
+    `device` is train.device. All processes leave the block together. The group is destroyed only after a normal end:
+    after an error the other processes may not respond. Raises UserError, in one process of a machine, if another
+    process has died.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield World()
@@ -82,7 +95,10 @@ def join_world(device: str) -> Iterator[World]:
         dist.init_process_group("cpu:gloo,cuda:nccl")
     else:
         dist.init_process_group("gloo")
-    yield world
+    peers = Peers(world.gather(Peer.here()), world.rank)
+    with peers.watched():
+        yield world
+        _ = world.any(flag=False)  # whoever is ready first waits: a process that has ended counts as dead
     dist.destroy_process_group()
 
 
@@ -101,17 +117,64 @@ def choose_device(name: str, world: World) -> torch.device:
     return torch.device("cuda", world.local_rank)
 
 
-def trainable(model: nn.Module, train: TrainConfig, world: World) -> nn.Module:
-    """The model in training mode, wrapped for several processes and compiled, as `train` requires.
-
-    The backward pass averages gradients over the processes. Buffers stay local (with frozen or synchronized
-    normalization they are equal), and every trainable parameter has a gradient for every batch, even an empty one, so
-    there is no search for unused parameters.
+class SharedLosses(nn.Module):
+    """The losses of a model whose batch is divided among processes: their mean over the processes is the loss of the
+    whole batch.
     """
-    model = model.train()
+
+    def __init__(self, model: RCNN | Classifier, processes: int) -> None:
+        super().__init__()
+        self.model = model
+        self.processes = processes
+
+    def forward(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
+        """Every process must call this. All numbers of entries are added up at once, on the device, which is not
+        waited for.
+        """
+        losses = self.model.mean_losses(batch)
+        counts = torch.stack([loss.count for loss in losses.values()])
+        dist.all_reduce(counts)
+        whole = zip(losses.items(), counts.unbind(), strict=True)
+        return {name: loss.over(count, shares=self.processes) for (name, loss), count in whole}
+
+
+def trainable(model: RCNN | Classifier, train: TrainConfig, world: World) -> nn.Module:
+    """The losses of the model in training mode, shared by several processes and compiled, as `train` requires.
+
+    The backward pass averages gradients over the processes. Buffers are not sent around in the forward pass (see
+    `average_statistics`), and every trainable parameter has a gradient for every batch, even an empty one, so there is
+    no search for unused parameters.
+    """
+    losses_of: nn.Module = model.train()
     if world.size > 1:
-        model = nn.parallel.DistributedDataParallel(model, broadcast_buffers=False)
-    return torch.compile(model) if train.compile else model  # pyright: ignore[reportReturnType]
+        shared = SharedLosses(model, world.size)
+        losses_of = nn.parallel.DistributedDataParallel(shared, broadcast_buffers=False)
+    return torch.compile(losses_of) if train.compile else losses_of  # pyright: ignore[reportReturnType]
+
+
+def batch_norms(model: nn.Module) -> list[_BatchNorm]:
+    """The layers with running statistics; frozen layers are not included."""
+    return [m for m in model.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
+
+
+@torch.no_grad()
+def average_statistics(model: nn.Module, world: World) -> None:
+    """Replaces running means and variances by their means over the processes, each of which saw another share of the
+    batch. So all processes have the same model after every update, whether or not it is saved or evaluated then.
+
+    Synchronized batch norms have the same statistics everywhere already.
+    """
+    if world.size == 1:
+        return
+    norms = [norm for norm in batch_norms(model) if not isinstance(norm, nn.SyncBatchNorm)]
+    statistics = [values for norm in norms for values in (norm.running_mean, norm.running_var) if values is not None]
+    if not statistics:
+        return
+    together = torch.cat(statistics)
+    dist.all_reduce(together)
+    together /= world.size
+    for values, mean in zip(statistics, together.split([len(values) for values in statistics]), strict=True):
+        _ = values.copy_(mean)
 
 
 def to_device(batch: Batch, train: TrainConfig, device: torch.device) -> Batch:

@@ -40,6 +40,8 @@ def evaluate_checkpoint(
         evaluation = task.evaluate_saved(
             model, saved.class_names, config, world=world, say=log.say, warn=log.warn, progress=log.evaluating
         )
+        for note in evaluation.notes:
+            log.warn(note)
         if output and world.leads:
             RunFiles(output).write_evaluation(
                 evaluation.figures, step=saved.step, backend=evaluation.backend, results=evaluation.counted

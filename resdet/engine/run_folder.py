@@ -13,7 +13,7 @@ import msgspec
 
 from resdet.config import Config, config_from_yaml, to_yaml
 from resdet.errors import UserError
-from resdet.files import readable_json, replace_file, write_outputs, writing
+from resdet.files import LOCK, leftovers, readable_json, replace_file, write_outputs, writing
 
 if TYPE_CHECKING:
     from resdet.coco.results import CocoResults
@@ -32,6 +32,8 @@ CHECKPOINTS = "checkpoints"
 BEST = "best"  # text: the name of a checkpoint's folder
 LAST = "last"  # not a file: RUN/last refers to the newest checkpoint, as RUN/best refers to the best
 MODEL, STATE, MANIFEST = "model.safetensors", "state.pt", "manifest.json"  # in a checkpoint's folder
+
+UNREADABLE = "unreadable"  # in FIGURES: the problem of each image that could not be read, by its id
 
 Figures = dict[str, float | None]
 
@@ -84,7 +86,15 @@ class RunFiles:
 
     @property
     def hold_a_run(self) -> bool:
-        return self.metrics.exists() or self.checkpoints.is_dir()
+        """Whether a training began in the folder: it writes the config first, into a locked folder."""
+        return self.config.exists() and ((self.folder / LOCK).exists() or self.metrics.exists())
+
+    def foreign(self) -> list[str]:
+        """The names in a folder that is not a run, except the temporary files of a run's first file."""
+        if not self.folder.is_dir() or self.hold_a_run:
+            return []
+        ours = {LOCK, *(path.name for path in leftovers(self.config))}
+        return sorted(path.name for path in self.folder.iterdir() if path.name not in ours)
 
     def begin(self, config: Config, reports: Mapping[str, dict[str, Any]], step: int) -> None:
         """Creates the folder with the config and the reports on the data by split; removes metrics after `step`.
@@ -110,8 +120,10 @@ class RunFiles:
 
         `backend` is the evaluator that scored the detections. Raises UserError if the folder cannot be written.
         """
-        named = {} if backend is None else {"backend": backend}
+        named: dict[str, Any] = {} if backend is None else {"backend": backend}
         defined = {name: _number(value) for name, value in figures.items()}
+        if results is not None and results.unreadable:
+            named[UNREADABLE] = {str(number): problem for number, problem in results.unreadable.items()}
         contents = {FIGURES: readable_json({**defined, **named, "step": step})}
         if results is not None:
             contents[PREDICTIONS] = msgspec.json.encode(results.to_json())
@@ -177,6 +189,7 @@ class RunFolder:
     backend: str | None
     data: dict[str, dict[str, Any]]
     notes: list[str]
+    unreadable: dict[int, str] = field(default_factory=dict)
     resources: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -219,6 +232,7 @@ def read_run(path: Path) -> RunFolder:
         backend=backend if isinstance(backend, str) else None,
         data={name: report for name, report in data.items() if isinstance(report, dict)},
         notes=notes,
+        unreadable=_by_id(written.get(UNREADABLE)),
         resources=_object(path / RESOURCES, notes),
     )
 
@@ -284,6 +298,13 @@ def _finite(content: Any) -> Figures:
         for name, value in content.items()
         if value is None or (isinstance(value, int | float) and not isinstance(value, bool))
     }
+
+
+def _by_id(content: Any) -> dict[int, str]:
+    """The texts of an object whose keys are ids."""
+    if not isinstance(content, Mapping):
+        return {}
+    return {int(key): str(text) for key, text in content.items() if str(key).lstrip("-").isdecimal()}
 
 
 def _number(value: float | int | None) -> float | None:

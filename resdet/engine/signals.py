@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import TypeVar
 
@@ -23,6 +24,28 @@ class _WaitInterrupted(BaseException):
     """Ends a wait for data. Not a subclass of Exception, because a loader that skips broken images must not
     catch it.
     """
+
+
+@contextmanager
+def stopping() -> Iterator[None]:
+    """Inside the block a signal is an exception, Stopped, as Ctrl-C is in Python: for work that has nothing to save.
+    Training replaces these handlers by `StopRequest`.
+    """
+    if threading.current_thread() is not threading.main_thread():  # Python permits handlers in the main thread only
+        yield
+        return
+    process = os.getpid()
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if os.getpid() == process:  # not in a data worker that has not yet replaced this handler, which it inherited
+            raise Stopped(f"stopped by {signal.Signals(number).name}")
+
+    previous = {number: signal.signal(number, handle) for number in HANDLED}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            _ = signal.signal(number, handler)
 
 
 class StopRequest:

@@ -24,6 +24,7 @@ __all__ = [
     "read_results",
 ]
 
+COCO_LIMITS = (1, 10, 100)  # detections per image and class
 IOU_TYPES = ("bbox", "segm")
 SIZES = {"s": 1, "m": 2, "l": 3}  # area below 32x32 pixels, below 96x96, above; 0 is all
 AP50, AP75 = 0, 5  # indices of the IoU thresholds .5, .55, ... .95
@@ -36,7 +37,7 @@ def evaluate_coco(
     iou_type: str = "bbox",
     backend: str = "auto",
     image_ids: Sequence[int] | None = None,
-    max_detections: Sequence[int] = (1, 10, 100),
+    max_detections: Sequence[int] = COCO_LIMITS,
 ) -> dict[str, float | None]:
     """The 12 figures `bbox/AP` ... `bbox/ARl` and `bbox/AP/<class>`, `bbox/AR/<class>`, in [0, 1] (or `segm/...`).
 

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from resdet.models.backbones import Backbone
+from resdet.models.losses import MeanLoss, values
 from resdet.models.normalized import Normalized
 from resdet.structures import Batch
 
@@ -46,12 +47,18 @@ class Classifier(Normalized):
         self.fc = nn.Linear(backbone.channels[-1] if hidden is None else hidden_channels, num_classes)
 
     def forward(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
-        """The cross entropy, its mean over the images with a valid target. The batch must have one target per image."""
+        """The cross entropy, by name; see `mean_losses`."""
+        return values(self.mean_losses(batch))
+
+    def mean_losses(self, batch: Batch) -> dict[str, MeanLoss]:
+        """`loss_classifier`: the cross entropy of the images whose target is valid. The batch must have one target per
+        image.
+        """
         targets = batch.targets
         assert targets is not None, "losses need targets: a batch without them can only be predicted"
         labels = torch.where(targets.valid, targets.labels, NO_LABEL).squeeze(1)
         total = F.cross_entropy(self.logits(batch).float(), labels, ignore_index=NO_LABEL, reduction="sum")
-        return {"loss_classifier": total / targets.valid.sum().clamp(min=1)}
+        return {"loss_classifier": MeanLoss(total, targets.valid.sum())}
 
     @torch.no_grad()
     def predict(self, batch: Batch) -> Float[Tensor, "N K"]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +16,39 @@ from resdet.ops.boxes import iou_and_union
 from resdet.ops.dense import of_class, zero_padding
 
 TINY = 1e-7  # keeps quotients of empty boxes and their gradients finite
+
+
+@dataclass(frozen=True)
+class MeanLoss:
+    """A mean over the entries of a batch that count, as their sum and their number.
+
+    The two are separate because one mean over the batches of several processes is not the mean of their means: the
+    numbers of entries differ. Only the trainer knows that there are other processes.
+    """
+
+    total: Float[Tensor, ""]
+    count: Int64[Tensor, ""]
+    weight: float = 1.0  # a factor on the mean
+
+    def over(self, count: Int64[Tensor, ""], *, shares: int = 1) -> Float[Tensor, ""]:
+        """The loss with another number of entries: that of the batches of `shares` processes together.
+
+        The mean of these values over the processes is the loss of the whole batch, and so is the mean of their
+        gradients. 0 if no entry counts.
+        """
+        entries = count.clamp(min=1)
+        return self.total / (entries if shares == 1 else entries / shares) * self.weight
+
+    @property
+    def value(self) -> Float[Tensor, ""]:
+        """The mean of this batch alone."""
+        return self.over(self.count)
+
+
+def values(losses: Mapping[str, MeanLoss]) -> dict[str, Float[Tensor, ""]]:
+    """The losses of one batch by name."""
+    return {name: loss.value for name, loss in losses.items()}
+
 
 # (deltas, boxes, references, coder) to the loss of each entry: `deltas` were predicted for `references`, whose
 # ground truth are `boxes`. Gradients stay finite for padding, so that a sum may mask entries by a product.
@@ -147,15 +180,15 @@ class RegionLoss(nn.Module):
         deltas: Float[Tensor, "N R K 4"],
         regions: Regions,
         coder: BoxCoder,
-    ) -> dict[str, Float[Tensor, ""]]:
+    ) -> dict[str, MeanLoss]:
         """`loss_classifier` and `loss_box_reg`; with class-agnostic deltas, the K of `deltas` is 1."""
         valid, labels = regions.valid, regions.labels
-        count = valid.sum().clamp(min=1)
+        count = valid.sum()
         classification = self.classification(logits.flatten(0, 1), labels.flatten())
 
         positive = valid & (labels < logits.shape[2] - 1)
         regression = self.box_loss(of_class(deltas, labels), regions.matched_boxes, regions.boxes, coder)
         return {
-            "loss_classifier": zero_padding(classification.view_as(valid), valid).sum() / count,
-            "loss_box_reg": zero_padding(regression, positive).sum() / count * self.box_loss_weight,
+            "loss_classifier": MeanLoss(zero_padding(classification.view_as(valid), valid).sum(), count),
+            "loss_box_reg": MeanLoss(zero_padding(regression, positive).sum(), count, self.box_loss_weight),
         }

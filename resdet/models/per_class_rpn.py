@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from resdet.models.losses import MeanLoss
 from resdet.models.rpn import RPN, ProposalLimits, RPNOutput
 from resdet.ops.boxes import clip_boxes, is_nonempty
 from resdet.ops.dense import of_class, take, zero_padding
@@ -32,14 +33,14 @@ class PerClassRPN(RPN):
     def anchors(self, features: Sequence[Float[Tensor, "N C _h _w"]]) -> Float[Tensor, "A 4"]:
         return super().anchors(features).repeat_interleave(self.num_classes, dim=0)
 
-    def losses(self, output: RPNOutput, targets: Targets, sizes: Int64[Tensor, "N 2"]) -> dict[str, Float[Tensor, ""]]:
+    def losses(self, output: RPNOutput, targets: Targets, sizes: Int64[Tensor, "N 2"]) -> dict[str, MeanLoss]:
         """`loss_objectness`, the sum over the classes of their logistic losses, and `loss_rpn_box_reg`, of the box of
         an object's own class, over the sampled anchors of the batch. An anchor of the background is of no class.
         """
         anchors = output.anchors[:: self.num_classes]
         matches = self.match(anchors, targets, sizes)
         samples = self.sampler(matches.positive, matches.negative, targets.seeds)
-        count = samples.valid.sum().clamp(min=1)
+        count = samples.valid.sum()
         matched = take(matches.index, samples.index)
         labels = take(targets.labels, matched)
 
@@ -50,8 +51,8 @@ class PerClassRPN(RPN):
         deltas = of_class(take(output.deltas.unflatten(1, (-1, self.num_classes)), samples.index), labels)
         regression = self.box_loss(deltas, take(targets.boxes, matched), anchors[samples.index], self.box_coder)
         return {
-            "loss_objectness": zero_padding(each, samples.valid).sum() / count,
-            "loss_rpn_box_reg": zero_padding(regression, samples.positive).sum() / count * self.box_loss_weight,
+            "loss_objectness": MeanLoss(zero_padding(each, samples.valid).sum(), count),
+            "loss_rpn_box_reg": MeanLoss(zero_padding(regression, samples.positive).sum(), count, self.box_loss_weight),
         }
 
     @torch.no_grad()

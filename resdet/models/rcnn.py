@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from resdet.models.backbones import Backbone
+from resdet.models.losses import MeanLoss, values
 from resdet.models.necks import FeaturePyramidNetwork, SingleLevel
 from resdet.models.normalized import Normalized
 from resdet.models.rpn import RPN, ProposalLimits
@@ -47,8 +48,12 @@ class RCNN(Normalized):
         self.notes = tuple(notes)
 
     def forward(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
-        """The training losses, by name. The batch must have targets; if it has proposals, only the second stage is
-        trained, on them.
+        """The training losses, by name; see `mean_losses`."""
+        return values(self.mean_losses(batch))
+
+    def mean_losses(self, batch: Batch) -> dict[str, MeanLoss]:
+        """The training losses, by name, as sums and numbers of entries. The batch must have targets; if it has
+        proposals, only the second stage is trained, on them.
         """
         assert batch.targets is not None, "losses need targets: a batch without them can only be predicted"
         features = self.neck(self.backbone(self.normalized(batch)))

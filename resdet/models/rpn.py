@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
-from resdet.models.losses import BoxLoss
+from resdet.models.losses import BoxLoss, MeanLoss
 from resdet.ops.anchors import cell_anchors, grid_anchors
 from resdet.ops.box_coder import BoxCoder
 from resdet.ops.boxes import clip_boxes, is_nonempty
@@ -166,11 +166,11 @@ class RPN(nn.Module):
             boxes=zero_padding(take(boxes, keep), valid), scores=zero_padding(take(scores, keep), valid), valid=valid
         )
 
-    def losses(self, output: RPNOutput, targets: Targets, sizes: Int64[Tensor, "N 2"]) -> dict[str, Float[Tensor, ""]]:
+    def losses(self, output: RPNOutput, targets: Targets, sizes: Int64[Tensor, "N 2"]) -> dict[str, MeanLoss]:
         """`loss_objectness` and `loss_rpn_box_reg` over the sampled anchors of the batch (equation 1)."""
         matches = self.match(output.anchors, targets, sizes)
         samples = self.sampler(matches.positive, matches.negative, targets.seeds)
-        count = samples.valid.sum().clamp(min=1)
+        count = samples.valid.sum()
 
         logits = take(output.logits, samples.index)
         objectness = F.binary_cross_entropy_with_logits(logits, samples.positive.float(), reduction="none")
@@ -179,8 +179,8 @@ class RPN(nn.Module):
         deltas = take(output.deltas, samples.index)
         regression = self.box_loss(deltas, boxes, output.anchors[samples.index], self.box_coder)
         return {
-            "loss_objectness": zero_padding(objectness, samples.valid).sum() / count,
-            "loss_rpn_box_reg": zero_padding(regression, samples.positive).sum() / count * self.box_loss_weight,
+            "loss_objectness": MeanLoss(zero_padding(objectness, samples.valid).sum(), count),
+            "loss_rpn_box_reg": MeanLoss(zero_padding(regression, samples.positive).sum(), count, self.box_loss_weight),
         }
 
     @torch.no_grad()

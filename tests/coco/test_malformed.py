@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from resdet.data.sets.coco import read_coco
+from resdet.data.sets.formats import read_set
 from resdet.errors import UserError
 
 FILES = 400
@@ -84,7 +84,7 @@ def test_malformed_annotation_files(tmp_path: Path, seed: int) -> None:
         _ = path.write_bytes(damaged(text, rng) if rng.random() < 0.3 else text)
         start = time.process_time()
         try:
-            dataset = read_coco(path, tmp_path)
+            dataset = read_set(path, tmp_path)
         except UserError as error:
             message = str(error)
         else:

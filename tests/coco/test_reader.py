@@ -15,7 +15,8 @@ from pycocotools import mask as pycocotools_mask
 
 from resdet.coco.ground_truth import GroundTruth, read_ground_truth
 from resdet.coco.reader import AREA, CLIPPED, CONVERTED, RENAMED
-from resdet.data.sets.coco import CocoDataset, read_coco
+from resdet.data.sets.coco import CocoDataset
+from resdet.data.sets.formats import read_set
 from resdet.errors import UserError
 from resdet.evaluation.coco import CocoResults, evaluate_coco
 
@@ -123,7 +124,7 @@ def test_odd_files_are_the_same_to_training_and_scoring(
         annotation["id"] = str(number) if ids == "text" else number - (number == ids == 1)
     path = written(folder, annotations)
     try:
-        dataset = read_coco(path, folder)
+        dataset = read_set(path, folder)
     except UserError as error:
         refusal = re.escape(str(error))
         with pytest.raises(UserError, match=refusal):
@@ -163,7 +164,7 @@ def test_every_annotation_has_one_verdict(folder: Path) -> None:
         thing(5, bbox=[10, 10, 0, 5]),
         thing(6, bbox=[60, 10, 5, 5]),
     ]
-    report = read_coco(written(folder, annotations), folder).report
+    report = read_set(written(folder, annotations), folder).report
     assert {reason: note.examples for reason, note in report.skipped.items()} == {
         "image_id of no image": [4],
         "box without area": [5],
@@ -198,7 +199,7 @@ def test_a_mask_without_a_pixel_in_its_box_is_left_out_and_counted(
     folder: Path, segmentation: Any, reason: str | None
 ) -> None:
     """The box is columns 10 to 30 and rows 10 to 26."""
-    dataset = read_coco(written(folder, [thing(segmentation=segmentation)]), folder)
+    dataset = read_set(written(folder, [thing(segmentation=segmentation)]), folder)
     assert {name: note.examples for name, note in dataset.report.skipped_masks.items()} == (
         {reason: [0]} if reason else {}
     )
@@ -224,7 +225,7 @@ def test_masks_agree_with_their_boxes_where_pycocotools_draws_a_pixel_in_them(
     as_runs = {"size": encoded["size"], "counts": encoded["counts"].decode()}
     far = any(value > 2 * HEIGHT for value in polygon[1::2])
     annotations = [thing(0, bbox=box, segmentation=[polygon]), thing(1, bbox=box, segmentation=as_runs)]
-    masks = read_coco(written(folder, annotations), folder).segmentations
+    masks = read_set(written(folder, annotations), folder).segmentations
     assert masks.present().tolist() == [seen and not far, seen]
     for index in np.flatnonzero(masks.present()).tolist():
         assert masks.encoded(index, HEIGHT, WIDTH)["counts"] == encoded["counts"]
@@ -233,7 +234,7 @@ def test_masks_agree_with_their_boxes_where_pycocotools_draws_a_pixel_in_them(
 def test_names_that_collide_are_told_apart_by_their_ids(folder: Path) -> None:
     names = ["cat", " Cat", "big  dog", "big dog ", "caf\u00e9", "cafe\u0301", "", None, " owl ", "bear"]
     categories = [{"id": number, "name": name} for number, name in enumerate(names)]
-    dataset = read_coco(written(folder, [thing(category_id=1)], categories), folder)
+    dataset = read_set(written(folder, [thing(category_id=1)], categories), folder)
     assert dataset.class_names == (
         "cat (id 0)", "Cat (id 1)", "big  dog (id 2)", "big dog (id 3)", "caf\u00e9 (id 4)", "cafe\u0301 (id 5)",
         "category (id 6)", "category (id 7)", "owl", "bear",
@@ -244,7 +245,7 @@ def test_names_that_collide_are_told_apart_by_their_ids(folder: Path) -> None:
 
 def test_names_that_still_collide_are_refused(folder: Path) -> None:
     categories = [{"id": number, "name": name} for number, name in enumerate(["a", "A", "a (id 0)"])]
-    for read in (lambda path: read_coco(path, folder), read_ground_truth):
+    for read in (lambda path: read_set(path, folder), read_ground_truth):
         with pytest.raises(UserError, match=r"categories 0 and 2 are both named 'a \(id 0\)'"):
             _ = read(written(folder, [], categories))
 
@@ -252,7 +253,7 @@ def test_names_that_still_collide_are_refused(folder: Path) -> None:
 @pytest.mark.parametrize("category", [-1, -2, 0, 2**40, -(2**63)])
 def test_no_category_id_is_special(folder: Path, category: int) -> None:
     categories = [{"id": category, "name": "cat"}, {"id": 5, "name": "dog"}]
-    dataset = read_coco(written(folder, [thing(category_id=category)], categories), folder)
+    dataset = read_set(written(folder, [thing(category_id=category)], categories), folder)
     truth = dataset.ground_truth()
     results = CocoResults()
     results.add(7, dataset.boxes, np.array([0.9]), dataset.category_ids[dataset.labels])
@@ -267,14 +268,14 @@ def test_training_needs_names_and_sizes_that_scoring_does_not(folder: Path) -> N
         changed = folder / "changed.json"
         _ = changed.write_text(json.dumps(content))
         with pytest.raises(UserError, match=f"image id -3.*{words}"):
-            _ = read_coco(changed, folder)
+            _ = read_set(changed, folder)
         assert read_ground_truth(changed).annotation_ids.tolist() == [0]
 
 
 def test_a_missing_image_is_not_scored_unless_asked_for(folder: Path) -> None:
     path = written(folder, [thing(), thing(1, image_id=0)])
     (folder / "2.jpg").unlink()
-    dataset = read_coco(path, folder, max_missing_fraction=0.5)
+    dataset = read_set(path, folder, max_missing_fraction=0.5)
     assert dataset.scored_images() == [7, -3]
     assert dataset.scored_images(count_skipped=True) == [7, -3, 0]
     assert dataset.take(np.array([2, 0])).scored_images() == [7]
@@ -290,6 +291,6 @@ def test_the_file_is_read_once_for_both_views(folder: Path, monkeypatch: pytest.
         return read(self)
 
     monkeypatch.setattr(Path, "read_bytes", counted)
-    dataset = read_coco(path, folder)
+    dataset = read_set(path, folder)
     _ = dataset.ground_truth(), dataset.ground_truth(count_skipped=True)
     assert reads == [path]

@@ -15,8 +15,10 @@ from torch.testing import assert_close
 
 from resdet.config import load_config
 from resdet.data.sets.shapes import shapes_folder
+from resdet.engine.checkpoint import newest_checkpoint
 from resdet.engine.distributed import World, choose_device, join_world
 from resdet.engine.evaluate_checkpoint import evaluate_checkpoint
+from resdet.engine.peers import Peer
 from resdet.engine.train import train
 from resdet.errors import UserError
 
@@ -103,21 +105,25 @@ def test_two_processes_agree_with_one_up_to_rounding(tmp_path: Path, nano_argume
 
 
 @pytest.mark.slow
-def test_masks_from_two_processes_score_as_from_one(tmp_path: Path, nano_arguments: list[str]):
-    """Trained and evaluated by two, evaluated again by one."""
-    overrides = ["model.mask_head.channels=8", "data.shapes.val_images=5", "train.steps=2"]
+@pytest.mark.parametrize(
+    "part", [["model.mask_head.channels=8"], ["model.backbone.norm=bn", "train.batch_size=4"]], ids=["masks", "bn"]
+)
+def test_detections_of_two_processes_score_as_from_one(tmp_path: Path, nano_arguments: list[str], part: list[str]):
+    """Trained and evaluated by two, evaluated again by one: equal to the last bit, also with batch norms whose
+    statistics each process computes from its own images.
+    """
+    overrides = [*part, "data.shapes.val_images=5", "train.steps=2", "model.box_head.score_threshold=0.0"]
     done = in_processes(2, [*nano_arguments, *overrides, "--output", str(tmp_path / "run")])
     assert [process.returncode for process in done] == [0, 0], done[0].stderr + done[1].stderr
     written = json.loads((tmp_path / "run/eval.json").read_text())
     alone = evaluate_checkpoint(tmp_path / "run", output=tmp_path / "alone").figures
-    assert "segm/AP" in alone
+    assert ("segm/AP" in alone) == ("mask" in part[0])
     assert {name: written[name] for name in alone} == alone
     key = operator.itemgetter("image_id", "score", "category_id")
     runs = [json.loads((tmp_path / name / "predictions.json").read_text()) for name in ("run", "alone")]
     assert sorted(runs[0], key=key) == sorted(runs[1], key=key)
 
 
-@pytest.mark.slow
 def test_the_others_end_soon_when_a_process_dies(tmp_path: Path, nano_arguments: list[str]):
     arguments = [*nano_arguments, "train.steps=100000", "--output", str(tmp_path / "run")]
     processes = start_processes(2, arguments)
@@ -126,7 +132,45 @@ def test_the_others_end_soon_when_a_process_dies(tmp_path: Path, nano_arguments:
         assert all(process.poll() is None for process in processes)
     processes[1].kill()
     start = time.monotonic()
-    _ = processes[0].communicate(timeout=60)
-    assert processes[0].returncode not in (0, None)
+    _, said = processes[0].communicate(timeout=60)
+    assert processes[0].returncode == 2
     assert time.monotonic() - start < 30
+    (line,) = [line for line in said.splitlines() if "Warning" not in line and not line.startswith("  ")]
+    assert f"rank 1 (process {processes[1].pid}) has ended" in line
     _ = processes[1].communicate()
+    _ = newest_checkpoint(tmp_path / "run")  # what was saved is whole
+
+
+def children(process: int) -> list[int]:
+    return [int(number) for number in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+
+
+@pytest.mark.slow
+def test_no_process_goes_on_without_torchrun(tmp_path: Path, nano_arguments: list[str]):
+    """They save and end, each by itself."""
+    run, script = tmp_path / "run", str(ROOT / "tools/train.py")
+    torchrun = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", script),
+            *(*nano_arguments, "train.steps=100000", "train.checkpoint_every=20", "--output", str(run)),
+        ],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    while not (run / "checkpoints").exists():
+        time.sleep(0.1)
+        assert torchrun.poll() is None
+    ranks = children(torchrun.pid)
+    assert len(ranks) == 2
+    torchrun.kill()
+    _ = torchrun.wait()
+    start = time.monotonic()
+    while any(not Peer(Peer.here().machine, rank).is_dead() for rank in ranks):
+        time.sleep(0.1)
+        assert time.monotonic() - start < 30
+    saved, _ = newest_checkpoint(run)
+    assert read_metrics_steps(run)[-1] <= int(saved.name.removeprefix("step_"))
+
+
+def read_metrics_steps(run: Path) -> list[int]:
+    return [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]

@@ -83,7 +83,7 @@ def test_no_detections_score_zero(nano: Config):
 
 def renamed(config: Config, folder: Path, *, ids: list[int] | None = None, names: list[str] | None = None):
     """The val set with other category ids or names."""
-    from resdet.data.sets.coco import read_coco
+    from resdet.data.sets.formats import read_set
 
     source: CocoDataset = open_split(config.data, "val")
     truth = json.loads(source.annotations.read_text())
@@ -95,7 +95,7 @@ def renamed(config: Config, folder: Path, *, ids: list[int] | None = None, names
         annotation["category_id"] = new[annotation["category_id"]]
     path = folder / "renamed.json"
     _ = path.write_text(json.dumps(truth))
-    return read_coco(path, source.images)
+    return read_set(path, source.images)
 
 
 def test_classes_are_matched_by_name_and_absent_ones_are_said(nano: Config, tmp_path: Path):
@@ -215,14 +215,14 @@ def test_masks_are_encoded_beside_the_predictions_in_their_order(masked: Config)
 
 def with_annotations(config: Config, folder: Path, change: Any) -> CocoDataset:
     """The val set with its annotations changed."""
-    from resdet.data.sets.coco import read_coco
+    from resdet.data.sets.formats import read_set
 
     source = open_split(config.data, "val")
     truth = json.loads(source.annotations.read_text())
     change(truth["annotations"])
     path = folder / "changed.json"
     _ = path.write_text(json.dumps(truth))
-    return read_coco(path, source.images)
+    return read_set(path, source.images)
 
 
 def test_images_with_objects_without_masks_are_left_out_of_the_figures_of_masks(masked: Config, tmp_path: Path):

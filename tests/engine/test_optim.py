@@ -5,13 +5,14 @@ import pytest
 import torch
 from torch import nn
 
-from resdet.config import OptimConfig, TrainConfig
+from resdet.config import OptimConfig, TrainConfig, load_config
 from resdet.engine.train.optim import (
     build_optimizer,
     clip_gradients,
     learning_rate,
     learning_rate_scales,
     peak_learning_rate,
+    rate_warnings,
     set_learning_rate,
 )
 from resdet.models.backbones import build_backbone
@@ -135,3 +136,15 @@ def test_clipping_bounds_the_norm_of_all_gradients_together_and_returns_the_norm
     torch.testing.assert_close(model.weight.grad, torch.tensor([[0.6, 0.0]]), rtol=1e-5, atol=0)
     torch.testing.assert_close(model.bias.grad, torch.tensor([0.8]), rtol=1e-5, atol=0)
     assert math.isclose(clip_gradients(model, 1.0).item(), 1, rel_tol=1e-5)
+
+
+def test_a_longer_run_says_where_its_learning_rate_jumps() -> None:
+    """Milestone 0.8 of 40 steps is step 32; of 80 it is 64, so that step 41 has ten times the rate."""
+    short, long = (load_config(overrides=[f"train.steps={steps}", *SHORT_WARMUP]) for steps in (40, 80))
+    (line,) = rate_warnings(short, long, 40)
+    assert line.startswith("the learning rate of step 41 was 0.002 with train.steps=40 and is now 0.02")
+    assert rate_warnings(short, long, 20) == []
+    assert rate_warnings(short, short, 40) == []
+
+
+SHORT_WARMUP = ("optim.milestones=[0.8]", "optim.warmup_steps=2", "train.batch_size=16", "optim.lr=0.02")

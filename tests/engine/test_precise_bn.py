@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from resdet.config import Config
 from resdet.data.batches.loader import open_split, training_batches
-from resdet.engine.distributed import World
+from resdet.engine.distributed import World, batch_norms
 from resdet.engine.saved_models import load_model
 from resdet.engine.signals import Stopped, StopRequest
 from resdet.engine.train import train
-from resdet.engine.train.precise_bn import batch_norms, recompute_statistics
+from resdet.engine.train.precise_bn import recompute_statistics
 from resdet.errors import UserError
 from resdet.models.build.detector import build_model
 from resdet.structures import Batch

@@ -65,7 +65,7 @@ def test_a_run_leaves_what_the_next_reader_needs(tmp_path: Path, nano: Config, r
     run = tmp_path / "run"
     metrics = train(nano, run)
     assert {path.name for path in run.iterdir()} == {
-        "best", "checkpoints", "config.yaml", "data_report.json", "eval.json", "log.txt", "metrics.jsonl",
+        ".lock", "best", "checkpoints", "config.yaml", "data_report.json", "eval.json", "log.txt", "metrics.jsonl",
         "predictions.json", "resources.json",
     }  # fmt: skip
     written = json.loads((run / "eval.json").read_text())

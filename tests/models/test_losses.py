@@ -23,6 +23,7 @@ from resdet.models.losses import (
     generalized_iou,
     giou_box_loss,
     smooth_l1_box_loss,
+    values,
 )
 from resdet.ops.box_coder import BoxCoder
 
@@ -140,7 +141,7 @@ def test_the_loss_of_regions_by_hand(boxes_a_region: int) -> None:
     """Two classes, logits of zero: each region costs log(3), a positive one also 5 log(2); the divisor counts both."""
     regions = regions_of(labels=[1, 2, 0, 2], valid=[True, True, False, False])
     loss = RegionLoss(ClassificationLoss(), partial(smooth_l1_box_loss, beta=0.0), box_loss_weight=3.0)
-    losses = loss(torch.zeros(1, 4, 3), torch.zeros(1, 4, boxes_a_region, 4), regions, CODER)
+    losses = values(loss(torch.zeros(1, 4, 3), torch.zeros(1, 4, boxes_a_region, 4), regions, CODER))
     assert_close(losses["loss_classifier"], torch.tensor(math.log(3)))
     assert_close(losses["loss_box_reg"], torch.tensor(3 * 5 * math.log(2) / 2))
 
@@ -149,7 +150,7 @@ def test_only_the_deltas_of_a_regions_own_class_learn() -> None:
     regions = regions_of(labels=[1], valid=[True])
     deltas = torch.zeros(1, 1, 3, 4).requires_grad_()
     loss = RegionLoss(ClassificationLoss(), giou_box_loss)
-    losses = loss(torch.zeros(1, 1, 4), deltas, regions, CODER)
+    losses = values(loss(torch.zeros(1, 1, 4), deltas, regions, CODER))
     (gradient,) = torch.autograd.grad(losses["loss_box_reg"], deltas)
     assert gradient[0, 0, 1].any()
     assert not gradient[0, 0, [0, 2]].any()
@@ -159,5 +160,5 @@ def test_only_the_deltas_of_a_regions_own_class_learn() -> None:
 def test_an_empty_batch_costs_nothing() -> None:
     regions = regions_of(labels=[2, 2], valid=[False, False])
     loss = RegionLoss(ClassificationLoss(), ciou_box_loss)
-    losses = loss(torch.zeros(1, 2, 3), torch.zeros(1, 2, 2, 4), regions, CODER)
+    losses = values(loss(torch.zeros(1, 2, 3), torch.zeros(1, 2, 2, 4), regions, CODER))
     assert losses == {"loss_classifier": 0, "loss_box_reg": 0}

@@ -12,7 +12,7 @@ from torch.testing import assert_close
 
 from resdet.config import load_config
 from resdet.models.build.detector import build_model
-from resdet.models.losses import ClassificationLoss, RegionLoss, Regions, giou_box_loss
+from resdet.models.losses import ClassificationLoss, RegionLoss, Regions, giou_box_loss, values
 from resdet.models.rcnn import RCNN
 from resdet.models.rpn import AnchorGenerator, ProposalLimits, RPNOutput, as_detections
 from resdet.models.second_stage.detections import DetectionLimits, suppressed
@@ -101,10 +101,10 @@ def test_regions_that_do_not_count_cost_nothing() -> None:
         logits[:, :1], deltas[:, :1], first, BoxCoder((1.0, 1.0, 1.0, 1.0))
     )
     for name, loss in losses.items():
-        assert_close(loss, expected[name])
+        assert_close(loss.value, expected[name].value)
     one = mask_loss(torch.tensor([0.0, NAN]).view(1, 2, 1, 1, 1), torch.zeros(1, 2).long(),
         torch.ones(1, 2, 1, 1, dtype=torch.bool), torch.tensor([[True, False]]))  # fmt: skip
-    assert_close(one, torch.tensor(2.0).log())
+    assert_close(one.value, torch.tensor(2.0).log())
 
 
 # Nothing to work on
@@ -121,10 +121,10 @@ def test_a_second_stage_without_proposals_finds_nothing_and_learns_from_the_grou
     assert not any(value.any() for value in vars(found).values() if value is not None)
     boxes = torch.tensor([[[4.0, 4, 40, 50]], [[0.0] * 4]])
     targets = Targets(boxes, torch.tensor([[1], [0]]), ~valid & valid, valid, torch.arange(2))
-    losses = heads.train().losses(features, none, targets, sizes)
+    losses = values(heads.train().losses(features, none, targets, sizes))
     assert all(loss.isfinite() for loss in losses.values())
     empty = replace(targets, valid=valid & ~valid)
-    assert not any(loss for loss in heads.losses(features, none, empty, sizes).values())
+    assert not any(loss.value for loss in heads.losses(features, none, empty, sizes).values())
 
 
 @pytest.mark.parametrize(

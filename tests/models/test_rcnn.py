@@ -112,7 +112,7 @@ def test_empty_ground_truth_slots_do_not_matter() -> None:
     more = Batch(batch.images, batch.sizes, Targets(**longer, seeds=batch.targets.seeds))
     rpn = [model.rpn.losses(model.rpn(features(model, b)), b.targets, b.sizes) for b in (batch, more) if b.targets]
     for losses in zip(*(loss.values() for loss in rpn), strict=True):
-        assert_close(losses[0], losses[1])
+        assert_close(losses[0].value, losses[1].value)
 
 
 def features(model: RCNN, batch: Batch) -> list[Tensor]:

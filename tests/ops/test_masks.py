@@ -15,7 +15,8 @@ from torchvision.models.detection.roi_heads import project_masks_on_boxes
 from torchvision.ops import roi_align
 
 from resdet.data.images.masks import box_frame_masks
-from resdet.data.sets.coco import CocoDataset, read_coco
+from resdet.data.sets.coco import CocoDataset
+from resdet.data.sets.formats import read_set
 from resdet.ops.masks import coverage, crop_masks
 
 coco_mask: Any = pycocotools_mask  # its annotations refuse polygons
@@ -208,7 +209,7 @@ def test_targets_of_real_objects(name: str, resolution: int, cells: int, capsys:
     if not (DATA / name).is_dir():
         pytest.skip(f"{DATA / name} is not here")
     shares = differences(
-        read_coco(DATA / name / "annotations/instances_val.json", DATA / name / "val"), resolution, cells
+        read_set(DATA / name / "annotations/instances_val.json", DATA / name / "val"), resolution, cells
     )
     with capsys.disabled():
         print(f"\n{name} val, M = {resolution}, B = {cells}: {shares.mean():.2%} of the cells of {len(shares)} targets")

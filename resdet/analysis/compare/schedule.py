@@ -4,7 +4,6 @@ continued.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import signal
@@ -26,7 +25,7 @@ from resdet.config import to_yaml
 from resdet.engine.run_folder import read_run
 from resdet.engine.signals import EXIT_CODE, Stopped, StopRequest
 from resdet.errors import UserError
-from resdet.files import replace_file, writing
+from resdet.files import FolderLock, replace_file, writing
 from resdet.plugins import loaded_plugins
 
 POLL_SECONDS = 0.2
@@ -77,15 +76,11 @@ def alone_in(output: Path) -> Iterator[None]:
     """Creates the folder of a comparison and locks it against other comparisons. Raises UserError if another one is
     active.
     """
-    with writing(output):
-        for folder in ("configs", "logs", "runs"):
-            (output / folder).mkdir(parents=True, exist_ok=True)
-        lock = (output / ".lock").open("w")
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"{output}: another compare is at work here; wait for it, or stop it") from None
+    with FolderLock(output, "compare") as lock:
+        lock.take()
+        with writing(output):
+            for folder in ("configs", "logs", "runs"):
+                (output / folder).mkdir(parents=True, exist_ok=True)
         yield
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from resdet.config import has_no_classes
 from resdet.data.sets.coco import CocoDataset
-from resdet.engine.evaluate import evaluated_set
+from resdet.engine.evaluate import evaluated_set, images_to_score
 from resdet.engine.run_folder import RunFolder
 from resdet.errors import UserError
 from resdet.evaluation.analysis.analyse import Analysis, analyse
@@ -47,11 +47,11 @@ def open_scored(run: RunFolder) -> Scored:
             f"resdet evaluate {run.path} --output {run.path} writes it"
         )
     dataset = evaluated_set(run.config)
-    count_skipped = run.config.eval.count_skipped
-    truth = dataset.ground_truth(count_skipped=count_skipped)
+    truth = dataset.ground_truth(count_skipped=run.config.eval.count_skipped)
     results = read_results(run.predictions, truth)
+    results.unreadable = run.unreadable
     has_masks = "segm/AP" in run.figures and results.segmentations is not None
-    images = dataset.scored_images(count_skipped=count_skipped)
+    images = images_to_score(dataset, results, run.config)
     masked = truth.masked_images(images) if has_masks else []
     boxes = analyse(truth, results, image_ids=images, score_threshold=SCORE)
     score = own_score(boxes.curves)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -42,11 +42,13 @@ def boxes_in_original(boxes: Float32[Tensor, "D 4"], image: ImageInfo) -> Float3
 
 @dataclass(frozen=True)
 class LoadedBatch:
-    """`skipped` has a line for every image that could not be read; the batch contains a blank in its place."""
+    """`unreadable` has the id and the problem of every image that could not be read; the batch contains a blank in its
+    place.
+    """
 
     batch: Batch
     images: tuple[ImageInfo, ...]
-    skipped: tuple[str, ...] = ()
+    unreadable: Mapping[int, str] = field(default_factory=dict)
 
     def pin_memory(self) -> LoadedBatch:
         return replace(self, batch=self.batch.pin_memory())
@@ -112,7 +114,7 @@ def collate(samples: Sequence[Sample], *, shape: tuple[int, int], slots: int) ->
     return LoadedBatch(
         batch=Batch(images, sizes, Targets(boxes, labels, crowd, valid, seeds, masks)),
         images=tuple(sample.info for sample in samples),
-        skipped=tuple(sample.problem for sample in samples if sample.problem),
+        unreadable={sample.info.image_id: sample.problem for sample in samples if sample.problem},
     )
 
 

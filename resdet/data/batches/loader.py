@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import copy
-import multiprocessing
-import multiprocessing.context
-import signal
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from jaxtyping import Float32, Int64, UInt8
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Dataset, Sampler
 
 from resdet.config import Config, DataConfig
 from resdet.data.batches.collate import (
@@ -28,6 +23,7 @@ from resdet.data.batches.collate import (
 )
 from resdet.data.batches.samplers import BatchOrder, evaluation_order, rank_slice, sample_seed
 from resdet.data.batches.small_objects import large_enough, report_small_objects
+from resdet.data.batches.workers import Batches
 from resdet.data.images.decode import ImageError, read_image, resize, resized_size
 from resdet.data.images.masks import box_frame_masks
 from resdet.data.images.transforms import Augmentation
@@ -35,8 +31,6 @@ from resdet.data.sets.coco import CocoDataset
 from resdet.data.sets.formats import read_set
 from resdet.data.sets.splits import split_files
 from resdet.errors import UserError
-
-WORKER_TIMEOUT = 300  # a worker without a batch for this number of seconds counts as stuck
 
 
 def open_split(data: DataConfig, split: str) -> CocoDataset:
@@ -99,7 +93,7 @@ def evaluation_batches(dataset: CocoDataset, config: Config, *, rank: int, world
 @dataclass(frozen=True)
 class _Evaluation:
     dataset: CocoDataset
-    batches: DataLoader[LoadedBatch | UserError]
+    batches: Batches[LoadedBatch | UserError]
     config: Config
 
     def __len__(self) -> int:
@@ -252,41 +246,10 @@ def _blank(size: tuple[int, int], info: ImageInfo, seed: int, problem: str, mask
 
 def start_loader(
     reader: Dataset[LoadedBatch | UserError], keys: Iterable[Any], config: Config
-) -> DataLoader[LoadedBatch | UserError]:
+) -> Batches[LoadedBatch | UserError]:
     """The batches that the reader makes of the keys, in their order, in data.workers processes."""
-    workers = config.data.workers
-    return DataLoader(
-        reader,
-        batch_size=None,  # the reader makes whole batches
-        sampler=keys,
-        num_workers=workers,
-        persistent_workers=workers > 0,
-        timeout=WORKER_TIMEOUT if workers else 0,
-        worker_init_fn=_start_worker,
-        multiprocessing_context=_worker_context() if workers else None,
-        pin_memory=config.train.device != "cpu" and torch.cuda.is_available(),
-    )
-
-
-class _Worker(multiprocessing.Process):
-    """A worker ignores the signals that ask a run to stop, so a worker that hangs has to be killed."""
-
-    def terminate(self) -> None:
-        self.kill()
-
-
-def _worker_context() -> multiprocessing.context.BaseContext:
-    context = copy.copy(multiprocessing.get_context())
-    context.Process = _Worker  # pyright: ignore[reportAttributeAccessIssue]
-    return context
-
-
-def _start_worker(_: int) -> None:
-    cv2.setNumThreads(0)  # each worker process uses one core
-    # A terminal signals the whole process group, and a batch system every process. The trainer alone decides how to
-    # react; a worker ends when the trainer ends it, or has ended.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)
+    pin_memory = config.train.device != "cpu" and torch.cuda.is_available()
+    return Batches(reader, keys, workers=config.data.workers, pin_memory=pin_memory)
 
 
 def checked_batches(batches: Iterable[LoadedBatch | UserError], images: int, config: Config) -> Iterator[LoadedBatch]:
@@ -295,19 +258,14 @@ def checked_batches(batches: Iterable[LoadedBatch | UserError], images: int, con
     """
     bad: set[str] = set()
     allowed = config.data.max_bad_fraction * images
-    try:
-        for batch in batches:
-            if isinstance(batch, UserError):
-                raise batch
-            bad.update(batch.skipped)
-            if len(bad) > allowed:
-                raise UserError(
-                    f"{len(bad)} of {images} images cannot be read, more than "
-                    f"data.max_bad_fraction={config.data.max_bad_fraction:g}; the last: {batch.skipped[-1]}"
-                )
-            yield batch
-    except RuntimeError as error:
-        if "DataLoader" not in str(error):  # torch reports a dead or stuck worker only by this error
-            raise
-        reason = " ".join(str(error).split())
-        raise UserError(f"{reason}; give more memory or shared memory (/dev/shm), or set data.workers=0") from error
+    for batch in batches:
+        if isinstance(batch, UserError):
+            raise UserError(str(batch))  # raised itself, this frame and the workers would live on in its traceback
+        bad.update(batch.unreadable.values())
+        if len(bad) > allowed:
+            raise UserError(
+                f"{len(bad)} of {images} images cannot be read, more than "
+                f"data.max_bad_fraction={config.data.max_bad_fraction:g}; the last: "
+                f"{list(batch.unreadable.values())[-1]}"
+            )
+        yield batch

@@ -197,8 +197,8 @@ def _collate(
     infos = tuple(
         ImageInfo(row.index, dataset.file_names[row.index], height, width, scale_y=1.0, scale_x=1.0) for row in rows
     )
-    problems = tuple(dict.fromkeys(row.problem for row in rows if row.problem))
-    return LoadedBatch(Batch(pixels, torch.tensor([[height, width]] * len(rows)), targets), infos, problems)
+    unreadable = {row.index: row.problem for row in rows if row.problem}
+    return LoadedBatch(Batch(pixels, torch.tensor([[height, width]] * len(rows)), targets), infos, unreadable)
 
 
 def _cut(image: Image, place: tuple[int, int], side: int) -> Image:

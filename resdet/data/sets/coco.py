@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float32, Int64
 from resdet.coco.ground_truth import GroundTruth, ground_truth
 from resdet.coco.image_files import MAX_PIXELS, MAX_SIDE, check_file_name, missing_files
 from resdet.coco.packed_strings import PackedStrings
-from resdet.coco.reader import Annotations, read_annotations
+from resdet.coco.reader import Annotations
 from resdet.coco.report import EXAMPLES, DataReport
 from resdet.coco.segmentation import Segmentations, row_offsets, take_groups
 from resdet.errors import UserError
@@ -63,6 +63,13 @@ class CocoDataset:
         image = np.repeat(np.arange(len(self)), np.diff(self.offsets))
         return np.bincount(image[~self.crowd], minlength=len(self))
 
+    def objects_per_image_and_class(self) -> Int64[np.ndarray, "N K"]:
+        """The same for each class."""
+        image = np.repeat(np.arange(len(self)), np.diff(self.offsets))
+        classes = len(self.class_names)
+        cells = (image * classes + self.labels)[~self.crowd]
+        return np.bincount(cells, minlength=len(self) * classes).reshape(len(self), classes)
+
     def ground_truth(self, *, count_skipped: bool = False) -> GroundTruth:
         """The objects to be found in the whole file; see `resdet.coco.ground_truth.ground_truth`."""
         return ground_truth(self.content, count_skipped=count_skipped)
@@ -89,14 +96,6 @@ class CocoDataset:
             annotation_ids=self.annotation_ids[rows],
             segmentations=self.segmentations.take(rows),
         )
-
-
-def read_coco(
-    annotations: Path, images: Path, *, require_objects: bool = False, max_missing_fraction: float = 0.0
-) -> CocoDataset:
-    """The data set of a COCO json file. The other arguments, and the errors, are those of `dataset_of`."""
-    content = read_annotations(annotations)
-    return dataset_of(content, images, require_objects=require_objects, max_missing_fraction=max_missing_fraction)
 
 
 def dataset_of(

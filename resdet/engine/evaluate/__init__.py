@@ -7,9 +7,11 @@ from resdet.engine.evaluate.detections import (
     evaluate,
     evaluated_set,
     figures_of,
+    images_to_score,
     predict_batch,
     predict_dataset,
     scoring_notes,
+    unreadable_notes,
 )
 
 __all__ = [
@@ -19,7 +21,9 @@ __all__ = [
     "evaluate",
     "evaluated_set",
     "figures_of",
+    "images_to_score",
     "predict_batch",
     "predict_dataset",
     "scoring_notes",
+    "unreadable_notes",
 ]

@@ -20,8 +20,8 @@ from resdet.data.batches.loader import ImageInfo, evaluation_batches, open_split
 from resdet.data.sets.coco import CocoDataset
 from resdet.engine.distributed import World, autocast, to_device
 from resdet.engine.signals import StopRequest
-from resdet.errors import row_of
-from resdet.evaluation.coco import CocoResults, GroundTruth
+from resdet.errors import UserError, row_of
+from resdet.evaluation.coco import COCO_LIMITS, CocoResults, GroundTruth
 from resdet.evaluation.metrics import METRICS, Metric, Scoring
 from resdet.structures import Batch, Detections
 from resdet.test_time.build import build_detector
@@ -75,8 +75,7 @@ def figures_of(
     results: CocoResults, ground_truth: GroundTruth, dataset: CocoDataset, config: Config
 ) -> dict[str, float | None]:
     """The figures that fit the model's parts, as `evaluate` names them."""
-    images = dataset.scored_images(count_skipped=config.eval.count_skipped)
-    how = Scoring(images, backend=config.eval.backend)
+    how = Scoring(images_to_score(dataset, results, config), backend=config.eval.backend)
     if has_no_classes(config.model):
         return METRICS["recall"].score(ground_truth, results, how)
     figures = METRICS["coco"].score(ground_truth, results, how)
@@ -85,6 +84,13 @@ def figures_of(
     if config.eval.metric != "coco":
         figures |= chosen_metric(config).score(ground_truth, results, how)
     return figures
+
+
+def images_to_score(dataset: CocoDataset, results: CocoResults, config: Config) -> list[int]:
+    """Ids of the images that the figures count: those that exist and can be read, or with `eval.count_skipped` all."""
+    counted = config.eval.count_skipped
+    images = dataset.scored_images(count_skipped=counted)
+    return [number for number in images if counted or number not in results.unreadable]
 
 
 def chosen_metric(config: Config) -> Metric:
@@ -107,7 +113,7 @@ def predict_dataset(
     `category_ids` are the ids of the model's labels (default: the data set's). `progress` receives the number of
     finished batches of this process and their total.
 
-    Raises Interrupted if `stop` was requested.
+    Raises Interrupted if `stop` was requested, and UserError in all processes for an image that cannot be read.
     """
     world, stop = world or World(), stop or StopRequest()
     device = next(model.parameters()).device
@@ -118,23 +124,28 @@ def predict_dataset(
     share = math.ceil(len(dataset) / (config.eval.batch_size * world.size))
     category_ids = dataset.category_ids if category_ids is None else category_ids
     waiting: deque[Future[CocoResults]] = deque()
+    problem: UserError | None = None
     with ThreadPoolExecutor(1) as encoder:
         try:
             while (loaded := stop.next(batches)) is not None:
                 with torch.inference_mode(), autocast(config.train, device):
                     detections = predict_batch(model, to_device(loaded.batch, config.train, device))
                 detections = detections.to("cpu")  # the only copy from the device
+                results.unreadable |= loaded.unreadable
                 waiting.append(encoder.submit(batch_results, detections, loaded.images, category_ids))
                 if len(waiting) > BATCHES_AHEAD:
                     results.extend([waiting.popleft().result()])
                 done += 1
                 if progress:
                     progress(done, share)
+        except UserError as error:
+            problem = error
         finally:
             _ = model.train(mode)
         results.extend([batch.result() for batch in waiting])
     if world.any(stop.requested):
         raise Interrupted
+    world.raise_together(problem)
     shares = world.gather(results)
     results = CocoResults()
     results.extend(shares)
@@ -174,4 +185,37 @@ def scoring_notes(dataset: CocoDataset, config: Config) -> list[str]:
             f"{dataset.annotations}: {missing} of {len(dataset)} images are missing (data.on_bad_image=skip) and left"
             " out of scoring; eval.count_skipped=true counts their objects as missed"
         )
-    return notes
+    return notes + crowding_notes(dataset, config)
+
+
+def crowding_notes(dataset: CocoDataset, config: Config) -> list[str]:
+    """One line for each limit on the number of detections that keeps objects of the data set from being found."""
+    box_head, lines = config.model.box_head, []
+    if box_head is None:
+        return lines
+    counts = dataset.objects_per_image()
+    if (crowded := int((counts > box_head.detections).sum())) > 0:
+        lines.append(
+            f"{dataset.annotations}: {crowded} of {len(dataset)} images have more objects (up to {counts.max()}) than"
+            f" model.box_head.detections={box_head.detections} keeps; raise it"
+        )
+    of_class, limit = dataset.objects_per_image_and_class(), COCO_LIMITS[-1]
+    if (crowded := int((of_class > limit).any(axis=1).sum())) > 0:
+        lines.append(
+            f"{dataset.annotations}: {crowded} of {len(dataset)} images have more than {limit} objects of one class (up"
+            f" to {of_class.max()}); COCO's figures count the {limit} best detections of a class in an image"
+        )
+    return lines
+
+
+def unreadable_notes(dataset: CocoDataset, results: CocoResults, config: Config) -> list[str]:
+    """One line about the images that exist but could not be read, if there are any."""
+    if not results.unreadable:
+        return []
+    left_out = (
+        "their objects count as missed (eval.count_skipped=true)"
+        if config.eval.count_skipped
+        else "left out of scoring; eval.count_skipped=true counts their objects as missed"
+    )
+    first = next(iter(results.unreadable.values()))
+    return [f"{len(results.unreadable)} of {len(dataset)} images cannot be read (the first: {first}): {left_out}"]

@@ -18,7 +18,15 @@ from resdet.data.batches import loader
 from resdet.data.batches.loader import LoadedBatch, evaluation_batches, open_split, subset
 from resdet.data.sets.coco import CocoDataset
 from resdet.engine.distributed import World, autocast, to_device
-from resdet.engine.evaluate import chosen_metric, evaluate, evaluated_set, predict_batch, predict_dataset, scoring_notes
+from resdet.engine.evaluate import (
+    chosen_metric,
+    evaluate,
+    evaluated_set,
+    predict_batch,
+    predict_dataset,
+    scoring_notes,
+    unreadable_notes,
+)
 from resdet.engine.signals import StopRequest
 from resdet.engine.task.classification import LABELLED_SETS
 from resdet.engine.task.interface import Evaluation, Progress, Task
@@ -109,7 +117,10 @@ class Detection(Task[CocoDataset]):
     ) -> Evaluation:
         counted = found.of_classes(dataset.category_ids)
         figures = evaluate(model, dataset, config, results=counted, world=world)
-        return Evaluation(figures, config, dataset, counted, found, categories, backend_name(config.eval.backend))
+        notes = unreadable_notes(dataset, found, config)
+        return Evaluation(
+            figures, config, dataset, counted, found, categories, backend_name(config.eval.backend), notes
+        )
 
     def rehearse(
         self, model: nn.Module, val_set: CocoDataset, config: Config, *, world: World, device: torch.device

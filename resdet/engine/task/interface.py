@@ -34,7 +34,8 @@ class Evaluation:
     """The result of an evaluation: the figures of a model, and the data on which they were computed.
 
     A classifier has only figures. `counted` are the detections that the figures count, `found` also those of classes
-    that the data set lacks; `categories` are the names of the ids in `found`; `backend` is the evaluator.
+    that the data set lacks; `categories` are the names of the ids in `found`; `backend` is the evaluator; `notes` are
+    lines about data that the figures do not count.
     """
 
     figures: Figures
@@ -44,6 +45,7 @@ class Evaluation:
     found: CocoResults | None = None
     categories: dict[int, str] = field(default_factory=dict)
     backend: str | None = None
+    notes: Sequence[str] = ()
 
 
 class Task(ABC, Generic[Data]):

@@ -15,6 +15,7 @@ from resdet.config import Config
 from resdet.engine.distributed import World, trainable
 from resdet.engine.saved_models import built, place, read_models
 from resdet.errors import UserError, did_you_mean
+from resdet.models.classifier import Classifier
 from resdet.models.rcnn import RCNN
 from resdet.structures import Batch
 
@@ -35,7 +36,7 @@ class OnProposals(nn.Module):
         return self.losses_of(replace(batch, proposals=proposals))
 
 
-def losses_module(model: nn.Module, config: Config, world: World, device: torch.device) -> nn.Module:
+def losses_module(model: RCNN | Classifier, config: Config, world: World, device: torch.device) -> nn.Module:
     """The model as it is trained; it uses the proposals of `train.proposals` if that is given."""
     losses_of = trainable(model, config.train, world)
     if config.train.proposals is None:

@@ -11,12 +11,11 @@ from torch import nn
 
 from resdet.config import Config
 from resdet.engine import checkpoint
-from resdet.engine.distributed import World
+from resdet.engine.distributed import World, batch_norms
 from resdet.engine.task.interface import ImageSet
 from resdet.engine.task.table import task_of
 from resdet.engine.train.alternating import choose_parts
 from resdet.engine.train.optim import build_optimizer
-from resdet.engine.train.precise_bn import batch_norms
 from resdet.engine.train.state import TrainState
 from resdet.errors import UserError
 from resdet.models.build.conventions import completed

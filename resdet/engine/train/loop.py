@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from resdet.config import Config
+from resdet.data.batches.loader import LoadedBatch
 from resdet.engine.evaluate import Interrupted
-from resdet.engine.log import Meter
+from resdet.engine.pace import Forecast, Meter
 from resdet.engine.run_folder import Figures
+from resdet.engine.signals import StopRequest
+from resdet.engine.task.interface import Evaluation
 from resdet.engine.train.alternating import losses_module
 from resdet.engine.train.precise_bn import make_precise
 from resdet.engine.train.saving import leave, save
 from resdet.engine.train.state import Run, TrainState
 from resdet.engine.train.update import update
+from resdet.errors import UserError
 
 
 def fit(state: TrainState, run: Run) -> Figures:
@@ -24,26 +30,32 @@ def fit(state: TrainState, run: Run) -> Figures:
         run.train_set, config, start_step=state.step, rank=world.rank, world_size=world.size
     )
     losses_of = losses_module(state.model, config, world, run.device)
-    meter = Meter(config.train.batch_size)
+    meter, forecast = Meter(config.train.batch_size), Forecast(steps - state.step, run.device.type)
     while state.step < steps:
         with meter.waiting():
-            loaded = stop.next(batches)
-        if world.any(stop.requested) or loaded is None:
-            raise leave(state, run)
+            loaded, problem = next_batch(batches, stop)
+        if world.any(stop.requested or problem is not None) or loaded is None:
+            raise leave(state, run, problem)
 
         record = update(state, run, losses_of, loaded)
         meter.step()
         log.progress(state.step, record)
+        if estimate := forecast.after_step():
+            log.say(estimate)
         if due(state.step, config.train.log_every) or state.step == steps:
             log.training(state.step, steps, record | meter.figures(steps - state.step))
-        improved = False
-        try:
-            if due_for_evaluation(state, config):
-                improved = evaluate_step(state, run)
-        finally:  # also if the evaluation fails, so that no step is lost
-            if improved or due(state.step, config.train.checkpoint_every) or state.step == steps:
-                save(state, run)
+        improved = due_for_evaluation(state, config) and evaluate_step(state, run)
+        if improved or due(state.step, config.train.checkpoint_every) or state.step == steps:
+            save(state, run)
     return finish(state, run)
+
+
+def next_batch(batches: Iterator[LoadedBatch], stop: StopRequest) -> tuple[LoadedBatch | None, UserError | None]:
+    """The next batch; None after a signal, or with the reason why there is none."""
+    try:
+        return stop.next(batches), None
+    except UserError as problem:
+        return None, problem
 
 
 def due(step: int, every: int) -> bool:
@@ -78,22 +90,50 @@ def evaluate_step(state: TrainState, run: Run) -> bool:
         )
     except Interrupted:
         raise leave(state, run) from None
+    except UserError as problem:  # the same in every process
+        raise leave(state, run, problem) from None
+    except Exception:  # an error of resdet: no step is lost
+        if run.world.size == 1:
+            save(state, run)
+        raise
+    for note in evaluation.notes:
+        run.log.warn(note)
     state.evaluated, run.metrics = state.step, evaluation.figures
     headline = evaluation.figures[run.task.headline]
     improved = headline is not None and (state.best is None or headline > state.best)
     if improved:
         state.best, state.best_step = headline, state.step
-    if run.world.leads:
-        run.log.metrics(state.step, evaluation.figures)
-        kept = evaluation.counted if at_the_end else None
-        run.files.write_evaluation(evaluation.figures, step=state.step, backend=evaluation.backend, results=kept)
+    write_evaluation(evaluation, state, run, with_results=at_the_end)
     described = "undefined: no ground truth" if headline is None else f"{headline:.4f}"
     run.log.say(f"step {state.step}: {run.task.headline_words} {described}{' (the best so far)' if improved else ''}")
     return improved
 
 
+def write_evaluation(evaluation: Evaluation, state: TrainState, run: Run, *, with_results: bool) -> None:
+    """Writes the figures. An error of the disk is a warning; at the end it is a UserError, after the state was saved,
+    so that a resume evaluates again.
+    """
+    failure = None
+    if run.world.leads:
+        run.log.metrics(state.step, evaluation.figures)
+        kept = evaluation.counted if with_results else None
+        try:
+            run.files.write_evaluation(evaluation.figures, step=state.step, backend=evaluation.backend, results=kept)
+        except UserError as error:
+            failure = str(error)
+    failure = run.world.from_lead(failure)
+    if failure is None:
+        return
+    if with_results:
+        state.evaluated = 0
+        raise leave(state, run, UserError(failure))
+    run.log.warn(f"step {state.step}: {failure}")
+
+
 def finish(state: TrainState, run: Run) -> Figures:
     """The figures of the last evaluation; they are read from the run if it had already ended before."""
+    if run.world.any(run.stop.requested):
+        raise leave(state, run)
     if not run.metrics:
         run.log.say(f"finished at step {state.step} before; raise train.steps to go on, or start a new --output")
         run.metrics = run.files.written_figures()

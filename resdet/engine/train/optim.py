@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from resdet.config import OptimConfig, TrainConfig, checked
+from resdet.config import Config, OptimConfig, TrainConfig, checked
 from resdet.models.backbones import Backbone
 
 NORMALIZATION = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.LocalResponseNorm)
@@ -39,6 +39,20 @@ def learning_rate(step: int, optim: OptimConfig, train: TrainConfig) -> float:
         case unknown:
             assert_never(unknown)
     return peak_learning_rate(optim, train) * warmup * decay
+
+
+def rate_warnings(old: Config, new: Config, step: int) -> list[str]:
+    """A line if the learning rate of update number `step` is another than it was by the config before a resume.
+
+    Milestones are fractions of all steps, so that a longer run moves them.
+    """
+    before, now = (learning_rate(step, config.optim, config.train) for config in (old, new))
+    if math.isclose(before, now, rel_tol=1e-6):
+        return []
+    return [
+        f"the learning rate of step {step + 1} was {before:.6g} with train.steps={old.train.steps} and is now"
+        f" {now:.6g}, because optim.schedule={new.optim.schedule} extends over all steps"
+    ]
 
 
 def build_optimizer(model: nn.Module, optim: OptimConfig) -> torch.optim.Optimizer:

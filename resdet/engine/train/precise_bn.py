@@ -16,7 +16,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm  # the common base of BatchNorm2d and SyncBatchNorm
 
-from resdet.engine.distributed import World, autocast, to_device
+from resdet.engine.distributed import World, autocast, batch_norms, to_device
 from resdet.engine.train.state import Run
 from resdet.structures import Batch
 
@@ -53,11 +53,6 @@ class Moments:
         """By the law of total variance: the mean of the variances and the variance of the means."""
         mean = self.total / self.count
         return mean, (self.squares / self.count - mean.square()).clamp(min=0)
-
-
-def batch_norms(model: nn.Module) -> list[_BatchNorm]:
-    """The layers with running statistics; frozen layers are not included."""
-    return [m for m in model.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
 
 
 @torch.no_grad()

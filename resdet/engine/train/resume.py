@@ -11,34 +11,62 @@ from resdet.engine.distributed import World
 from resdet.engine.run_folder import MODEL, RunFiles
 from resdet.engine.train.state import TrainState
 from resdet.errors import UserError
-from resdet.files import writing
+from resdet.files import FolderLock, writing
 from resdet.models.build.conventions import as_in
 from resdet.text import first_few
 
 
-def find_resume(output: Path, resume: bool | str | Path, world: World) -> tuple[Path | None, list[str]]:  # noqa: FBT001
+def find_resume(
+    output: Path,
+    resume: bool | str | Path,  # noqa: FBT001
+    world: World,
+    lock: FolderLock,
+) -> tuple[Path | None, list[str]]:
     """The checkpoint from which to continue (None: start at step 0), and messages about it.
 
     `resume` is the value of `--resume`: absent (False), without a value (True), or a checkpoint. Raises UserError if
-    `output` contains anything that this run would overwrite.
+    `output` contains anything that this run would overwrite, or if another training is at work there; a run is locked.
     """
-    is_run = RunFiles(output).hold_a_run
-    if output.exists() and not output.is_dir():
-        raise UserError(f"{output}: is a file; --output takes a folder")
-    if not is_run and output.is_dir() and any(output.iterdir()):
-        raise UserError(f"{output}: is not empty and not a run of resdet; choose another --output")
-    if is_run and not resume:
-        raise UserError(f"{output}: already holds a run; continue it with --resume or choose another --output")
+    check_folder(output, resume)
+    if RunFiles(output).hold_a_run:
+        claim(output, resume, world, lock)
     if resume is False:
         return None, []
     if resume is not True:
         return named_checkpoint(Path(resume)), []
-    if world.leads and is_run:
+    if world.leads and output.is_dir():
         checkpoint.remove_leftovers(output)
     _ = world.from_lead(None)
     if not checkpoint.checkpoints(output):
         return None, [f"{output} holds no checkpoint yet: training begins at step 0"]
     return checkpoint.newest_checkpoint(output)
+
+
+def check_folder(output: Path, resume: bool | str | Path) -> None:  # noqa: FBT001
+    """Raises UserError if `output` contains anything that this run would overwrite."""
+    if output.exists() and not output.is_dir():
+        raise UserError(f"{output}: is a file; --output takes a folder")
+    files = RunFiles(output)
+    if files.hold_a_run and not resume:
+        raise UserError(f"{output}: already holds a run; continue it with --resume or choose another --output")
+    if foreign := files.foreign():
+        raise UserError(
+            f"{output}: is not empty and not a run of resdet (it holds {first_few(foreign)}); choose another --output"
+        )
+
+
+def claim(output: Path, resume: bool | str | Path, world: World, lock: FolderLock) -> None:  # noqa: FBT001
+    """Locks the folder for this training, in all its processes or none. Raises UserError if another one has it, or has
+    written a run into it since it was looked at.
+    """
+    problem = None
+    if world.leads:
+        try:
+            lock.take()
+            check_folder(output, resume)
+        except UserError as error:
+            problem = error
+    world.raise_together(problem)
 
 
 def named_checkpoint(path: Path) -> Path:

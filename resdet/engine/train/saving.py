@@ -54,12 +54,18 @@ def write(state: TrainState, run: Run, snapshot: dict[str, Any], unreadable: lis
     return None
 
 
-def leave(state: TrainState, run: Run) -> Stopped:
-    """Saves the state if it is not saved yet; returns the exception to raise."""
+def leave(state: TrainState, run: Run, problem: UserError | None = None) -> Stopped:
+    """Saves the state if it is not saved yet; returns the exception to raise after a signal. Raises UserError after a
+    `problem` of this process or another.
+    """
     if run.saved_step != state.step:
         save(state, run)
+    problems = [f"{each}; " for each in run.world.gather(None if problem is None else str(problem)) if each]
     if run.saved_step != state.step:
-        raise UserError(f"stopped at step {state.step}, not saved: {run.failed_saves[-1]}; make room in {run.folder}")
+        reason = f"not saved: {run.failed_saves[-1]}; make room in {run.folder}"
+        raise UserError(f"{''.join(problems[:1])}stopped at step {state.step}, {reason}")
+    if problems:
+        run.world.raise_together(UserError(f"{problems[0]}step {state.step} is saved, go on from it with --resume"))
     name = run.stop.signal_name or "a signal to another process"
     return Stopped(f"stopped by {name} at step {state.step}, saved; go on with the same command and --resume")
 

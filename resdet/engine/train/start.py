@@ -16,9 +16,10 @@ from resdet.engine.train.announce import announce
 from resdet.engine.train.build import build_state, check_num_classes, check_setup
 from resdet.engine.train.dry_run import rehearse
 from resdet.engine.train.loop import fit
-from resdet.engine.train.resume import abandoned, as_resumed, find_resume
+from resdet.engine.train.resume import abandoned, as_resumed, claim, find_resume
 from resdet.engine.train.saving import note_usage
 from resdet.engine.train.state import Run
+from resdet.files import FolderLock
 
 
 def train(
@@ -39,9 +40,9 @@ def train(
     """
     config = checked(config)
     output, files, start = Path(output), RunFiles(Path(output)), time.monotonic()
-    with join_world(config.train.device) as world:
+    with join_world(config.train.device) as world, FolderLock(output, "training") as lock:
         check_setup(config, world)
-        source, warnings = (None, []) if dry_run else find_resume(output, resume, world)
+        source, warnings = (None, []) if dry_run else find_resume(output, resume, world, lock)
         task = task_of(config)
         train_set, val_set = task.open_data(config)
         device = choose_device(config.train.device, world)
@@ -52,7 +53,8 @@ def train(
         state, config, loaded = build_state(config, names, device, world, pretrained=source is None)
         if source:
             warnings += state.restore(source, config, task.fingerprint(train_set), world)
-        _ = world.any(flag=False)  # all processes must examine the folder before it is changed
+        if not dry_run:
+            claim(output, resume, world, lock)
         if not dry_run and world.leads:
             reports = {"train": train_set.report.to_dict(), "val": val_set.report.to_dict()}
             files.begin(config, reports, state.step)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from resdet.engine.resources import Usage
 from resdet.engine.run_folder import MODEL, Figures, RunFiles
 from resdet.engine.signals import StopRequest
 from resdet.engine.task.interface import ImageSet, Model, Task
+from resdet.engine.train.optim import rate_warnings
 from resdet.errors import UserError
 from resdet.models.build.conventions import normalize_as
 
@@ -69,6 +71,7 @@ class TrainState:
         if world.rank < len(saved["generators"]):
             _set_generators(saved["generators"][world.rank])
         here = {"world_size": world.size, "threads": torch.get_num_threads(), "torch": str(torch.__version__)}
+        warnings += rate_warnings(file.config, config, self.step)
         return warnings + [
             f"the run had {name}={saved[name]} and goes on with {value}: results agree up to rounding"
             for name, value in here.items()
@@ -100,7 +103,7 @@ class Run:
     def files(self) -> RunFiles:
         return RunFiles(self.folder)
 
-    def note_unreadable(self, problems: tuple[str, ...]) -> None:
+    def note_unreadable(self, problems: Iterable[str]) -> None:
         """Warns once about each image that could not be read and is a blank in the batch."""
         for problem in problems:
             if problem not in self.unreadable:

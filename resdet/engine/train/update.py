@@ -9,7 +9,7 @@ from functools import partial
 from torch import nn
 
 from resdet.data.batches.loader import ImageInfo, LoadedBatch
-from resdet.engine.distributed import autocast, to_device
+from resdet.engine.distributed import autocast, average_statistics, to_device
 from resdet.engine.train.optim import learning_rate
 from resdet.engine.train.state import Run, TrainState
 from resdet.engine.train.step import LossNotFinite, Step, training_step
@@ -26,7 +26,7 @@ def update(state: TrainState, run: Run, losses_of: nn.Module, loaded: LoadedBatc
     many consecutive skipped updates.
     """
     config, lr = run.config, learning_rate(state.step, run.config.optim, run.config.train)
-    run.note_unreadable(loaded.skipped)
+    run.note_unreadable(loaded.unreadable.values())
     batch = to_device(loaded.batch, config.train, run.device)
     try:
         step = training_step(
@@ -40,6 +40,7 @@ def update(state: TrainState, run: Run, losses_of: nn.Module, loaded: LoadedBatc
         )
     except LossNotFinite as error:
         raise refused(error, state, run, loaded.images) from None
+    average_statistics(state.model, run.world)
     count_skipped(step, state, run)
     state.step += 1
     return {**step.losses, "loss": sum(step.losses.values()), "lr": lr, "grad_norm": step.grad_norm}

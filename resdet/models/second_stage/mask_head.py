@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
+from resdet.models.losses import MeanLoss
 from resdet.models.second_stage.roi_pooler import Pool
 from resdet.ops.dense import of_class, take, zero_padding
 from resdet.ops.masks import crop_masks
@@ -60,7 +61,7 @@ class MaskHead(nn.Module):
         matched: Int64[Tensor, "N R"],
         positive: Bool[Tensor, "N R"],
         targets: Targets,
-    ) -> dict[str, Float[Tensor, ""]]:
+    ) -> dict[str, MeanLoss]:
         """`loss_mask` over the regions that are `positive` and whose object (the slot `matched`) has a mask."""
         assert targets.masks is not None, "a mask head learns from masks: these targets have none"
         logits = self(pool(boxes)).unflatten(0, boxes.shape[:2])
@@ -94,14 +95,14 @@ def mask_loss(
     labels: Int64[Tensor, "N R"],
     wanted: Bool[Tensor, "N R M M"],
     counted: Bool[Tensor, "N R"],
-) -> Float[Tensor, ""]:
+) -> MeanLoss:
     """The mean binary cross entropy over the cells of the regions that count; 0 if there are none.
 
     Masks of other classes than a region's own do not contribute to the loss, so classes do not compete (He et al. 2017,
     section 3).
     """
     each = F.binary_cross_entropy_with_logits(of_class(logits, labels), wanted.to(logits), reduction="none")
-    return zero_padding(each.mean((2, 3)), counted).sum() / counted.sum().clamp(min=1)
+    return MeanLoss(zero_padding(each.mean((2, 3)), counted).sum(), counted.sum())
 
 
 def _init_hidden(layer: nn.Conv2d | nn.ConvTranspose2d) -> None:

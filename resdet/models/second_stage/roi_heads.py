@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from resdet.models.losses import RegionLoss, Regions
+from resdet.models.losses import MeanLoss, RegionLoss, Regions
 from resdet.models.second_stage.box_head import BoxHead, BoxPredictor
 from resdet.models.second_stage.detections import DetectionLimits, class_candidates, suppressed
 from resdet.models.second_stage.global_context import join_image_vector, with_image_box
@@ -149,7 +149,7 @@ class RoIHeads(nn.Module):
         proposals: Proposals,
         targets: Targets,
         sizes: Int64[Tensor, "N 2"],
-    ) -> dict[str, Float[Tensor, ""]]:
+    ) -> dict[str, MeanLoss]:
         """`loss_classifier` and `loss_box_reg` over the sampled regions of the batch (Girshick 2015, equation 1); for
         several stages `loss_classifier_stage0` and so on; `loss_mask` if there is a mask head.
         """
@@ -201,7 +201,7 @@ class RoIHeads(nn.Module):
         maps: Float[Tensor, "N R_1 D h w"],
         regions: Regions,
         targets: Targets,
-    ) -> dict[str, Float[Tensor, ""]]:
+    ) -> dict[str, MeanLoss]:
         """`loss_mask` if there is a mask head, over as many regions as can be positive.
 
         `maps` are the maps of the regions, which a mask head without a pooler uses.

@@ -13,7 +13,8 @@ from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
 
 from resdet.analysis.compare.cost import cost, multiply_adds, parameters, typical_size
 from resdet.config import AugmentConfig, Config, load_config
-from resdet.data.sets.coco import CocoDataset, read_coco
+from resdet.data.sets.coco import CocoDataset
+from resdet.data.sets.formats import read_set
 from resdet.models.build.detector import build_model
 from resdet.structures import Batch
 
@@ -96,4 +97,4 @@ def data_set(folder: Path, sizes: list[tuple[int, int]]) -> CocoDataset:
     content = {"images": images, "annotations": [], "categories": [{"id": 1, "name": "thing"}]}
     path = folder / "annotations.json"
     _ = path.write_bytes(msgspec.json.encode(content))
-    return read_coco(path, folder, require_objects=False)
+    return read_set(path, folder, require_objects=False)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import gc
 import json
 import multiprocessing
+import multiprocessing.queues
 import os
 import signal
+import time
 from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -17,7 +20,7 @@ import pytest
 import torch
 
 from resdet.config import Config, load_config
-from resdet.data.batches import loader
+from resdet.data.batches import loader, workers
 from resdet.data.batches.loader import LoadedBatch, evaluation_batches, open_split, subset, training_batches
 from resdet.data.images.transforms import PIXEL_CHANGES
 from resdet.data.sets.coco import CocoDataset
@@ -102,8 +105,8 @@ def test_boxes_lie_on_their_squares(dataset: CocoDataset, config: Config) -> Non
 
 def test_workers_do_not_change_the_batches(dataset: CocoDataset, config: Config) -> None:
     alone = first(5, dataset, config)
-    for workers in (1, 2):
-        config.data.workers = workers
+    for count in (1, 2):
+        config.data.workers = count
         assert_same(alone, first(5, dataset, config))
 
 
@@ -118,8 +121,8 @@ def test_a_pixel_change_of_ones_own_is_the_same_for_any_number_of_workers(
     config.data.augment.extra = ["blur", "noise"]
     alone = first(5, dataset, config)
     assert not all(torch.equal(a.batch.images, b.batch.images) for a, b in zip(plain, alone, strict=True))
-    for workers in (1, 2):
-        config.data.workers = workers
+    for count in (1, 2):
+        config.data.workers = count
         assert_same(alone, first(5, dataset, config))
 
 
@@ -221,6 +224,12 @@ def test_images_may_be_called_anything_and_lie_behind_a_link(root: Path, config:
     assert names == {*NAMES, "9.png"}
 
 
+@pytest.fixture(autouse=True)
+def no_workers_of_earlier_tests() -> None:
+    """An error that pytest kept may hold the workers of its test."""
+    _ = gc.collect()
+
+
 def spoil(root: Path, *indices: int) -> None:
     for index in indices:
         path = root / f"{index}.png"
@@ -257,7 +266,7 @@ def test_a_skipped_image_changes_neither_its_neighbours_nor_the_order(
                 targets = loaded.batch.targets
                 assert targets is not None
                 assert (targets.valid[row] & targets.crowd[row]).sum() == targets.valid[row].sum() == 1
-    problems = {problem for loaded in skipping for problem in loaded.skipped}
+    problems = {problem for loaded in skipping for problem in loaded.unreadable.values()}
     assert len(problems) == 2
 
 
@@ -273,17 +282,48 @@ def test_a_killed_worker_is_a_clear_error(
 ) -> None:
     config.data.workers = 1
     monkeypatch.setattr(loader, "read_image", lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))
-    with pytest.raises(UserError, match=r"DataLoader worker .* data\.workers=0"):
+    with pytest.raises(UserError, match=r"a data worker \(process \d+\) was ended by SIGKILL.* data\.workers=0"):
         _ = first(1, dataset, config)
+
+
+def test_a_worker_that_dies_does_not_disturb_the_work_of_the_main_process(dataset: CocoDataset, config: Config) -> None:
+    """It is noticed where its batch is missing, not by an exception in the middle of an update."""
+    config.data.workers = 1
+    batches = training_batches(dataset, config, start_step=0, rank=0, world_size=1)
+    _ = next(batches)
+    (worker,) = multiprocessing.active_children()
+    worker.kill()
+    worker.join()  # SIGCHLD has arrived
+    time.sleep(0.1)
+    with pytest.raises(UserError, match="was ended by SIGKILL, perhaps because memory ran out"):
+        _ = list(islice(batches, 4))  # more than the worker had prepared
+
+
+def test_a_batch_that_does_not_fit_into_shared_memory_is_a_clear_error(
+    dataset: CocoDataset, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    main, real = os.getpid(), multiprocessing.queues._ForkingPickler.dumps  # pyright: ignore
+
+    def full(*arguments: Any) -> Any:
+        if os.getpid() == main:
+            return real(*arguments)
+        raise RuntimeError("unable to allocate shared memory(shm): No space left on device (28)")
+
+    config.data.workers = 1
+    monkeypatch.setattr("multiprocessing.queues._ForkingPickler.dumps", full)
+    start = time.monotonic()
+    with pytest.raises(UserError, match=r"could not pass on its batch, perhaps because shared memory is full"):
+        _ = first(1, dataset, config)
+    assert time.monotonic() - start < 20
 
 
 def test_a_worker_that_hangs_is_a_clear_error(
     dataset: CocoDataset, config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config.data.workers = 1
-    monkeypatch.setattr(loader, "WORKER_TIMEOUT", 1)
+    monkeypatch.setattr(workers, "WORKER_TIMEOUT", 1)
     monkeypatch.setattr(loader, "read_image", lambda *_, **__: signal.pause())
-    with pytest.raises(UserError, match=r"DataLoader timed out .* data\.workers=0"):
+    with pytest.raises(UserError, match=r"no data worker has given a batch for .* data\.workers=0"):
         _ = first(1, dataset, config)
 
 
@@ -308,9 +348,9 @@ def test_a_worker_that_hangs_does_not_keep_the_process_from_ending(
     dataset: CocoDataset, config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config.data.workers = 1
-    monkeypatch.setattr(loader, "WORKER_TIMEOUT", 1)
+    monkeypatch.setattr(workers, "WORKER_TIMEOUT", 1)
     monkeypatch.setattr(loader, "read_image", lambda *_, **__: signal.pause())
-    with pytest.raises(UserError, match=r"DataLoader timed out"):
+    with pytest.raises(UserError, match=r"no data worker has given a batch"):
         _ = first(1, dataset, config)
     _ = gc.collect()
     assert not multiprocessing.active_children()

@@ -16,7 +16,8 @@ from pycocotools import mask as pycocotools_mask
 from resdet.config import Config, load_config
 from resdet.data.batches.loader import evaluation_batches, open_split, training_batches
 from resdet.data.images.masks import box_frame_masks
-from resdet.data.sets.coco import CocoDataset, read_coco
+from resdet.data.sets.coco import CocoDataset
+from resdet.data.sets.formats import read_set
 from resdet.ops.pasting import paste_masks
 
 coco_mask: Any = pycocotools_mask  # its annotations refuse polygons
@@ -36,7 +37,7 @@ def dataset_of(folder: Path, annotations: list[dict[str, Any]]) -> CocoDataset:
         "categories": [{"id": 1, "name": "thing"}],
     }
     _ = (folder / "a.json").write_text(json.dumps(content))
-    return read_coco(folder / "a.json", folder)
+    return read_set(folder / "a.json", folder)
 
 
 def encoded(dataset: CocoDataset, frames: list[list[float]], resolution: int) -> np.ndarray:
@@ -164,7 +165,7 @@ def opened(name: str, split: str) -> CocoDataset:
     folder = DATA / name
     if not folder.is_dir():
         pytest.skip(f"{folder} is not here")
-    return read_coco(folder / f"annotations/instances_{split}.json", folder / split)
+    return read_set(folder / f"annotations/instances_{split}.json", folder / split)
 
 
 def objects_of(dataset: CocoDataset, index: int, most: int) -> np.ndarray:

@@ -14,7 +14,8 @@ import pytest
 from pycocotools import mask as coco_mask
 
 from resdet.coco.reader import AREA
-from resdet.data.sets.coco import CocoDataset, read_coco
+from resdet.data.sets.coco import CocoDataset
+from resdet.data.sets.formats import read_set
 from resdet.errors import UserError
 
 TRIANGLE = [10.0, 10.0, 30.0, 10.0, 10.0, 30.0]
@@ -48,7 +49,7 @@ class Folder:
     def read(self, data: dict[str, Any] | str | bytes, **options: Any) -> CocoDataset:
         text = json.dumps(data) if isinstance(data, dict) else data
         _ = self.json.write_bytes(text if isinstance(text, bytes) else text.encode())
-        return read_coco(self.json, self.images, **options)
+        return read_set(self.json, self.images, **options)
 
     def refusal(self, data: dict[str, Any] | str | bytes, **options: Any) -> str:
         with pytest.raises(UserError) as error:
@@ -259,7 +260,7 @@ def test_a_file_that_is_no_annotation_file_is_an_error(folder: Folder, text: str
 
 def test_a_missing_annotation_file_is_an_error(folder: Folder) -> None:
     with pytest.raises(UserError, match=r"nowhere\.json: No such file"):
-        _ = read_coco(folder.json.with_name("nowhere.json"), folder.images)
+        _ = read_set(folder.json.with_name("nowhere.json"), folder.images)
 
 
 @pytest.mark.parametrize(
@@ -347,7 +348,7 @@ def test_a_folder_or_pipe_is_no_image_file(folder: Folder) -> None:
 def test_a_missing_images_folder_is_an_error(folder: Folder) -> None:
     _ = folder.read(content())
     with pytest.raises(UserError, match="nowhere: No such file"):
-        _ = read_coco(folder.json, folder.images / "nowhere")
+        _ = read_set(folder.json, folder.images / "nowhere")
 
 
 @pytest.mark.realdata
@@ -360,5 +361,5 @@ def test_real_files_are_read_without_loss(name: str, images: int, objects: int, 
     if not root.is_dir():
         pytest.skip(f"{root} is absent")
     folder = root / ("JPEGImages" if name == "bccd" else "train")
-    report = read_coco(root / "annotations" / "instances_train.json", folder).report
+    report = read_set(root / "annotations" / "instances_train.json", folder).report
     assert (report.images, report.objects, report.crowd, report.skipped) == (images, objects, crowd, {})

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from resdet.data.sets.coco import read_coco
+from resdet.data.sets.formats import read_set
 from resdet.data.sets.shapes import CLASSES, MIN_VISIBLE, draw_scene, shapes_folder
 from resdet.errors import UserError
 
@@ -67,7 +67,7 @@ def test_a_cache_that_cannot_be_written_is_an_error(tmp_path: Path, monkeypatch:
 def test_the_files_pass_our_own_checks_without_a_remark(cache: Path) -> None:
     folder = shapes_folder(**SMALL)
     for split, count in (("train", 6), ("val", 3)):
-        dataset = read_coco(folder / "annotations" / f"instances_{split}.json", folder / split, require_objects=True)
+        dataset = read_set(folder / "annotations" / f"instances_{split}.json", folder / split, require_objects=True)
         assert len(dataset) == count
         assert dataset.class_names == CLASSES
         assert not dataset.report.skipped | dataset.report.skipped_masks | dataset.report.fixed

@@ -13,7 +13,8 @@ import pytest
 
 from resdet.config import Config, load_config
 from resdet.data.batches.loader import open_split, training_batches
-from resdet.data.sets.coco import CocoDataset, read_coco
+from resdet.data.sets.coco import CocoDataset
+from resdet.data.sets.formats import read_set
 from resdet.data.sets.voc import CLASSES, annotation_file, convert
 from resdet.errors import UserError
 
@@ -51,7 +52,7 @@ def listed(root: Path, split: str, *names: str) -> Path:
 
 
 def read(path: Path, images: Path) -> CocoDataset:
-    return read_coco(annotation_file(path, images), images)
+    return read_set(annotation_file(path, images), images)
 
 
 @pytest.fixture
@@ -250,7 +251,7 @@ def test_whatever_stands_in_an_xml_file_is_read_or_named(small: Path) -> None:
         data[start : start + length] = [b"", piece * 2, random.bytes(2), b"-1e999", b"<a>", b"&lt;"][random.integers(6)]
         _ = path.write_bytes(bytes(data))
         try:
-            _ = read_coco(annotation_file(train), small / "JPEGImages")
+            _ = read_set(annotation_file(train), small / "JPEGImages")
         except UserError as error:
             messages.append(str(error))
     assert 20 < len(messages) < 150
@@ -290,7 +291,7 @@ def test_what_is_not_there_is_said(tmp_path: Path, small: Path) -> None:
 def test_both_layouts_of_bccd_hold_the_same_objects(split: str) -> None:
     images = BCCD / "JPEGImages"
     voc = read(BCCD / f"ImageSets/Main/{split}.txt", images)
-    coco = read_coco(BCCD / f"annotations/instances_{split}.json", images)
+    coco = read_set(BCCD / f"annotations/instances_{split}.json", images)
     assert set(voc.class_names) == set(coco.class_names)
     assert objects(voc) == objects(coco)
 

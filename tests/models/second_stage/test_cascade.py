@@ -229,7 +229,7 @@ def test_a_mask_head_learns_on_the_boxes_of_the_last_stage_positives_first() -> 
     regions = Regions(boxes, torch.tensor([[4, 1, 4, 2]]), torch.tensor([[0, 0, 0, 1]]), boxes, torch.ones(1, 4).bool())
     targets = random_batch([2]).targets
     assert targets is not None
-    assert heads.mask_losses(features, torch.empty(1, 4, 16, 3, 3), regions, targets)["loss_mask"] > 0
+    assert heads.mask_losses(features, torch.empty(1, 4, 16, 3, 3), regions, targets)["loss_mask"].value > 0
     assert_close(seen[0], boxes[:, [1]])
 
 
