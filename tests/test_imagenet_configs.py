@@ -74,7 +74,7 @@ def test_fully_connected_layers_run_as_convolutions_and_give_torchvision_s_logit
     _ = torch.manual_seed(0)
     config = load_config(FOLDER / "vgg16.yaml", overrides=["model.classifier.fc_dim=16"]).model
     model = build_classifier(config, 10).eval()
-    assert model.hidden is not None
+    assert isinstance(model.hidden, torch.nn.Sequential)
     fc6, *_ = model.hidden
     assert isinstance(fc6, torch.nn.Conv2d)
     maps = torch.randn(2, 512, 7, 8)

@@ -38,6 +38,7 @@ def run(args: argparse.Namespace) -> int:
     from resdet.analysis.benchmark.timing import benchmark
     from resdet.cli.inputs import split_inputs
     from resdet.config import load_config
+    from resdet.engine.task.table import task_of
     from resdet.errors import UserError
     from resdet.files import readable_json, write_output
 
@@ -48,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"--batch {args.batch} --pairs {args.pairs}: both must be at least 1")
     files, overrides = split_inputs(args.config)
     config = load_config(*files, overrides=overrides)
-    if config.task == "classification":
+    if not task_of(config).has_detections:
         return measure_loading(config, args)
     results = benchmark(
         config,
