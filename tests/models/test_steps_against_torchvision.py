@@ -72,7 +72,8 @@ def torchvisions(kind: type[FasterRCNN], numbers: SimpleNamespace) -> FasterRCNN
     # Theirs drops proposals with a side below 0.001 pixels; ours, as Detectron2's, those that are empty. An anchor that
     # ends at the border and is shifted by less than that is such a proposal, and would be the first to part them.
     model.rpn.min_size = 1e-30  # pyright: ignore[reportArgumentType]
-    model.transform.size_divisible = 64  # pyright: ignore[reportArgumentType]  # theirs divides the image by the map: then that is the true stride of P6 too
+    # Theirs divides the image by the map: with a multiple of 64 that is the true stride of P6 as well.
+    model.transform.size_divisible = 64  # pyright: ignore[reportArgumentType]
     with torch.no_grad():  # statistics that are kept must fit, or else every block doubles the variance
         for name, buffer in body.named_buffers():
             if name.endswith("running_var"):
