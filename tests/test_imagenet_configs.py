@@ -13,11 +13,20 @@ from resdet.models.build.classifier import build_classifier
 
 FOLDER = Path(__file__).parents[1] / "configs/imagenet"
 RESIDUAL = ("plain18", "plain34", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
+OTHERS = (
+    "vgg16",
+    "multi_scale_testing",
+    "miniature",
+    "miniature_loc",
+    "miniature_det",
+    "resnet101_loc",
+    "resnet101_det",
+)
 TORCHVISION = {"resnet50": "resnet50", "resnet101": "resnet101", "resnet152": "resnet152", "vgg16": "vgg16"}
 
 
 def test_no_config_is_left_out():
-    expected = sorted([*RESIDUAL, "vgg16", "miniature", "multi_scale_testing"])
+    expected = sorted([*RESIDUAL, *OTHERS])
     assert sorted(path.stem for path in FOLDER.glob("*.yaml")) == expected
 
 
@@ -65,7 +74,7 @@ def test_fully_connected_layers_run_as_convolutions_and_give_torchvision_s_logit
     _ = torch.manual_seed(0)
     config = load_config(FOLDER / "vgg16.yaml", overrides=["model.classifier.fc_dim=16"]).model
     model = build_classifier(config, 10).eval()
-    assert model.hidden is not None
+    assert isinstance(model.hidden, torch.nn.Sequential)
     fc6, *_ = model.hidden
     assert isinstance(fc6, torch.nn.Conv2d)
     maps = torch.randn(2, 512, 7, 8)

@@ -1,16 +1,23 @@
 """Time a training step and a prediction, alone or against torchvision's detector of the same architecture.
 
+Of a config with task=classification, the loader: images a second of data.workers processes, against ImageFolder.
+
 Both run alternately in one process on the same images; the ratio is the median over pairs of the peer's time
 over ours, so above 1 means that resdet is faster.
 
 examples:
   tools/benchmark.py configs/faster_rcnn_r50_fpn_1x_coco.yaml --size 480x640 --batch 2 --against torchvision
   tools/benchmark.py configs/quickstart.yaml train.compile=true --json times.json
+  tools/benchmark.py configs/imagenet/miniature.yaml data.workers=1 --against torchvision
 """
 
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from resdet.config import Config
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,6 +38,7 @@ def run(args: argparse.Namespace) -> int:
     from resdet.analysis.benchmark.timing import benchmark
     from resdet.cli.inputs import split_inputs
     from resdet.config import load_config
+    from resdet.engine.task.table import task_of
     from resdet.errors import UserError
     from resdet.files import readable_json, write_output
 
@@ -40,8 +48,11 @@ def run(args: argparse.Namespace) -> int:
     if args.batch < 1 or args.pairs < 1:
         raise UserError(f"--batch {args.batch} --pairs {args.pairs}: both must be at least 1")
     files, overrides = split_inputs(args.config)
+    config = load_config(*files, overrides=overrides)
+    if not task_of(config).has_detections:
+        return measure_loading(config, args)
     results = benchmark(
-        load_config(*files, overrides=overrides),
+        config,
         size=(int(height), int(width)),
         batch_size=args.batch,
         against=args.against,
@@ -54,6 +65,23 @@ def run(args: argparse.Namespace) -> int:
         peer = [f"{results[f'{name}/peer_seconds']:.3f} s", f"{results[f'{name}/ratio']:.2f}"] if args.against else []
         table.add_row(title, f"{results[f'{name}/seconds']:.3f} s", *peer)
     Console().print(table)
+    if args.json:
+        write_output(Path(args.json), readable_json(results), "choose another file for --json")
+    return 0
+
+
+def measure_loading(config: Config, args: argparse.Namespace) -> int:
+    """Prints and writes the images a second of a classifier's loader; returns the exit code."""
+    from pathlib import Path
+
+    from resdet.analysis.benchmark.loading import benchmark_loading
+    from resdet.files import readable_json, write_output
+
+    results = benchmark_loading(config, against=args.against, pairs=args.pairs)
+    print(f"{results['load/images_per_second']:.1f} images/s by {results['workers']} workers (0: the process itself)")
+    if args.against:
+        peer, ratio = results["load/peer_images_per_second"], results["load/ratio"]
+        print(f"{peer:.1f} images/s by {args.against}'s ImageFolder; ours is {ratio:.2f} times as fast")
     if args.json:
         write_output(Path(args.json), readable_json(results), "choose another file for --json")
     return 0

@@ -18,6 +18,7 @@ from resdet.config.model import (
     ModelConfig,
     NeckConfig,
     RPNConfig,
+    has_no_classes,
 )
 from resdet.config.tree import (
     AugmentationConfig,
@@ -60,6 +61,7 @@ __all__ = [
     "VotingConfig",
     "checked",
     "config_from_yaml",
+    "has_no_classes",
     "load_config",
     "to_yaml",
 ]

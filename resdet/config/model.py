@@ -62,6 +62,9 @@ class RPNConfig(Group):
     """The region proposal network, the first stage (Ren et al. 2015)."""
 
     convs: int = key(1, ge=1, le=100, help="3x3 convolutions before the two predictions")
+    per_class: bool = key(
+        False, help="a score and a box for each class (He et al. 2015, appendix C); with model.box_head=null"
+    )
     batch_size_per_image: int = key(256, ge=1, le=MANY, help="anchors an image that the losses are computed on")
     positive_fraction: float = key(0.5, ge=0, le=1, help="the largest share of foreground among them")
     foreground_iou: float = key(0.7, ge=0, le=1, help="anchors that overlap an object as much are foreground")
@@ -189,3 +192,8 @@ class ModelConfig(Group):
     pixel_std: list[float] | None = key(
         None, ge=0.001, le=1000, length=(3, 3), help="R, G, B of 0..255; null: that of the backbone and its weights"
     )
+
+
+def has_no_classes(model: ModelConfig) -> bool:
+    """Whether the detector is a first stage alone, whose proposals have no classes."""
+    return model.box_head is None and not model.rpn.per_class

@@ -75,10 +75,13 @@ def classifier_of(models: Sequence[SavedModel], device: torch.device) -> nn.Modu
 
     Raises UserError for a detector, and for weights that do not fit.
     """
-    train, members = models[0].saved.config.train, [restored(model) for model in models]
-    for model, member in zip(models, members, strict=True):
+    train = models[0].saved.config.train
+    members: list[Classifier] = []
+    for model in models:
+        member = restored(model)
         if not isinstance(member, Classifier):
             raise UserError(f"{model.file}: is a detector, and {models[0].file} a classifier; give classifiers alone")
+        members.append(member)
     return place(members[0] if len(members) == 1 else ClassifierEnsemble(members), device, train)
 
 

@@ -14,7 +14,7 @@ from resdet.models.necks import FeaturePyramidNetwork, SingleLevel
 from resdet.models.normalized import Normalized
 from resdet.models.rpn import RPN, ProposalLimits
 from resdet.models.second_stage.roi_heads import RoIHeads
-from resdet.ops.dense import inside, zero_padding
+from resdet.ops.dense import inside
 from resdet.structures import Batch, Detections, Proposals
 
 
@@ -76,22 +76,13 @@ class RCNN(Normalized):
     def predict(self, batch: Batch) -> Detections:
         """Detections in pixels of the padded input."""
         features = self.neck(self.backbone(self.normalized(batch)))
-        proposals = self.rpn.proposals(self.rpn(features), batch.sizes, self.test_limits)
+        rpn = self.rpn(features)
         if self.roi_heads is None:
-            return as_detections(proposals)
+            return self.rpn.detections(rpn, batch.sizes, self.test_limits)
+        proposals = self.rpn.proposals(rpn, batch.sizes, self.test_limits)
         return self.roi_heads.predict(features, proposals, batch.sizes)
 
     def normalized(self, batch: Batch) -> Float[Tensor, "N 3 H W"]:
         """Zero mean and unit deviation inside each image, and exactly zero in the padding."""
         images = self.zero_mean(batch)
         return torch.where(inside(batch.sizes, *images.shape[2:]), images, 0)
-
-
-def as_detections(proposals: Proposals) -> Detections:
-    """Proposals as the detections of a detector with the single class `object`."""
-    return Detections(
-        boxes=proposals.boxes,
-        scores=zero_padding(proposals.scores.sigmoid(), proposals.valid),
-        labels=torch.zeros_like(proposals.scores, dtype=torch.int64),
-        valid=proposals.valid,
-    )

@@ -18,7 +18,7 @@ from resdet.ops.dense import take, zero_padding
 from resdet.ops.matching import Matcher, Matches
 from resdet.ops.nms import batched_nms
 from resdet.ops.sampling import BalancedSampler
-from resdet.structures import Proposals, Targets
+from resdet.structures import Detections, Proposals, Targets
 
 
 @dataclass(frozen=True)
@@ -128,9 +128,18 @@ class RPN(nn.Module):
         return RPNOutput(
             logits=torch.cat(logits, dim=1).float(),
             deltas=torch.cat(deltas, dim=1).float(),
-            anchors=torch.cat(self.anchor_generator(features)),
+            anchors=self.anchors(features),
             level_sizes=tuple(level.shape[1] for level in logits),
         )
+
+    def anchors(self, features: Sequence[Float[Tensor, "N C _h _w"]]) -> Float[Tensor, "A 4"]:
+        """The anchors of the output's entries."""
+        return torch.cat(self.anchor_generator(features))
+
+    @torch.no_grad()
+    def detections(self, output: RPNOutput, sizes: Int64[Tensor, "N 2"], limits: ProposalLimits) -> Detections:
+        """The proposals as the detections of a detector with the single class `object`."""
+        return as_detections(self.proposals(output, sizes, limits))
 
     @torch.no_grad()
     def proposals(self, output: RPNOutput, sizes: Int64[Tensor, "N 2"], limits: ProposalLimits) -> Proposals:
@@ -185,6 +194,16 @@ class RPN(nn.Module):
         candidates = zero_padding(anchors.expand(*inside.shape, 4), inside)
         matches = self.matcher(candidates, targets.boxes, targets.crowd, targets.valid)
         return Matches(matches.index, matches.positive & inside, matches.negative & inside)
+
+
+def as_detections(proposals: Proposals) -> Detections:
+    """Proposals as the detections of a detector with the single class `object`."""
+    return Detections(
+        boxes=proposals.boxes,
+        scores=zero_padding(proposals.scores.sigmoid(), proposals.valid),
+        labels=torch.zeros_like(proposals.scores, dtype=torch.int64),
+        valid=proposals.valid,
+    )
 
 
 def within_images(boxes: Float[Tensor, "A 4"], sizes: Int64[Tensor, "N 2"], *, margin: float) -> Bool[Tensor, "N A"]:

@@ -12,7 +12,8 @@ import timm
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from timm.data import create_transform, resolve_data_config
+from timm.data.config import resolve_data_config
+from timm.data.transforms_factory import create_transform
 from torch import Tensor, nn
 
 from miniature import crops_of_coco, write_miniature
@@ -57,7 +58,7 @@ def weights(run: Path, step: int) -> dict[str, Tensor]:
 
 def test_from_training_to_figure_and_evaluated_again(tmp_path: Path, tiny: Config):
     """Training evaluates the central square, and `evaluate` what `test` asks for: ten crops here."""
-    metrics = train(tiny, tmp_path / "run")
+    metrics: dict[str, Any] = dict(train(tiny, tmp_path / "run"))
     errors = {"top1/error", "top5/error", "train/error"}
     assert set(metrics) == errors | {"top1/accuracy", "top1/loss", "train/loss"}
     assert all(metrics[name] * 72 == pytest.approx(round(metrics[name] * 72)) for name in errors)  # of 9 or of 8
@@ -66,7 +67,8 @@ def test_from_training_to_figure_and_evaluated_again(tmp_path: Path, tiny: Confi
     assert centre == pytest.approx(metrics)
     assert evaluate_checkpoint(tmp_path / "run").figures["top1/loss"] != metrics["top1/loss"]
     full = ["test.crops=full", "test.augmentation={short_sides: [40, 64], flip: true}"]
-    assert 0 <= evaluate_checkpoint(tmp_path / "run", overrides=full).figures["top1/error"] <= 1
+    everywhere: dict[str, Any] = dict(evaluate_checkpoint(tmp_path / "run", overrides=full).figures)
+    assert 0 <= everywhere["top1/error"] <= 1
 
 
 def test_a_run_learns_its_images(tmp_path: Path, tiny: Config):
@@ -74,7 +76,8 @@ def test_a_run_learns_its_images(tmp_path: Path, tiny: Config):
     tiny.train.overfit, tiny.train.steps, tiny.train.batch_size, tiny.eval.every = 8, 150, 8, 0
     tiny.data.augment.short_side_range, tiny.data.augment.crop, tiny.data.augment.test_short_side = [48, 48], 48, 48
     tiny.data.augment.extra, tiny.data.augment.flip, tiny.optim.name, tiny.optim.lr = [], 0.0, "adamw", 0.02
-    assert train(tiny, tmp_path / "run")["top1/error"] <= 0.25
+    metrics: dict[str, Any] = dict(train(tiny, tmp_path / "run"))
+    assert metrics["top1/error"] <= 0.25
 
 
 def test_a_resumed_run_with_workers_ends_with_the_same_bits(tmp_path: Path, tiny: Config):
@@ -90,10 +93,11 @@ def test_an_ensemble_averages_the_probabilities(tmp_path: Path, tiny: Config):
     _ = train(tiny, tmp_path / "a")
     tiny.train.seed = 1
     _ = train(tiny, tmp_path / "b")
-    first, second = (evaluate_checkpoint(tmp_path / name).figures for name in "ab")
+    figures: list[Any] = [evaluate_checkpoint(tmp_path / name).figures for name in "ab"]
+    first, second = figures
     twice = evaluate_checkpoint(tmp_path / "a", also=[tmp_path / "a"]).figures
     assert twice == pytest.approx(first)
-    both = evaluate_checkpoint(tmp_path / "a", also=[tmp_path / "b"]).figures
+    both: Any = evaluate_checkpoint(tmp_path / "a", also=[tmp_path / "b"]).figures
     assert first["top1/loss"] != second["top1/loss"]
     assert both["top1/loss"] <= (first["top1/loss"] + second["top1/loss"]) / 2
 
@@ -235,8 +239,8 @@ def test_a_published_net_gives_the_objects_of_photos_their_imagenet_labels(tmp_p
     files = sorted(crops.rglob("*.png"))
     assert len(files) == 52
     overrides = [f"data.val.images={crops}", "data.workers=0", "eval.batch_size=13"]
-    figures = evaluate_checkpoint(tmp_path / "lite0.safetensors", overrides=overrides).figures
-    ten = evaluate_checkpoint(tmp_path / "lite0.safetensors", overrides=[*overrides, "test.crops=ten"]).figures
+    figures: Any = evaluate_checkpoint(tmp_path / "lite0.safetensors", overrides=overrides).figures
+    ten: Any = evaluate_checkpoint(tmp_path / "lite0.safetensors", overrides=[*overrides, "test.crops=ten"]).figures
 
     theirs = timm.create_model("tf_efficientnet_lite0").eval()
     _ = theirs.load_state_dict(load_file(WEIGHTS))

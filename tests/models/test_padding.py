@@ -13,8 +13,8 @@ from torch.testing import assert_close
 from resdet.config import load_config
 from resdet.models.build.detector import build_model
 from resdet.models.losses import ClassificationLoss, RegionLoss, Regions, giou_box_loss, values
-from resdet.models.rcnn import RCNN, as_detections
-from resdet.models.rpn import AnchorGenerator, ProposalLimits, RPNOutput
+from resdet.models.rcnn import RCNN
+from resdet.models.rpn import AnchorGenerator, ProposalLimits, RPNOutput, as_detections
 from resdet.models.second_stage.detections import DetectionLimits, suppressed
 from resdet.models.second_stage.mask_head import mask_loss
 from resdet.models.second_stage.roi_heads import RoIHeads

@@ -71,8 +71,9 @@ def torchvisions(kind: type[FasterRCNN], numbers: SimpleNamespace) -> FasterRCNN
     )
     # Theirs drops proposals with a side below 0.001 pixels; ours, as Detectron2's, those that are empty. An anchor that
     # ends at the border and is shifted by less than that is such a proposal, and would be the first to part them.
-    model.rpn.min_size = 1e-30
-    model.transform.size_divisible = 64  # theirs divides the image by the map: then that is the true stride of P6 too
+    model.rpn.min_size = 1e-30  # pyright: ignore[reportArgumentType]
+    # Theirs divides the image by the map: with a multiple of 64 that is the true stride of P6 as well.
+    model.transform.size_divisible = 64  # pyright: ignore[reportArgumentType]
     with torch.no_grad():  # statistics that are kept must fit, or else every block doubles the variance
         for name, buffer in body.named_buffers():
             if name.endswith("running_var"):
@@ -169,9 +170,9 @@ def steps_side_by_side(theirs: FasterRCNN, ours: RCNN, steps: int, size: tuple[i
     for step in range(steps):
         batch, images, targets = drawn(step, size)
         expected = theirs(images, targets)
-        their_optimizer.zero_grad()
-        torch.stack(list(expected.values())).sum().backward()
-        their_optimizer.step()
+        _ = their_optimizer.zero_grad()
+        _ = torch.stack(list(expected.values())).sum().backward()
+        _ = their_optimizer.step()
         made = training_step(partial(ours, batch), ours, optimizer, lr=LR, grad_clip=None, precision=precision)
         assert made.losses.keys() == expected.keys()
         for name, value in made.losses.items():

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from resdet.config import has_no_classes
 from resdet.data.sets.coco import CocoDataset
 from resdet.engine.evaluate import evaluated_set, images_to_score
 from resdet.engine.run_folder import RunFolder
@@ -39,7 +40,7 @@ def open_scored(run: RunFolder, dataset: CocoDataset | None = None) -> Scored:
     `dataset` are the images of that evaluation, if they are open already. Raises UserError, with the
     remedy, if the run has no predictions or its val set cannot be opened.
     """
-    if run.config.model.box_head is None:
+    if has_no_classes(run.config.model):
         raise UserError("the run trained a first stage alone, whose proposals have no classes")
     if run.predictions is None:
         raise UserError(

@@ -14,7 +14,7 @@ from jaxtyping import Int64
 from torch import nn
 
 from resdet.coco.run_lengths import encode_masks
-from resdet.config import Config, checked
+from resdet.config import Config, checked, has_no_classes
 from resdet.data.batches.collate import boxes_in_original
 from resdet.data.batches.loader import ImageInfo, evaluation_batches, open_split, subset
 from resdet.data.sets.coco import CocoDataset
@@ -76,7 +76,7 @@ def figures_of(
 ) -> dict[str, float | None]:
     """The figures that fit the model's parts, as `evaluate` names them."""
     how = Scoring(images_to_score(dataset, results, config), backend=config.eval.backend)
-    if config.model.box_head is None:
+    if has_no_classes(config.model):
         return METRICS["recall"].score(ground_truth, results, how)
     figures = METRICS["coco"].score(ground_truth, results, how)
     if config.model.mask_head and dataset.segmentations.present().any():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from resdet.config import Config
+from resdet.config import Config, has_no_classes
 from resdet.engine.task.classification import Classification
 from resdet.engine.task.detection import Detection, FirstStage
 from resdet.engine.task.interface import Task
@@ -23,4 +23,4 @@ def task_of(config: Config) -> Task[Any]:
 
 def detection_of(config: Config) -> Detection:
     """The task of a detector's config; a detector without a second stage has its own task."""
-    return FIRST_STAGE if config.model.box_head is None else DETECTION
+    return FIRST_STAGE if has_no_classes(config.model) else DETECTION

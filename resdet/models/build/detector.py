@@ -18,6 +18,7 @@ from resdet.models.backbones.vgg import VGG
 from resdet.models.build.conventions import completed, normalize_as
 from resdet.models.build.heads import build_box_heads, build_box_loss, build_roi_heads, norm_of
 from resdet.models.necks import ConvLevels, FeaturePyramidNetwork, PathAggregationNetwork, SingleLevel, SubsampledLevel
+from resdet.models.per_class_rpn import PerClassRPN
 from resdet.models.rcnn import RCNN
 from resdet.models.rpn import RPN, AnchorGenerator, ProposalLimits, RPNHead
 from resdet.models.second_stage.box_head import BoxHead, C5BoxHead, TwoLayerBoxHead
@@ -46,12 +47,16 @@ def build_model(config: ModelConfig, num_classes: int) -> RCNN:
             f"{rpn.foreground_iou:g}: an anchor between them would be both"
         )
     layout = row_of(LAYOUTS, config.neck.name, "model.neck.name")(config)
+    if rpn.per_class and config.box_head:
+        raise UserError("model.rpn.per_class=true is a detector by itself; set model.box_head=null")
+    first_stage = partial(PerClassRPN, num_classes=num_classes) if rpn.per_class else RPN
+    per_cell = len(layout.anchor_sizes[0]) * len(config.anchors.ratios) * (num_classes if rpn.per_class else 1)
     contract, notes = _load_weights(layout, config)
     model = RCNN(
         layout.backbone,
         layout.neck,
-        RPN(
-            RPNHead(layout.neck.channels, len(layout.anchor_sizes[0]) * len(config.anchors.ratios), convs=rpn.convs),
+        first_stage(
+            RPNHead(layout.neck.channels, per_cell, convs=rpn.convs),
             AnchorGenerator(
                 layout.anchor_sizes, config.anchors.ratios, layout.neck.strides, rounded=bool(config.anchors.rounded)
             ),

@@ -132,7 +132,7 @@ def test_a_mistake_is_one_line_that_names_file_and_remedy(root: Path, change: st
 
 
 def test_an_unknown_synset_is_named_with_what_was_meant(root: Path) -> None:
-    (root / "Data/CLS-LOC/train/n90000008").rename(root / "Data/CLS-LOC/train/n90000018")
+    _ = (root / "Data/CLS-LOC/train/n90000008").rename(root / "Data/CLS-LOC/train/n90000018")
     dataset = folders_of_classes(root / "Data/CLS-LOC/train")
     with pytest.raises(UserError, match=r"class 'n90000018' is not known; did you mean 'n90000008'"):
         _ = dataset.with_classes([f"n9000000{number}" for number in range(1, 9)])
