@@ -12,27 +12,45 @@ from resdet.version import __version__
 
 if TYPE_CHECKING:
     from resdet.config import load_config
-    from resdet.engine.evaluate import evaluate
-    from resdet.engine.saved_models import load_model as load
-    from resdet.engine.train import train
     from resdet.models.build.detector import build_model
+    from resdet.predict.load import load
+    from resdet.predict.prediction import Prediction
+    from resdet.predict.predictor import Predictor
+    from resdet.workflows.compare import compare
+    from resdet.workflows.evaluate import evaluate
+    from resdet.workflows.open_dataset import open_dataset
+    from resdet.workflows.train import train
 
-__all__ = ["__version__", "build_model", "evaluate", "load", "load_config", "train"]
+__all__ = [
+    "Prediction",
+    "Predictor",
+    "__version__",
+    "build_model",
+    "compare",
+    "evaluate",
+    "load",
+    "load_config",
+    "open_dataset",
+    "train",
+]
 
-_DOOR = {
-    "load_config": ("resdet.config", "load_config"),
-    "build_model": ("resdet.models.build.detector", "build_model"),
-    "train": ("resdet.engine.train", "train"),
-    "evaluate": ("resdet.engine.evaluate", "evaluate"),
-    "load": ("resdet.engine.saved_models", "load_model"),
+_HOMES = {  # the module of each name
+    "Prediction": "resdet.predict.prediction",
+    "Predictor": "resdet.predict.predictor",
+    "build_model": "resdet.models.build.detector",
+    "compare": "resdet.workflows.compare",
+    "evaluate": "resdet.workflows.evaluate",
+    "load": "resdet.predict.load",
+    "load_config": "resdet.config",
+    "open_dataset": "resdet.workflows.open_dataset",
+    "train": "resdet.workflows.train",
 }
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _DOOR:
+    if name not in _HOMES:
         raise AttributeError(f"module 'resdet' has no attribute {name!r}")
-    module, attribute = _DOOR[name]
-    return getattr(importlib.import_module(module), attribute)
+    return getattr(importlib.import_module(_HOMES[name]), name)
 
 
 def __dir__() -> list[str]:

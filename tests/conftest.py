@@ -40,7 +40,7 @@ QUICK = (
     "test_files.py",
     "test_readme.py",
     "test_text.py",
-    "test_time/test_views.py",
+    "test_time/configured_views.py",
     "test_time/test_voting.py",
     "weights/test_contract.py",
 )

@@ -13,7 +13,7 @@ from resdet.engine.train.optim import build_optimizer
 from resdet.models.build.detector import build_model
 
 ROOT = Path(__file__).parents[1] / "configs"
-DETECTORS = sorted(path for path in ROOT.rglob("*.yaml") if path.parent.name != "cifar")
+DETECTORS = sorted(path for path in ROOT.rglob("*.yaml") if path.parent.name not in ("cifar", "imagenet"))
 QUICK = [path for path in DETECTORS if path.parent == ROOT or path.name == "vgg16_coco.yaml"]
 CONFIGS = [path if path in QUICK else pytest.param(path, marks=pytest.mark.slow) for path in DETECTORS]
 SMALL = [

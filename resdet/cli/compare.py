@@ -55,40 +55,30 @@ def run(args: argparse.Namespace) -> int:
     """Trains and compares; returns the exit code. Raises UserError for mistakes and failed runs, and Stopped after a
     signal.
     """
-    from functools import partial
-
-    from resdet.analysis.compare.compare_backbones import Request, compare_backbones, list_runs
     from resdet.cli.comparison_tables import print_comparison
     from resdet.cli.inputs import split_inputs
     from resdet.errors import UserError
+    from resdet.workflows.compare import compare, planned_runs, request_of
 
     files, overrides = split_inputs(args.inputs)
-    if not files:
-        raise UserError("no CONFIG given; try configs/quickstart.yaml")
-    for option in ("seeds", "resamples"):
-        if getattr(args, option) < 1:
-            raise UserError(f"--{option} {getattr(args, option)} must be at least 1")
-    if args.rounds < 0:
-        raise UserError(f"--rounds {args.rounds} must be 0 or more")
-    request = Request(
-        files=files,
-        overrides=overrides,
-        backbones=args.backbones,
-        seeds=args.seeds,
-        output=args.output,
-        resamples=args.resamples,
-        rounds=args.rounds,
-    )
+    numbers = {"seeds": args.seeds, "resamples": args.resamples, "rounds": args.rounds}
     if args.dry_run:
-        for line in list_runs(request):
+        for line in planned_runs(request_of(files, args.backbones, args.output, overrides=overrides, **numbers)):
             print(line)
         return 0
-    outcome = compare_backbones(
-        request, jobs=args.jobs, devices=args.devices, train=not args.report_only, say=partial(print, flush=True)
+    done = compare(
+        files,
+        args.backbones,
+        args.output,
+        overrides=overrides,
+        jobs=args.jobs,
+        devices=args.devices,
+        report_only=args.report_only,
+        **numbers,
     )
-    if outcome.comparison:
-        print_comparison(outcome.comparison)
+    if done.comparison:
+        print_comparison(done.comparison)
         print(f"\npage: {args.output}/compare.html   figures: {args.output}/compare.json   runs: {args.output}/runs")
-    if outcome.failures:
-        raise UserError("; ".join(f"{name} failed: {reason}" for name, reason in outcome.failures.items()))
+    if done.failures:
+        raise UserError("; ".join(f"{name} failed: {reason}" for name, reason in done.failures.items()))
     return 0

@@ -13,7 +13,6 @@ model.safetensors. Several of them, of the same classes, are evaluated as an ens
 from __future__ import annotations
 
 import argparse
-from functools import partial
 from pathlib import Path
 
 
@@ -30,24 +29,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Evaluates, prints and writes; returns the exit code. Raises UserError for a user's mistake."""
     from resdet.cli.inputs import split_inputs
-    from resdet.cli.predict import drawings_line
     from resdet.cli.tables import print_figures
     from resdet.engine.distributed import is_lead
-    from resdet.engine.evaluate_checkpoint import evaluate_checkpoint
     from resdet.errors import UserError
-    from resdet.predict.gallery import draw_gallery
     from resdet.text import printable
+    from resdet.workflows.evaluate import evaluate
 
     paths, overrides = split_inputs(args.inputs)
     if not paths:
         raise UserError("no CHECKPOINT given; name a run, such as runs/quickstart")
-    first, *also = map(Path, paths)
-    done = evaluate_checkpoint(first, also=also, overrides=overrides, output=args.output)
+    done = evaluate(paths[0], ensemble=paths[1:], overrides=overrides, output=args.output)
     if is_lead():
         print_figures({printable(name): value for name, value in done.figures.items()}, title=" + ".join(paths))
-        if args.output:
-            print(printable(f"\nwritten: {args.output}"))
-        if args.output and done.dataset is not None and done.found is not None:
-            draw = partial(draw_gallery, done.found, done.categories, done.dataset, done.config, args.output)
-            print(printable(drawings_line(draw)))
+        if done.output:
+            print(printable(f"\nwritten: {done.output}"))
+        for line in (*([f"drawings: {done.drawings}"] if done.drawings else []), *done.remarks):
+            print(printable(line))
     return 0

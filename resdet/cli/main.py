@@ -29,6 +29,7 @@ COMMANDS = {
     "report": "resdet.cli.report",
     "check-data": "resdet.cli.check_data",
     "convert-weights": "resdet.cli.convert_weights",
+    "configs": "resdet.cli.configs",
 }
 # Those that build a model, read annotations or score, and so can run a user's own files.
 WITH_PLUGINS = {

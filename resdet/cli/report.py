@@ -26,17 +26,3 @@ def run(args: argparse.Namespace) -> int:
 
     print(printable(f"report: {write_report(args.run, args.output)}"))
     return 0
-
-
-def report_line(run: Path) -> str:
-    """Writes the report at the end of training; returns a line with its path, or with the reason why there is none.
-
-    An error in the report does not make a finished run fail.
-    """
-    from resdet.analysis.report import write_report
-    from resdet.errors import UserError
-
-    try:
-        return f"report: {write_report(run)}"
-    except UserError as error:
-        return f"warning: no report: {error}; resdet report {run} tries again"

@@ -24,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--metric",
         default="coco",
         help="coco: AP and AR; voc07: AP50 by 11 points; voc12: AP50 by area; recall: AR of class-agnostic boxes; "
+        "ilsvrc_det: AP by ILSVRC's overlaps; ilsvrc_loc: top-5 localization error; "
         "or a row that --plugin adds",
     )
     parser.add_argument("--iou-type", choices=("bbox", "segm"), default="bbox", help="compare boxes or masks")

@@ -1,8 +1,9 @@
 """Train a detector and evaluate it.
 
-Configs are merged left to right over the defaults, then key=value overrides; configs/ has some to start from.
+A CONFIG is a YAML file, or the name of one that comes with resdet (resdet configs lists them). Configs are merged left
+to right over the defaults, then key=value overrides.
 
-  resdet train configs/quickstart.yaml --output runs/quickstart
+  resdet train quickstart --output runs/quickstart
   resdet train configs/quickstart.yaml model.backbone.name=vgg16 --output runs/vgg16
   resdet train configs/quickstart.yaml --output runs/quickstart --resume
   resdet train configs/quickstart.yaml --dry-run
@@ -17,10 +18,13 @@ predictions; overview.jpg has all of them) and report.html (all of it on one pag
 from __future__ import annotations
 
 import argparse
-from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from resdet.text import printable
+
+if TYPE_CHECKING:
+    from resdet.workflows.train import TrainedRun
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -70,28 +74,26 @@ def run(args: argparse.Namespace) -> int:
     if not files and args.resume and config_file.exists():
         files = [str(config_file)]
     if not files:
-        raise UserError("no CONFIG given; try configs/quickstart.yaml")
+        raise UserError("no CONFIG given; try quickstart (resdet configs lists all)")
     if args.overfit is not None:
         overrides.append(f"train.overfit={args.overfit}")
     config = load_config(*files, overrides=overrides)
 
-    from resdet.cli.predict import drawings_line
-    from resdet.cli.report import report_line
     from resdet.engine.distributed import is_lead
     from resdet.engine.task.table import task_of
-    from resdet.engine.train import train
-    from resdet.predict.gallery import draw_run
+    from resdet.workflows.train import train, with_pictures
 
-    metrics = train(config, output, resume=args.resume, dry_run=args.dry_run)
+    run = train(config, output, resume=args.resume, dry_run=args.dry_run, pictures=False)
     if not args.dry_run and is_lead():
-        report(metrics, output)
-        if not task_of(config).has_detections:
-            print(printable(report_line(output)))
+        report(run.figures, output)
+        run = with_pictures(run)
+        pictures = {"drawings": run.drawings, "report": run.report}
+        for line in (*(f"{name}: {path}" for name, path in pictures.items() if path), *run.remarks):
+            print(printable(line))
+        if task_of(config).has_detections:
+            advise(run)
+        else:
             print(f"next: resdet evaluate {output}   resdet probe --runs {output} --output {output}/probe")
-            return 0
-        print(printable(drawings_line(partial(draw_run, output))))
-        print(printable(report_line(output)))
-        advise(output)
     return 0
 
 
@@ -106,14 +108,9 @@ def report(metrics: dict[str, float | None], output: Path) -> None:
     print(f"\nfigures: {files.figures}   log: {files.log}   checkpoints: {files.checkpoints}")
 
 
-def advise(output: Path) -> None:
-    """The next commands that the user can run. Without a best checkpoint (val has no objects, or no object was found)
-    they use the last.
-    """
-    from resdet.engine.run_folder import BEST, LAST, RunFiles
-
-    chosen = LAST if RunFiles(output).best() is None else BEST
+def advise(run: TrainedRun) -> None:
+    """The next commands that the user can run."""
     print("next:")
-    print(f"  resdet predict {output}/{chosen} IMAGES --output {output}/predictions")
-    print(f"  resdet evaluate {output}/{chosen}")
+    print(f"  resdet predict {run.checkpoint} IMAGES --output {run.folder}/predictions")
+    print(f"  resdet evaluate {run.checkpoint}")
     print("  the same with another backbone: model.backbone.name=vgg16 and a new --output")

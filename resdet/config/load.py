@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from resdet.config.check import checked, converted, not_a_group, shown
 from resdet.config.declare import Group, Key, declared
 from resdet.config.plain_yaml import dump, parse, parse_mapping, read_yaml
+from resdet.config.shipped import find_config
 from resdet.config.tree import Config
 from resdet.errors import UserError, did_you_mean
 
@@ -22,11 +23,12 @@ G = TypeVar("G", bound=Group)
 def load_config(*paths: str | Path, overrides: Sequence[str] = ()) -> Config:
     """The defaults, then each file over the previous values, then `key=value` overrides.
 
+    A path may also be the name of a config that comes with resdet, such as `quickstart` (`resdet configs` lists them).
     Raises UserError with the file, the key and a suggestion for every value that does not fit.
     """
     config = Config()
     for path in paths:
-        config = _from_source(config, read_yaml(Path(path)), str(path))
+        config = _from_source(config, read_yaml(find_config(path)), str(path))
     return _overridden(config, overrides)
 
 

@@ -180,7 +180,8 @@ class EvalConfig(Group):
         help="skipped annotations are objects to find, as in pycocotools (docs/data.md)",
     )
     metric: str = key(
-        "coco", help="a row of METRICS; voc07, voc12: also Pascal VOC's AP50, by 11 points or by area (voc/AP50)"
+        "coco",
+        help="a row of METRICS, beside COCO's figures: voc07, voc12 (voc/AP50), ilsvrc_det (ilsvrc/AP), ilsvrc_loc",
     )
     train_images: int = key(
         0, ge=0, le=MANY, help="classification: the first so many training images are evaluated too (train/error)"

@@ -226,6 +226,20 @@ def find_model_file(path: Path) -> tuple[Path, list[str]]:
     return model, []
 
 
+def find_best_model_file(path: Path) -> tuple[Path, list[str]]:
+    """As `find_model_file`, but a run refers to its best checkpoint.
+
+    Without one (no evaluation had a figure), and if it is damaged, the newest sound one is taken, and a line says so.
+    """
+    if not (path / CHECKPOINTS).is_dir() or best_name(path) is None:
+        return find_model_file(path)
+    try:
+        return find_model_file(path / BEST)
+    except UserError as error:
+        file, skipped = find_model_file(path)
+        return file, [f"{error}; the newest is taken", *skipped]
+
+
 def read_model_file(path: Path) -> ModelFile:
     """The weights and the header of a model file. Raises UserError, in one line, for any other file."""
     weights, header = read_safetensors(path)

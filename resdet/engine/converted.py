@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from resdet.config import Config, load_config
+from torch import Tensor
+
+from resdet.config import BackboneConfig, Config, load_config
 from resdet.data.batches.collate import size_divisor
 from resdet.engine.checkpoint import model_metadata
 from resdet.errors import UserError
+from resdet.models.build.classifier import build_classifier, timm_class_rows, timm_test_sides
 from resdet.models.build.conventions import completed
 from resdet.models.build.derive import check_tensors, derived_config, for_model
 from resdet.weights.convert import Converted
 from resdet.weights.convert.names import class_rows
 from resdet.weights.convert_file import ChannelOrder, convert_file
-from resdet.weights.sources import coco_names
+from resdet.weights.coverage import load_checked
+from resdet.weights.sources import IMAGENET_CLASSES, coco_names, imagenet_synsets
 from resdet.weights.write import save_weights
 
 
@@ -31,9 +35,9 @@ def convert_to_file(
     """Converts (see `convert_file`), writes `output`, and returns the report lines.
 
     The header of a detector's file receives the values that evaluation and prediction need: `config` or a config
-    derived from the tensors, class names, and category ids (COCO's ids if the names are COCO's). The file of a backbone
-    or a classifier has no such header. Raises UserError for a file that cannot be converted and for a `config` that its
-    tensors do not fit.
+    derived from the tensors, class names, and category ids (COCO's ids if the names are COCO's). The file of a
+    complete classifier of timm has such a header too; that of a backbone or another classifier has none. Raises
+    UserError for a file that cannot be converted and for a `config` that its tensors do not fit.
     """
     converted = convert_file(
         spec, kind, architecture=architecture, channel_order=channel_order, class_names=class_names
@@ -43,6 +47,9 @@ def convert_to_file(
     if class_rows(state) is None:
         if config is not None:
             raise UserError(f"--config {config}: is for a detector, and {spec} is none")
+        if (complete := _timm_classifier(converted)) is not None:
+            state, header, said = complete
+            notes.append(said)
     else:
         try:
             whole, header = _detector_header(converted, config)
@@ -60,6 +67,29 @@ def convert_to_file(
             )
     save_weights(output, state, converted.contract, header)
     return [*notes, converted.contract.line()]
+
+
+def _timm_classifier(converted: Converted) -> tuple[dict[str, Tensor], dict[str, str], str] | None:
+    """The tensors of timm's complete classifier under the names of `WholeClassifier`, a header that makes the file one
+    that evaluation takes, and a line about it; None for tensors without the layer of the classes.
+    """
+    name = converted.contract.architecture or ""
+    rows = timm_class_rows(name, converted.state) if name.startswith("timm/") else None
+    if rows is None:
+        return None
+    config = Config(task="classification")
+    config.model.backbone = BackboneConfig(name=name, norm="bn", frozen_stages=0)
+    config.model.classifier.name, config.model.num_classes = "timm", rows
+    config.data.augment.crop, config.data.augment.test_short_side = timm_test_sides(name)
+    config.data.val.name = "imagenet"
+    model = build_classifier(config.model, rows)
+    whole = {f"net.{key}": value for key, value in converted.state.items()}
+    _ = load_checked(model, whole, source=converted.contract.source, required=1.0)
+    names = imagenet_synsets() if rows == IMAGENET_CLASSES else tuple(f"class_{label + 1}" for label in range(rows))
+    normalization = list(converted.contract.pixel_mean), list(converted.contract.pixel_std)
+    header = model_metadata(config, names, tuple(range(rows)), normalization) | {"step": "0"}
+    said = f"a classifier: {name}, {rows} classes ({names[0]} ...); evaluate and model.weights take it"
+    return model.state_dict(), header, said
 
 
 def _detector_header(converted: Converted, given: Path | None) -> tuple[Config, dict[str, str]]:

@@ -8,10 +8,9 @@ from pathlib import Path
 from resdet.engine.distributed import choose_device, join_world
 from resdet.engine.log import RunLog
 from resdet.engine.run_folder import RunFiles
-from resdet.engine.saved_models import detector_of, place, read_models, restored
+from resdet.engine.saved_models import classifier_of, detector_of, read_models
 from resdet.engine.task.interface import Evaluation
 from resdet.engine.task.table import task_of
-from resdet.errors import UserError
 
 
 def evaluate_checkpoint(
@@ -23,7 +22,7 @@ def evaluate_checkpoint(
 ) -> Evaluation:
     """Evaluates a saved model on its config's val set, with `key=value` overrides of that config.
 
-    A detector predicts with the parts of `config.test`; the models in `also`, which must have the same classes, form an
+    A model predicts with the parts of `config.test`; the models in `also`, which must have the same classes, form an
     ensemble with it. `output` is a folder for the figures and the detections that they count (COCO results). Raises
     UserError for a damaged checkpoint, a mistake in the overrides, data with none of the model's classes, or parts and
     models that do not go together.
@@ -31,11 +30,9 @@ def evaluate_checkpoint(
     models = read_models([path, *also], overrides)
     saved, config = models[0].saved, models[0].saved.config
     task = task_of(config)
-    if also and not task.has_detections:
-        raise UserError(f"{path}: classifiers are evaluated one at a time; give one checkpoint")
     with join_world(config.train.device) as world, RunLog(None, steps=saved.step, speaks=world.leads) as log:
         device = choose_device(config.train.device, world)
-        model = detector_of(models, device) if task.has_detections else place(restored(models[0]), device, config.train)
+        model = detector_of(models, device) if task.has_detections else classifier_of(models, device)
         for each in models:
             for warning in each.warnings:
                 log.warn(warning)

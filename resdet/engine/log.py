@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
 
+from resdet.engine.pace import clock
 from resdet.engine.run_folder import RunFiles
 from resdet.errors import UserError
 from resdet.files import Appended
@@ -55,26 +54,28 @@ class RunLog:
         self._metrics = Appended(RunFiles(folder).metrics) if folder and speaks else None
         self._said_full = False  # whether the terminal knows that the files cannot be written
         self._live = self.console.is_terminal and speaks
-        self._progress = Progress(
+        self.display = Progress(
             TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=20),
+            BarColumn(bar_width=10),
             MofNCompleteColumn(),
             TextColumn("{task.fields[figures]}", markup=False),
             console=self.console,
             transient=True,
             disable=not self._live,
         )
-        self._task = self._progress.add_task("training", total=steps, figures="")
+        self._training = self.display.add_task("train", total=steps, figures="")
+        self._evaluation = self.display.add_task("evaluate", total=None, figures="images in batches", visible=False)
         self._speed: dict[str, float] = {}
+        self._began = False
 
     def __enter__(self) -> RunLog:
-        self._progress.start()
+        self.display.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._progress.stop()
+        self.display.stop()
         for file in (self._text, self._metrics, self._board):
             if file:
                 file.close()
@@ -114,64 +115,57 @@ class RunLog:
                     self._board.add_scalar(name, value, step)
 
     def progress(self, step: int, values: Mapping[str, float]) -> None:
-        """Updates the live line."""
+        """Updates the live line; the first step of this process is also a plain line, as a sign of life."""
+        if not self._began:
+            self._began = True
+            self._line(f"step {step}", values)
         if self._live:
-            self._progress.update(
-                self._task, description="training", completed=step, figures=_figures({**values, **self._speed})
-            )
+            self.display.update(self._training, completed=step, figures=live_figures({**values, **self._speed}))
 
     def training(self, step: int, steps: int, values: Mapping[str, float]) -> None:
-        """Writes the figures of a step to metrics.jsonl and log.txt, and as a plain line if there is no live line."""
+        """Writes the figures of a step to metrics.jsonl, and as a line to the terminal and log.txt."""
         self._speed = {name: values[name] for name in SPEED}
         self.metrics(step, {name: value for name, value in values.items() if name != "seconds_left"})
-        line = f"step {step}/{steps}  {_figures(values)}"
-        self.note(line)
+        self._line(f"step {step}/{steps}", values)
+
+    def _line(self, start: str, values: Mapping[str, float]) -> None:
+        """In log.txt with all figures; beside a live line without those that it shows, and without the parts of the
+        loss if the terminal is too narrow for them.
+        """
+        self.note(f"{start}  {'  '.join((loss_parts(values), *rates(values)))}")
+        shown = [f"{start}  {loss_parts(values)}", f"{start}  loss {values['loss']:.4g}"]
         if not self._live:
-            self.console.print(Text(line), soft_wrap=True)
+            shown.insert(0, f"{start}  {'  '.join((loss_parts(values), *rates(values)))}")
+        fitting = [line for line in shown if len(line) <= self.console.width or not self.console.is_terminal]
+        self.console.print(Text((fitting or shown[-1:])[0]), soft_wrap=True)
 
     def evaluating(self, done: int, batches: int) -> None:
+        """Updates the live line of an evaluation, which disappears at its end."""
         if self._live:
-            self._progress.update(self._task, description=f"evaluating {done}/{batches}")
+            self.display.update(self._evaluation, completed=done, total=batches, visible=done < batches)
 
 
-class Meter:
-    """Measures the speed since the last call of `figures`."""
-
-    def __init__(self, batch_size: int) -> None:
-        self._batch_size = batch_size
-        self._restart()
-
-    def _restart(self) -> None:
-        self._start, self._steps, self._waited = time.perf_counter(), 0, 0.0
-
-    @contextmanager
-    def waiting(self) -> Iterator[None]:
-        """Measures the time of waiting for data inside the block."""
-        start = time.perf_counter()
-        yield
-        self._waited += time.perf_counter() - start
-
-    def step(self) -> None:
-        self._steps += 1
-
-    def figures(self, steps_left: int) -> dict[str, float]:
-        """images_per_second, data_wait (a fraction of the time) and seconds_left; then the measurement starts again."""
-        seconds = time.perf_counter() - self._start
-        figures = {
-            "images_per_second": self._batch_size * self._steps / seconds,
-            "data_wait": self._waited / seconds,
-            "seconds_left": steps_left * seconds / self._steps,
-        }
-        self._restart()
-        return figures
-
-
-def _figures(values: Mapping[str, float]) -> str:
+def loss_parts(values: Mapping[str, float]) -> str:
+    """The loss and, in brackets, its parts."""
     losses = ", ".join(
         f"{name.removeprefix('loss_')} {v:.3g}" for name, v in values.items() if name.startswith("loss_")
     )
-    parts = [f"loss {values['loss']:.4g} ({losses})", f"lr {values['lr']:.3g}"]
+    return f"loss {values['loss']:.4g} ({losses})"
+
+
+def rates(values: Mapping[str, float]) -> list[str]:
+    """The learning rate and, if they are measured, the speed and the time left."""
+    parts = [f"lr {values['lr']:.3g}"]
     if SPEED[0] in values:
         rate, wait, left = (values[name] for name in SPEED)
         parts += [f"{rate:.3g} images/s", f"data wait {wait:.0%}", f"ETA {timedelta(seconds=round(left))}"]
+    return parts
+
+
+def live_figures(values: Mapping[str, float]) -> str:
+    """What fits beside the bar in 80 columns."""
+    parts = [f"loss {values['loss']:.3g}", f"lr {values['lr']:.2g}"]
+    if SPEED[0] in values:
+        rate, _, left = (values[name] for name in SPEED)
+        parts += [f"{rate:.0f} img/s" if rate >= 100 else f"{rate:.3g} img/s", f"ETA {clock(left)}"]
     return "  ".join(parts)

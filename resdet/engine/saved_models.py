@@ -10,11 +10,19 @@ import torch
 from torch import nn
 
 from resdet.config import Config, TrainConfig, config_from_yaml, to_yaml
-from resdet.engine.checkpoint import ModelFile, find_model_file, load_weights, read_model_file, without_weights
+from resdet.engine.checkpoint import (
+    ModelFile,
+    find_best_model_file,
+    find_model_file,
+    load_weights,
+    read_model_file,
+    without_weights,
+)
 from resdet.engine.task.interface import Model
 from resdet.engine.task.table import task_of
 from resdet.errors import UserError
 from resdet.models.build.conventions import normalize_as
+from resdet.models.classifier import Classifier, ClassifierEnsemble
 from resdet.models.rcnn import RCNN
 from resdet.test_time.build import build_detector
 from resdet.text import first_few
@@ -34,12 +42,15 @@ class SavedModel:
     changes: tuple[str, ...] = ()
 
 
-def read_models(paths: Sequence[Path], overrides: Sequence[str]) -> list[SavedModel]:
+def read_models(paths: Sequence[Path], overrides: Sequence[str], *, best: bool = False) -> list[SavedModel]:
     """Reads each run, checkpoint or file; the overrides apply to all of them.
+
+    A run refers to its newest checkpoint, with `best` to its best one.
 
     Raises UserError for a damaged file, a mistake in the overrides, and for classes that differ from the first model's.
     """
-    models = [_read(path, overrides) for path in paths]
+    find = find_best_model_file if best else find_model_file
+    models = [_read(*find(path), overrides) for path in paths]
     first = models[0]
     for other in models[1:]:
         if other.saved.class_names != first.saved.class_names:
@@ -57,6 +68,18 @@ def detector_of(models: Sequence[SavedModel], device: torch.device) -> nn.Module
     """
     config = models[0].saved.config
     return place(build_detector([built(model) for model in models], config), device, config.train)
+
+
+def classifier_of(models: Sequence[SavedModel], device: torch.device) -> nn.Module:
+    """The classifier for prediction; several models form an ensemble, the mean of their probabilities.
+
+    Raises UserError for a detector, and for weights that do not fit.
+    """
+    train, members = models[0].saved.config.train, [restored(model) for model in models]
+    for model, member in zip(models, members, strict=True):
+        if not isinstance(member, Classifier):
+            raise UserError(f"{model.file}: is a detector, and {models[0].file} a classifier; give classifiers alone")
+    return place(members[0] if len(members) == 1 else ClassifierEnsemble(members), device, train)
 
 
 def place(model: nn.Module, device: torch.device, train: TrainConfig) -> nn.Module:
@@ -101,8 +124,7 @@ def load_model(path: str | Path) -> tuple[nn.Module, Config, tuple[str, ...], tu
     return built(model).eval(), saved.config, saved.class_names, saved.category_ids
 
 
-def _read(path: Path, overrides: Sequence[str]) -> SavedModel:
-    file, skipped = find_model_file(path)
+def _read(file: Path, skipped: Sequence[str], overrides: Sequence[str]) -> SavedModel:
     saved = read_model_file(file)
     config = config_from_yaml(to_yaml(saved.config), str(file), overrides)
     if config.task != saved.config.task:

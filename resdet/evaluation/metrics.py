@@ -10,6 +10,7 @@ from typing import NamedTuple
 from resdet.coco.ground_truth import GroundTruth
 from resdet.coco.results import CocoResults
 from resdet.evaluation.coco import evaluate_coco
+from resdet.evaluation.ilsvrc import evaluate_ilsvrc_det, evaluate_ilsvrc_loc
 from resdet.evaluation.proposals import evaluate_proposals
 from resdet.evaluation.voc import evaluate_voc
 
@@ -63,6 +64,14 @@ def _voc12(truth: GroundTruth, results: CocoResults, how: Scoring) -> dict[str, 
     return evaluate_voc(truth, results, rule="voc12", image_ids=how.image_ids)
 
 
+def _ilsvrc_det(truth: GroundTruth, results: CocoResults, how: Scoring) -> dict[str, float | None]:
+    return evaluate_ilsvrc_det(truth, results, image_ids=how.image_ids)
+
+
+def _ilsvrc_loc(truth: GroundTruth, results: CocoResults, how: Scoring) -> dict[str, float | None]:
+    return evaluate_ilsvrc_loc(truth, results, image_ids=how.image_ids)
+
+
 COCO_FIGURES = (
     Figure(r"(?:bbox|segm)/AP", "average precision, mean over IoU .50:.95"),
     Figure(r"(?:bbox|segm)/AP(\d\d)", "average precision at IoU .{}"),
@@ -78,6 +87,12 @@ RECALL_FIGURES = (
     Figure(r"recall/ARl(\d+)", "AR of large objects, from 96x96 pixels, best {}"),
 )
 VOC_FIGURES = (Figure(r"voc/AP50", "Pascal VOC average precision at IoU .50, mean over classes"),)
+ILSVRC_DET_FIGURES = (Figure(r"ilsvrc/AP", "ILSVRC's average precision at its own overlaps, mean over classes"),)
+ILSVRC_LOC_FIGURES = (
+    Figure(r"loc/top([15])_error", "share of images without a right class and box among {}", higher_is_better=False),
+    Figure(r"loc/top5_class_error", "share of images whose five best classes are wrong", higher_is_better=False),
+    Figure(r"loc/given_class_error", "share of images whose box of the right class is wrong", higher_is_better=False),
+)
 CLASSIFICATION_FIGURES = (
     Figure(r"top1/accuracy", "share of images whose best class is right"),
     Figure(r"top1/error", "share of images whose best class is wrong", higher_is_better=False),
@@ -88,6 +103,8 @@ METRICS = {
     "coco": Metric(_coco, COCO_FIGURES, own_comparison=False),
     "voc07": Metric(_voc07, VOC_FIGURES),
     "voc12": Metric(_voc12, VOC_FIGURES),
+    "ilsvrc_det": Metric(_ilsvrc_det, ILSVRC_DET_FIGURES),
+    "ilsvrc_loc": Metric(_ilsvrc_loc, ILSVRC_LOC_FIGURES),
     "recall": Metric(_recall, RECALL_FIGURES, own_comparison=False),
 }
 

@@ -90,18 +90,26 @@ def _best_overlaps(problem: Problem) -> tuple[Int64[np.ndarray, " d"], Float64[n
     """For each detection, the object of its image and class with the largest overlap, and their IoU (0 if there is
     none).
     """
+    detection, candidate, pair_iou = overlaps(problem)
+    falling = np.lexsort((candidate, -pair_iou, detection))
+    detections, top = np.unique(detection[falling], return_index=True)
+    count = len(problem.detections)
+    best, iou = np.zeros(count, dtype=np.int64), np.zeros(count)
+    best[detections], iou[detections] = candidate[falling][top], pair_iou[falling][top]
+    return best, iou
+
+
+def overlaps(
+    problem: Problem,
+) -> tuple[Int64[np.ndarray, " pairs"], Int64[np.ndarray, " pairs"], Float64[np.ndarray, " pairs"]]:
+    """All pairs of a detection and an object of one image and class, in the order of the detections, and their IoU."""
     found, truth = problem.detections, problem.truth
     truth_group = truth.image * (problem.num_categories + 1) + truth.category
     found_group = found.image * (problem.num_categories + 1) + found.category
     order = np.argsort(truth_group, kind="stable")
     first = np.searchsorted(truth_group[order], found_group, side="left")
     count = np.searchsorted(truth_group[order], found_group, side="right") - first
-    detection = np.repeat(np.arange(len(found)), count)  # all pairs within an image and class
+    detection = np.repeat(np.arange(len(found)), count)
     place = np.arange(len(detection)) - np.repeat(np.cumsum(count) - count, count)
     candidate = order[np.repeat(first, count) + place]
-    pair_iou = paired_iou(found.boxes[detection], truth.boxes[candidate])
-    falling = np.lexsort((candidate, -pair_iou, detection))
-    detections, top = np.unique(detection[falling], return_index=True)
-    best, iou = np.zeros(len(found), dtype=np.int64), np.zeros(len(found))
-    best[detections], iou[detections] = candidate[falling][top], pair_iou[falling][top]
-    return best, iou
+    return detection, candidate, paired_iou(found.boxes[detection], truth.boxes[candidate])

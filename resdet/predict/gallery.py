@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float32, Int64, UInt8
+from PIL import Image
 
 from resdet.coco.run_lengths import checked_masks
 from resdet.config import Config
@@ -23,10 +24,9 @@ from resdet.errors import UserError
 from resdet.evaluation.coco import CocoResults, read_results
 from resdet.files import writing
 from resdet.predict.image_list import drawing_names
-from resdet.predict.prediction_folder import save_drawing
+from resdet.predict.prediction import DRAWN_SCORE, save_picture
 
 OVERVIEW = "overview.jpg"
-DRAWN_SCORE = 0.5
 CAPTIONS = ("ground truth", f"predictions, score at least {DRAWN_SCORE:g}")
 CELL = 480  # pixels: the width of a picture on the sheet
 
@@ -124,8 +124,9 @@ def draw_gallery(
     files = drawing_names([OVERVIEW, *(example.file_name for example in examples)])[1:]
     with writing(folder):
         for name, example in zip(files, examples, strict=True):
-            save_drawing(folder / name, side_by_side(*example.drawn(names, min_side=480), captions=CAPTIONS))
-        save_drawing(folder / OVERVIEW, contact_sheet(examples, names))
+            picture = side_by_side(*example.drawn(names, min_side=480), captions=CAPTIONS)
+            save_picture(Image.fromarray(picture), folder / name)
+        save_picture(Image.fromarray(contact_sheet(examples, names)), folder / OVERVIEW)
     return folder / OVERVIEW
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import glob
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from resdet.coco.image_files import IMAGE_SUFFIXES
@@ -12,38 +13,70 @@ from resdet.errors import UserError
 LONGEST_NAME = 200  # bytes; file systems do not permit more than 255
 
 
-def find_images(paths: Sequence[Path]) -> list[Path]:
-    """The files given, and the images in the folders given, each once.
+def find_images(paths: Sequence[str | Path], *, recursive: bool = False) -> list[Path]:
+    """The files given, and the images in the folders given and among the matches of patterns, each once."""
+    return list(dict.fromkeys(path for given in paths for path in images_at(given, recursive=recursive)))
 
-    Folders are listed by name without their subfolders and without hidden files. Raises UserError for a path that
-    does not exist and for a folder without images.
+
+def images_at(given: str | Path, *, recursive: bool = False) -> list[Path]:
+    """The images that a path refers to: a file, the images in a folder, or those that match a pattern (`*`, `?`, `[]`).
+
+    Folders are listed by name, without hidden files; their subfolders are left out unless `recursive` is given. In a
+    pattern `**` stands for any number of folders. Raises UserError for a path that does not exist, and for a folder or
+    a pattern without images.
     """
-    found: list[Path] = []
-    for path in paths:
-        found += _images_in(path) if path.is_dir() else [_existing(path)]
-    return list(dict.fromkeys(found))
+    path = Path(given)
+    if path.is_dir():
+        return _images_in(path, recursive=recursive)
+    if os.path.lexists(path):
+        return [path]
+    if "://" in str(given):
+        raise UserError(f"{given}: is an address; download the image and give its path")
+    if glob.has_magic(str(given)):
+        return _matches(str(given))
+    raise UserError(f"{given}: no such file or folder; give images or folders of images")
 
 
-def _existing(path: Path) -> Path:
-    if not os.path.lexists(path):
-        raise UserError(f"{path}: no such file or folder; give images or folders of images")
-    return path
+def is_one_file(given: str | Path) -> bool:
+    """Whether a path refers to a single file, and not to a folder or a pattern."""
+    return not Path(given).is_dir() and (os.path.lexists(given) or not glob.has_magic(str(given)))
 
 
-def _images_in(folder: Path) -> list[Path]:
-    try:
-        entries = sorted(folder.iterdir())
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be listed ({error.strerror}); check its permissions") from None
-    images = [
-        path for path in entries if path.suffix.lower() in IMAGE_SUFFIXES and path.name[0] != "." and not path.is_dir()
-    ]
+def is_image(path: Path) -> bool:
+    """Whether a name is that of an image that is not hidden, and no folder."""
+    return path.suffix.lower() in IMAGE_SUFFIXES and path.name[0] != "." and not path.is_dir()
+
+
+def _matches(pattern: str) -> list[Path]:
+    images = [path for path in map(Path, sorted(glob.glob(pattern, recursive=True))) if is_image(path)]
     if not images:
-        raise UserError(
-            f"{folder}: has no images ({', '.join(IMAGE_SUFFIXES)}); its subfolders are not searched, so give the "
-            "folder that holds the files"
-        )
+        raise UserError(f"{pattern}: matches no images ({', '.join(IMAGE_SUFFIXES)}); correct the pattern")
     return images
+
+
+def _images_in(folder: Path, *, recursive: bool) -> list[Path]:
+    try:
+        entries = sorted(_files_below(folder) if recursive else folder.iterdir())
+    except OSError as error:
+        raise UserError(
+            f"{error.filename or folder}: cannot be listed ({error.strerror}); check its permissions"
+        ) from None
+    images = [path for path in entries if is_image(path)]
+    if not images:
+        below = "" if recursive else "; its subfolders are not searched unless you ask for it (--recursive)"
+        raise UserError(f"{folder}: has no images ({', '.join(IMAGE_SUFFIXES)}){below}")
+    return images
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    """The files in a folder and its subfolders, without those in hidden folders; links to folders are not followed."""
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    for path, folders, names in os.walk(folder, onerror=refuse):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from (Path(path) / name for name in names)
 
 
 def drawing_names(paths: Sequence[str | Path]) -> list[str]:

@@ -10,18 +10,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
 
-import numpy as np
-from jaxtyping import UInt8
-from PIL import Image
-
-from resdet.coco.run_lengths import RunLengths
 from resdet.data.images.decode import ImageError
-from resdet.drawing.boxes import draw_detections
 from resdet.engine.run_folder import PREDICTIONS
 from resdet.errors import UserError
 from resdet.files import leftovers, readable_json, replace_file, whole_file, writing
 from resdet.predict.image_list import drawing_names
-from resdet.predict.predictor import ImagePrediction
+from resdet.predict.prediction import Prediction, save_picture
 
 IMAGES = "images.json"
 
@@ -82,45 +76,22 @@ class PredictionFolder:
             self._open.close()  # also after an error, because the finished predictions are useful
             self._write_images(self.images)
 
-    def add(self, path: Path, prediction: ImagePrediction) -> None:
-        """Writes one image's drawing and detections."""
-        entry = self.planned[path]
-        height, width = prediction.image.shape[:2]
-        shown = prediction.scores >= self.drawn_score
-        drawing = draw_detections(
-            prediction.image,
-            prediction.boxes[shown],
-            prediction.labels[shown],
-            prediction.scores[shown],
-            self.class_names,
-            masks=prediction.windows(shown),
-        )
+    def add(self, prediction: Prediction) -> None:
+        """Writes one image's drawing and detections. The prediction is that of one of the folder's paths."""
+        assert prediction.path is not None
+        entry = self.planned[prediction.path]
         with writing(self.folder):
-            save_drawing(self.folder / entry["drawing"], drawing)
-            for result in self._coco_results(entry, prediction):
-                _ = self._results.write(("\n" if self._results.tell() == 1 else ",\n") + json.dumps(result))
-        self.images.append({**entry, "height": height, "width": width})
-        self.drawn += int(shown.sum())
+            save_picture(prediction.draw(score=self.drawn_score), self.folder / entry["drawing"])
+            for result in prediction.to_coco(entry["id"]):
+                line = json.dumps({**result, "file_name": entry["file_name"]})
+                _ = self._results.write(("\n" if self._results.tell() == 1 else ",\n") + line)
+        self.images.append({**entry, "height": prediction.height, "width": prediction.width})
+        self.drawn += len(prediction.chosen(score=self.drawn_score))
 
     def skip(self, path: Path, problem: ImageError) -> None:
         """Records an image that could not be read."""
         entry = self.planned[path]
         self.skipped.append({"id": entry["id"], "file_name": entry["file_name"], "problem": str(problem)})
-
-    def _coco_results(self, entry: dict[str, Any], prediction: ImagePrediction) -> Iterator[dict[str, Any]]:
-        corners = prediction.boxes.astype(np.float64)
-        boxes = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1).tolist()
-        labels, scores = prediction.labels.tolist(), prediction.scores.tolist()
-        masks = [{}] * len(boxes) if prediction.masks is None else map(_segmentation, prediction.masks)
-        for box, label, score, mask in zip(boxes, labels, scores, masks, strict=True):
-            yield {
-                "image_id": entry["id"],
-                "file_name": entry["file_name"],
-                "category_id": self.category_ids[label],
-                "bbox": box,
-                "score": score,
-                **mask,
-            }
 
     def _write_images(self, images: list[dict[str, Any]]) -> None:
         categories = [
@@ -135,15 +106,6 @@ def _readable(path: Path) -> str:
     them.
     """
     return os.fsencode(path.as_posix()).decode("utf-8", "replace")
-
-
-def _segmentation(mask: RunLengths) -> dict[str, Any]:
-    return {"segmentation": {"size": mask["size"], "counts": mask["counts"].decode()}}
-
-
-def save_drawing(path: Path, drawing: UInt8[np.ndarray, "H W 3"]) -> None:
-    """Saves a JPEG without subsampling of colour, so that thin coloured lines stay sharp."""
-    Image.fromarray(drawing).save(path, quality=92, subsampling=0)
 
 
 @contextmanager

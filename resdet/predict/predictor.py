@@ -3,57 +3,63 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
+from typing import Any, overload
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float32, Int64, UInt8
+from jaxtyping import UInt8
 from torch import nn
 
-from resdet.coco.run_lengths import RunLengths, encode_masks
+from resdet.coco.run_lengths import encode_masks
+from resdet.config import Config
 from resdet.data.batches.collate import ImageInfo, Sample, boxes_in_original, collate, padded_shape
-from resdet.data.images.decode import ImageError, read_image, resize, resized_size
-from resdet.data.images.masks import MaskWindow, encoded_window
+from resdet.data.images.decode import ImageError, resize, resized_size
+from resdet.predict.pixels import ChannelOrder, InMemory, check_channel_order
+from resdet.predict.prediction import Prediction
+from resdet.predict.sources import Images, OneImage, Reading, Source
 from resdet.structures import Batch, Detections
+from resdet.text import first_few, printable
 
 READERS = 2  # threads that decode while the model runs; OpenCV releases Python's global interpreter lock
+BATCHES_WAITING = 4  # batches of images that may wait until others of their shape have been read
 
 
 @dataclass(frozen=True)
-class ImagePrediction:
-    """The detections in one image, best first; boxes are (x1, y1, x2, y2) in its pixels, labels are 0 .. K-1.
-
-    `masks` are run lengths over the image, None for a detector without masks.
+class Origin:
+    """The files of a loaded detector (several are an ensemble), the step and the config of the first, and remarks about
+    checkpoints that were passed over.
     """
 
-    image: UInt8[np.ndarray, "H W 3"]
-    boxes: Float32[np.ndarray, "n 4"]
-    scores: Float32[np.ndarray, " n"]
-    labels: Int64[np.ndarray, " n"]
-    masks: list[RunLengths] | None = None
-
-    def windows(self, chosen: Bool[np.ndarray, " n"]) -> list[MaskWindow] | None:
-        """The pixels of the selected masks."""
-        if self.masks is None:
-            return None
-        return [encoded_window(self.masks[index]) for index in np.flatnonzero(chosen).tolist()]
+    files: tuple[Path, ...]
+    step: int
+    config: Config
+    remarks: tuple[str, ...] = ()
 
 
 class Predictor:
-    """Predicts RGB arrays or image files with a model, which stays on its device and is set to evaluation mode.
+    """A trained detector that predicts images: files, folders, arrays, tensors, PIL images, and lists of them.
+
+        detector = resdet.load("runs/quickstart")
+        prediction = detector("photo.jpg")
+
+    It keeps no state between calls, so threads may share it; the model stays on its device, in evaluation mode.
 
     Args:
         model: the detector; `model.predict` computes the detections of a batch.
         short_side, max_side: pixels that images are resized to, as `data.augment` has them for evaluation.
         size_divisor: pixels that the sides of a padded batch are multiples of (`collate.size_divisor` of the config).
+        class_names, category_ids: by label; a label without a name is `class 3`, one without an id has its number
+            counted from 1.
         batch_size: the largest number of images at a time.
         bf16: matrix products in bfloat16.
         channels_last: the model's memory format.
-        sixteen_bit: "error" or "scale", for files with more than 8 bits per channel.
+        sixteen_bit: "error" or "scale", for images with more than 8 bits per channel.
+        origin: where the model comes from, for one that was loaded.
     """
 
     def __init__(
@@ -63,63 +69,131 @@ class Predictor:
         short_side: int,
         max_side: int,
         size_divisor: int,
+        class_names: Sequence[str] = (),
+        category_ids: Sequence[int] = (),
         batch_size: int = 1,
         bf16: bool = False,
         channels_last: bool = False,
         sixteen_bit: str = "error",
+        origin: Origin | None = None,
     ) -> None:
         self.model = model.eval()
         self.short_side = short_side
         self.max_side = max_side
         self.size_divisor = size_divisor
+        self.class_names = tuple(class_names)
+        self.category_ids = tuple(category_ids)
         self.batch_size = batch_size
         self.bf16 = bf16
         self.layout = torch.channels_last if channels_last else torch.contiguous_format
         self.sixteen_bit = sixteen_bit
+        self.origin = origin
 
-    def predict(self, images: Sequence[UInt8[np.ndarray, "_ _ 3"]]) -> list[ImagePrediction]:
-        """Detections in RGB images, which are predicted together; for thousands of images use `predict_files`."""
-        if not images:
-            return []
-        samples = [self._sample(image) for image in images]
+    @overload
+    def __call__(self, images: InMemory, *, channels: ChannelOrder = "rgb", recursive: bool = False) -> Prediction: ...
+
+    @overload
+    def __call__(self, images: str, *, channels: ChannelOrder = "rgb", recursive: bool = False) -> Prediction | Any: ...
+
+    @overload
+    def __call__(
+        self, images: Iterable[OneImage], *, channels: ChannelOrder = "rgb", recursive: bool = False
+    ) -> list[Prediction]: ...
+
+    @overload
+    def __call__(
+        self, images: OneImage, *, channels: ChannelOrder = "rgb", recursive: bool = False
+    ) -> Prediction | Any: ...
+
+    def __call__(
+        self, images: object, *, channels: ChannelOrder = "rgb", recursive: bool = False
+    ) -> Prediction | list[Prediction]:
+        """The prediction of one image; of a list, a folder or a pattern (`photos/*.jpg`), a list of predictions.
+
+        `images` is a path (text or Path), a PIL image, a numpy array (height, width, 3), a torch tensor (3, height,
+        width), or a list of these (see `as_rgb`). `channels` is "bgr" for arrays that OpenCV has read. `recursive`
+        also takes the images in the subfolders of a folder. Images without detections give empty predictions. The
+        list does not keep the pixels of files; `Prediction.image` reads them again.
+
+        Raises UserError for a path that does not exist, and ImageError, which is one, for an image that cannot be used.
+        """
+        reading = self._reading(channels, recursive=recursive)
+        if reading.is_one(images):
+            (prediction,) = self._stream(reading.sources(images), on_error=None)
+            return prediction
+        predictions = self._stream(reading.sources(images), on_error=None)
+        return [replace(prediction, pixels=None) if prediction.path else prediction for prediction in predictions]
+
+    def stream(
+        self,
+        images: Images,
+        *,
+        channels: ChannelOrder = "rgb",
+        recursive: bool = False,
+        on_error: Callable[[Source, ImageError], None] | None = None,
+    ) -> Iterator[Prediction]:
+        """The predictions one by one, in the order of the images, of which only a few batches are in memory at a time.
+
+        The arguments are those of a call; `images` may also be an iterator, which is read as the predictions are taken.
+        An image that cannot be used is given to `on_error` and left out; without it, its ImageError is raised.
+        """
+        return self._stream(self._reading(channels, recursive=recursive).sources(images), on_error=on_error)
+
+    def __repr__(self) -> str:
+        where = "" if self.origin is None else f" {' + '.join(map(str, self.origin.files))} (step {self.origin.step})"
+        names = f"{len(self.class_names)} classes: {first_few(self.class_names)}"
+        return f"<Predictor{printable(where)}, {names}; images of {self.short_side} to {self.max_side} pixels>"
+
+    def _reading(self, channels: ChannelOrder, *, recursive: bool) -> Reading:
+        check_channel_order(channels)
+        return Reading(channels, self.sixteen_bit, recursive)
+
+    def _stream(
+        self, sources: Iterator[Source], *, on_error: Callable[[Source, ImageError], None] | None
+    ) -> Iterator[Prediction]:
+        """Images are predicted together if their padded shapes are equal, so that none is padded for its neighbour."""
+        waiting = _Waiting(self.batch_size)
+        for source, image in read_ahead(sources, ahead=self.batch_size + READERS):
+            if isinstance(image, ImageError):
+                if on_error is None:
+                    raise image
+                on_error(source, image)
+                continue
+            waiting.add(source, image, self._padded_shape(image))
+            while group := waiting.due():
+                yield from waiting.finish(group, self._predict_group(group))
+        while group := waiting.due(last=True):
+            yield from waiting.finish(group, self._predict_group(group))
+
+    def _predict_group(self, group: Sequence[_Read]) -> list[Prediction]:
+        """The predictions of images of one padded shape."""
+        samples = [self._sample(read.image) for read in group]
         batch = self._on_device(samples)
         with torch.inference_mode(), torch.autocast(batch.images.device.type, torch.bfloat16, enabled=self.bf16):
             detections = self._detections(batch).to("cpu")
-        predictions = []
-        for row, (image, sample) in enumerate(zip(images, samples, strict=True)):
-            valid = detections.valid[row].numpy()
-            boxes = boxes_in_original(detections.boxes[row].float(), sample.info)[valid]
-            masks = None
-            if detections.masks is not None:
-                masks = encode_masks(detections.masks[row].float().numpy()[valid], boxes, *image.shape[:2])
-            predictions.append(
-                ImagePrediction(
-                    image=image,
-                    boxes=boxes,
-                    scores=detections.scores[row].float().numpy()[valid],
-                    labels=detections.labels[row].numpy()[valid],
-                    masks=masks,
-                )
-            )
-        return predictions
+        return [
+            self._prediction(read, detections, row, sample.info)
+            for row, (read, sample) in enumerate(zip(group, samples, strict=True))
+        ]
 
-    def predict_files(self, paths: Iterable[Path]) -> Iterator[tuple[Path, ImagePrediction | ImageError]]:
-        """Each file's detections, or the reason why it could not be read. Only a few images are in memory at a time.
-
-        Neighbours with the same orientation share a batch, because a portrait beside a landscape would be mostly
-        padding. Files are returned in order, except that a file that cannot be read is returned as soon as this is
-        known.
-        """
-        batch: list[tuple[Path, UInt8[np.ndarray, "_ _ 3"]]] = []
-        for path, image in read_ahead(paths, ahead=self.batch_size + READERS, sixteen_bit=self.sixteen_bit):
-            if isinstance(image, ImageError):
-                yield path, image
-                continue
-            if batch and (len(batch) == self.batch_size or _is_portrait(image) != _is_portrait(batch[0][1])):
-                yield from self._predicted(batch)
-                batch = []
-            batch.append((path, image))
-        yield from self._predicted(batch)
+    def _prediction(self, read: _Read, detections: Detections, row: int, info: ImageInfo) -> Prediction:
+        valid = detections.valid[row].numpy()
+        boxes = boxes_in_original(detections.boxes[row].float(), info)[valid]
+        masks = None
+        if detections.masks is not None:
+            masks = encode_masks(detections.masks[row].float().numpy()[valid], boxes, info.height, info.width)
+        return Prediction(
+            boxes=boxes,
+            scores=detections.scores[row].float().numpy()[valid],
+            labels=detections.labels[row].numpy()[valid],
+            run_lengths=masks,
+            height=info.height,
+            width=info.width,
+            class_names=self.class_names,
+            category_ids=self.category_ids,
+            source=read.source,
+            pixels=read.image,
+        )
 
     def _detections(self, batch: Batch) -> Detections:
         """`model.predict`; the type of nn.Module does not declare it."""
@@ -127,15 +201,15 @@ class Predictor:
         assert isinstance(detections, Detections)
         return detections
 
-    def _predicted(
-        self, batch: Sequence[tuple[Path, UInt8[np.ndarray, "_ _ 3"]]]
-    ) -> Iterator[tuple[Path, ImagePrediction]]:
-        predictions = self.predict([image for _, image in batch])
-        yield from zip([path for path, _ in batch], predictions, strict=True)
+    def _resized_size(self, image: UInt8[np.ndarray, "H W 3"]) -> tuple[int, int]:
+        return resized_size(image.shape[0], image.shape[1], self.short_side, self.max_side)
+
+    def _padded_shape(self, image: UInt8[np.ndarray, "H W 3"]) -> tuple[int, int]:
+        return padded_shape([self._resized_size(image)], self.size_divisor)
 
     def _sample(self, image: UInt8[np.ndarray, "H W 3"]) -> Sample:
         height, width = image.shape[:2]
-        size = resized_size(height, width, self.short_side, self.max_side)
+        size = self._resized_size(image)
         return Sample(
             image=resize(image, size),
             boxes=np.zeros((0, 4), np.float32),
@@ -152,27 +226,66 @@ class Predictor:
         return replace(batch, images=batch.images.contiguous(memory_format=self.layout))
 
 
-def read_ahead(
-    paths: Iterable[Path], *, ahead: int, sixteen_bit: str = "error"
-) -> Iterator[tuple[Path, UInt8[np.ndarray, "_ _ 3"] | ImageError]]:
-    """Files in their order as RGB images, or the reason why one cannot be read; threads read up to `ahead` of them
-    beforehand.
-    """
+@dataclass(frozen=True)
+class _Read:
+    """An image that has been read, and its number in the order of the images."""
 
-    def read(path: Path) -> UInt8[np.ndarray, "_ _ 3"] | ImageError:
+    number: int
+    source: Source
+    image: UInt8[np.ndarray, "H W 3"]
+
+
+@dataclass
+class _Waiting:
+    """Images that wait for others of their padded shape, and predictions that wait for earlier images."""
+
+    batch_size: int
+    groups: dict[tuple[int, int], list[_Read]] = field(default_factory=dict)  # by shape, the one with the oldest first
+    done: dict[int, Prediction] = field(default_factory=dict)
+    count: int = 0  # of images so far
+    given: int = 0  # of predictions that have left
+
+    def add(self, source: Source, image: UInt8[np.ndarray, "H W 3"], shape: tuple[int, int]) -> None:
+        self.groups.setdefault(shape, []).append(_Read(self.count, source, image))
+        self.count += 1
+
+    def due(self, *, last: bool = False) -> list[_Read]:
+        """A group that must be predicted now, if there is one: a full one; or the oldest, if too many images wait or
+        no more will come.
+        """
+        full = next((shape for shape, group in self.groups.items() if len(group) == self.batch_size), None)
+        oldest = next(iter(self.groups), None)
+        if full is None and (last or self.count - self.given > BATCHES_WAITING * self.batch_size):
+            full = oldest
+        return [] if full is None else self.groups.pop(full)
+
+    def finish(self, group: Sequence[_Read], predictions: Sequence[Prediction]) -> Iterator[Prediction]:
+        """Takes the predictions of a group and yields those whose turn it is."""
+        self.done.update((read.number, prediction) for read, prediction in zip(group, predictions, strict=True))
+        while self.given in self.done:
+            prediction = self.done.pop(self.given)
+            self.given += 1
+            yield prediction
+
+
+def read_ahead(
+    sources: Iterable[Source], *, ahead: int
+) -> Iterator[tuple[Source, UInt8[np.ndarray, "_ _ 3"] | ImageError]]:
+    """Images in their order, or the reason why one cannot be used; threads read up to `ahead` of them beforehand."""
+
+    def read(source: Source) -> UInt8[np.ndarray, "_ _ 3"] | ImageError:
         try:
-            return read_image(path, sixteen_bit=sixteen_bit)
+            return source.read()
         except ImageError as error:
             return error
 
-    remaining = iter(paths)
-    with ThreadPoolExecutor(READERS) as pool:
-        waiting = deque((path, pool.submit(read, path)) for path in islice(remaining, ahead))
+    remaining = iter(sources)
+    pool = ThreadPoolExecutor(READERS)
+    try:
+        waiting = deque((source, pool.submit(read, source)) for source in islice(remaining, ahead))
         while waiting:
-            path, image = waiting.popleft()
-            yield path, image.result()
+            source, image = waiting.popleft()
+            yield source, image.result()
             waiting.extend((following, pool.submit(read, following)) for following in islice(remaining, 1))
-
-
-def _is_portrait(image: UInt8[np.ndarray, "H W 3"]) -> bool:
-    return image.shape[0] > image.shape[1]
+    finally:
+        pool.shutdown(cancel_futures=True)

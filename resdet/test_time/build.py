@@ -45,6 +45,8 @@ def build_detector(models: Sequence[Model], config: Config) -> Model | RegionDet
 
 
 def _check(test: TestConfig, short_side: int) -> None:
+    if test.crops != "center":
+        raise UserError(f"test.crops={test.crops} is for task=classification; leave it out")
     if test.scales and test.augmentation and test.augmentation.short_sides:
         raise UserError(
             "test.scales and test.augmentation.short_sides are two ways to test at several scales; leave one out"

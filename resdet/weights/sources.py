@@ -129,6 +129,16 @@ def coco_names() -> list[str]:
     return list(FasterRCNN_ResNet50_FPN_Weights.COCO_V1.meta["categories"][1:])
 
 
+IMAGENET_CLASSES = 1000
+
+
+def imagenet_synsets() -> tuple[str, ...]:
+    """The synsets of ImageNet's 1000 classes in the order of all published classifiers, which is sorted."""
+    from timm.data import ImageNetInfo
+
+    return tuple(ImageNetInfo("imagenet-1k").label_names())
+
+
 def _meant(spec: str, names: Iterable[str]) -> str:
     return did_you_mean(spec.rpartition(".")[2], names) + "; or a path to a file"
 

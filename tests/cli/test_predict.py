@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +12,11 @@ import torch
 from PIL import Image
 
 from resdet.cli.main import main
-from resdet.cli.predict import drawings_line
 from resdet.config import load_config
 from resdet.data.images.decode import read_image
 from resdet.engine.checkpoint import model_metadata, save_checkpoint
 from resdet.models.build.detector import build_model
-from resdet.predict.gallery import draw_run
+from resdet.predict.prediction import Prediction
 
 ROOT = Path(__file__).parents[2]
 NAMES = ("cat", "猫", "[red]\x1b[31mdog")
@@ -120,10 +118,10 @@ def test_an_interruption_keeps_what_was_predicted(
 
     add = PredictionFolder.add
 
-    def interrupted(self: PredictionFolder, path: Path, prediction: Any) -> None:
-        if path.name == "b.jpg":
+    def interrupted(self: PredictionFolder, prediction: Prediction) -> None:
+        if prediction.path is not None and prediction.path.name == "b.jpg":
             raise KeyboardInterrupt
-        add(self, path, prediction)
+        add(self, prediction)
 
     monkeypatch.setattr(PredictionFolder, "add", interrupted)
     output = tmp_path / "out"
@@ -181,12 +179,6 @@ def test_the_output_must_be_a_folder_beside_the_images(
     for output in (photos / "a.jpg", photos / "a.jpg" / "below"):
         assert main(["predict", str(checkpoint), str(photos), "--output", str(output)]) == 2
         assert capsys.readouterr().err.count("\n") == 1
-
-
-def test_a_run_ends_with_drawings_or_with_the_reason_why_not(tmp_path: Path) -> None:
-    assert drawings_line(lambda: tmp_path / "overview.jpg") == f"drawings: {tmp_path}/overview.jpg"
-    reason = drawings_line(partial(draw_run, tmp_path))
-    assert reason.startswith(f"no drawings: {tmp_path}: is no run folder")
 
 
 def test_help_imports_no_torch() -> None:

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from resdet.cli.main import main
-from resdet.cli.report import report_line
 from resdet.config import load_config
 
 NANO = Path(__file__).parents[2] / "configs/nano.yaml"
@@ -54,9 +53,3 @@ def test_a_run_that_was_trained_has_a_report(tmp_path: Path, capsys: pytest.Capt
     assert elsewhere.exists()
     assert main(["report", str(run), "--output", str(tmp_path / "absent" / "report.html")]) == 2
     assert "cannot be written" in capsys.readouterr().err
-
-
-def test_what_a_report_cannot_be_made_of_is_a_warning_after_training(tmp_path: Path):
-    line = report_line(tmp_path)
-    assert line.startswith(f"warning: no report: {tmp_path}: is no run folder")
-    assert line.endswith(f"resdet report {tmp_path} tries again")

@@ -12,10 +12,10 @@ import torch
 import torchvision
 from torch import Tensor
 
-import resdet
 from resdet.config import BoxHeadConfig, CascadeConfig, MaskHeadConfig, ModelConfig
 from resdet.engine.checkpoint import read_model_file
 from resdet.engine.converted import category_ids_of, convert_to_file
+from resdet.engine.saved_models import load_model
 from resdet.errors import UserError
 from resdet.models.build.conventions import completed
 from resdet.models.build.derive import derived_config
@@ -152,7 +152,7 @@ def converted(published: tuple[Path, dict[str, Tensor]]) -> tuple[Path, list[str
 
 def test_a_converted_file_is_a_model_that_is_loaded_by_its_name_alone(converted: tuple[Path, list[str]]) -> None:
     file, lines = converted
-    model, config, class_names, category_ids = resdet.load(file)
+    model, config, class_names, category_ids = load_model(file)
     assert class_names == ("class_1", "class_2", "class_3")
     assert category_ids == (1, 2, 3)
     assert config.model.box_head is not None
@@ -169,7 +169,7 @@ def test_a_model_that_starts_from_a_converted_file_is_the_one_that_is_loaded(
     converted: tuple[Path, list[str]],
 ) -> None:
     file, _ = converted
-    loaded = resdet.load(file)[0]
+    loaded = load_model(file)[0]
     started, config, lines = pretrained_detector(ModelConfig(), file, ("class_1", "class_2", "class_3"))
     torch.testing.assert_close(started.state_dict(), loaded.state_dict(), rtol=0, atol=0)
     assert config.anchors.rounded is True

@@ -1,9 +1,12 @@
 import json
 import math
+import re
 import sys
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from resdet.engine.log import RunLog, tensorboard
 from resdet.engine.run_folder import RunFiles
@@ -56,3 +59,58 @@ def test_without_the_package_tensorboard_is_one_line(tmp_path: Path, monkeypatch
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(UserError, match=r"pip install -e '.\[log\]'"):
         _ = tensorboard(tmp_path)
+
+
+FIGURES = {"loss": 1.2345678, "lr": 0.000123456, "loss_objectness": 0.5, "loss_rpn_box_reg": 0.0333, "loss_mask": 0.25}
+PACE = {"images_per_second": 1234.5, "data_wait": 0.25, "seconds_left": 3 * 86400.0}
+
+
+def plain(text: str) -> str:
+    """Without the codes that move the cursor."""
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
+
+
+def terminal(monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
+    for name, value in {"FORCE_COLOR": "1", "COLUMNS": str(columns), "TERM": "xterm", "NO_COLOR": "1"}.items():
+        monkeypatch.setenv(name, value)
+
+
+def test_the_live_line_fits_80_columns_with_step_loss_rate_speed_and_time_left(monkeypatch: pytest.MonkeyPatch):
+    terminal(monkeypatch, 80)
+    with RunLog(None, steps=90000) as log:
+        log.training(89990, 90000, FIGURES | PACE)
+        log.progress(89999, FIGURES)
+        log.evaluating(3, 150)
+        paper = Console(width=80, file=StringIO())
+        with paper.capture() as shown:
+            paper.print(log.display.get_renderable())
+    training, evaluation = shown.get().splitlines()
+    for part in ("train", "89999/90000", "loss 1.23", "lr 0.00012", "1234 img/s", "ETA 3d 0h"):
+        assert part in training
+    assert "evaluate" in evaluation
+    assert "3/150" in evaluation
+
+
+@pytest.mark.parametrize(
+    ("columns", "line"),
+    [
+        (120, "step 20/640  loss 1.235 (objectness 0.5, rpn_box_reg 0.0333, mask 0.25)"),
+        (60, "step 20/640  loss 1.235"),
+    ],
+)
+def test_beside_the_live_line_the_losses_of_each_log_step_stay_as_far_as_they_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], columns: int, line: str
+):
+    terminal(monkeypatch, columns)
+    with RunLog(tmp_path, steps=640) as log:
+        log.training(20, 640, FIGURES | PACE)
+    assert line in [plain(printed).strip() for printed in capsys.readouterr().out.splitlines()]
+    assert "mask 0.25)  lr 0.000123  1.23e+03 images/s  data wait 25%" in (tmp_path / "log.txt").read_text()
+
+
+def test_the_first_step_is_a_line_of_its_own(capsys: pytest.CaptureFixture[str]):
+    with RunLog(None, steps=640) as log:
+        log.progress(1, FIGURES)
+        log.progress(2, FIGURES)
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("step 1  loss 1.235 (objectness 0.5")

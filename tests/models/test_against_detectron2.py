@@ -121,7 +121,7 @@ def predictor_of(model: RCNN, size: tuple[int, int]) -> Predictor:
 def test_prediction_of_an_image_gives_detectron2s_detections(oracle: tuple[RCNN, dict[str, Tensor]]) -> None:
     model, expected = oracle
     image = expected["image_bgr_uint8"].flip(0).permute(1, 2, 0).contiguous().numpy()
-    (found,) = predictor_of(model, image.shape[:2]).predict([image])
+    (found,) = predictor_of(model, image.shape[:2])([image])
     assert_close(torch.from_numpy(found.labels), expected["classes"])
     assert_close(torch.from_numpy(found.scores), expected["scores"], atol=1e-4, rtol=0)
     assert_close(torch.from_numpy(found.boxes), expected["boxes"], atol=0.01, rtol=0)
@@ -136,7 +136,7 @@ def test_a_single_map_sees_an_image_of_any_size_without_padding(
     """Detectron2 gives the net the image itself (`size_divisibility` is 0); padding to 32 gives other detections."""
     model, expected = oracle
     image = expected["image_bgr_uint8"].flip(0)[:, : size[0], : size[1]].contiguous()
-    (found,) = predictor_of(model, size).predict([image.permute(1, 2, 0).numpy()])
+    (found,) = predictor_of(model, size)([image.permute(1, 2, 0).numpy()])
     itself = model.predict(Batch(image[None], torch.tensor([size])))
     valid = itself.valid[0]
     assert_close(torch.from_numpy(found.scores), itself.scores[0, valid], atol=1e-6, rtol=0)

@@ -34,4 +34,7 @@ def model(config: Config) -> RCNN:
 
 @pytest.fixture
 def predictor(model: RCNN) -> Predictor:
-    return Predictor(model, short_side=64, max_side=64, size_divisor=32, batch_size=2)
+    names = [f"class {label}" for label in range(8)]
+    return Predictor(
+        model, class_names=names, category_ids=range(1, 9), short_side=64, max_side=64, size_divisor=32, batch_size=2
+    )

@@ -58,7 +58,7 @@ def test_prediction_of_an_image_is_that_of_its_pixels_alone(neck: str) -> None:
     config = a_model(neck)
     model = build_model(config, 3).eval()
     image = np.random.default_rng(0).integers(0, 256, (95, 115, 3), dtype=np.uint8)
-    (found,) = Predictor(model, short_side=95, max_side=115, size_divisor=size_divisor(config)).predict([image])
+    found = Predictor(model, short_side=95, max_side=115, size_divisor=size_divisor(config))(image)
     itself = model.predict(Batch(torch.from_numpy(image).permute(2, 0, 1)[None], torch.tensor([[95, 115]])))
     assert itself.valid.any()
     torch.testing.assert_close(torch.from_numpy(found.scores), itself.scores[0][itself.valid[0]])

@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import os
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,9 @@ from pycocotools.coco import COCO
 
 from resdet.coco.results import read_results
 from resdet.evaluation.coco import evaluate_coco, read_ground_truth
+from resdet.predict.prediction import Prediction
 from resdet.predict.prediction_folder import PredictionFolder
-from resdet.predict.predictor import ImagePrediction
+from resdet.predict.sources import Source
 
 NAMES = ["-x.jpg", "1.jpg", "10.jpg", "2.jpg", "a\nb.jpg", "ü %d #'\".jpg", "🐈.jpg"]  # as a folder is listed
 
@@ -32,13 +34,17 @@ def predicted(tmp_path: Path) -> Path:
     with folder:
         for index, path in enumerate(paths):
             folder.add(
-                path,
-                ImagePrediction(
-                    image=np.zeros((40, 40, 3), np.uint8),
+                Prediction(
                     boxes=np.array([box_of(index)], np.float32),
                     scores=np.array([0.9], np.float32),
                     labels=np.array([0]),
-                ),
+                    run_lengths=None,
+                    height=40,
+                    width=40,
+                    class_names=("cat",),
+                    category_ids=(7,),
+                    source=Source(str(path), partial(np.zeros, (40, 40, 3), np.uint8), path),
+                )
             )
     return tmp_path / "out"
 

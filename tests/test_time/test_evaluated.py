@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-import resdet
 from resdet.config import Config, load_config
 from resdet.data.batches.loader import open_split
+from resdet.engine.evaluate import evaluate
 from resdet.engine.evaluate_checkpoint import evaluate_checkpoint
 from resdet.engine.train import train
 from resdet.errors import UserError
@@ -39,9 +39,9 @@ def test_an_evaluation_from_python_adds_the_parts_of_the_config(cascade: str, *,
     modes = [module.training for module in model.modules()]
     _ = model.backbone.register_forward_hook(lambda module, inputs, output: seen.append(module.training))
     dataset = open_split(plain.data, "val")
-    _ = resdet.evaluate(model, dataset, plain)
+    _ = evaluate(model, dataset, plain)
     assert seen == [False] * 2
-    _ = resdet.evaluate(model, dataset, nano(cascade, FLIP))
+    _ = evaluate(model, dataset, nano(cascade, FLIP))
     assert seen == [False] * 6
     assert [module.training for module in model.modules()] == modes
 
@@ -49,7 +49,7 @@ def test_an_evaluation_from_python_adds_the_parts_of_the_config(cascade: str, *,
 def test_a_part_that_a_detector_cannot_have_is_one_line() -> None:
     config = nano("model.box_head=null", FLIP)
     with pytest.raises(UserError, match=r"this one has none \(model.box_head=null\)") as refusal:
-        _ = resdet.evaluate(model_of(config), open_split(config.data, "val"), config)
+        _ = evaluate(model_of(config), open_split(config.data, "val"), config)
     assert "\n" not in str(refusal.value)
 
 

@@ -1,7 +1,7 @@
 """Batches of labelled image files for classifiers, made in worker processes; the images are never all in memory.
 
 Training (He et al. 2015, section 3.4): the short side is drawn from a range, a square is cut out at a random place and
-mirrored at random, and the colours are changed. Evaluation: one or several views of each image (`TestViews`).
+mirrored at random, and the colours are changed. Evaluation: one or several views of each image (`Views`).
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from resdet.data.sets.labelled_files import LabelledFiles
 from resdet.errors import UserError
 from resdet.structures import Batch, Targets
 
-Image = UInt8[np.ndarray, "h w 3"]
+Image = UInt8[np.ndarray, "_h _w 3"]
 Crops = Literal["center", "ten", "full"]
 LONGEST = 16  # times the short side: of a longer image the middle is used, so that its resize fits into memory
 NO_BOXES = np.zeros((0, 4), np.float32)
 
 
 @dataclass(frozen=True)
-class TestViews:
+class Views:
     """The views of an image whose probabilities are averaged.
 
     `short_sides`: the image is resized to each. `crops`: the square of `side` pixels in the centre; or ten, the four
@@ -73,7 +73,7 @@ def training_batches(
 
 
 def evaluation_batches(
-    dataset: LabelledFiles, config: Config, views: TestViews, *, rank: int = 0, world_size: int = 1
+    dataset: LabelledFiles, config: Config, views: Views, *, rank: int = 0, world_size: int = 1
 ) -> tuple[int, Iterator[LoadedBatch]]:
     """The number of batches, and all views of this process's share of the images, each image once over all processes.
 
@@ -146,7 +146,7 @@ class _TrainingReader(Dataset[LoadedBatch | UserError]):
 class _ViewReader(Dataset[LoadedBatch | UserError]):
     """The views of some images at one scale."""
 
-    def __init__(self, dataset: LabelledFiles, config: Config, views: TestViews) -> None:
+    def __init__(self, dataset: LabelledFiles, config: Config, views: Views) -> None:
         self.dataset, self.data, self.views = dataset, config.data, views
 
     def __getitem__(self, key: tuple[Sequence[int], int]) -> LoadedBatch | UserError:

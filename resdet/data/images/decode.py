@@ -12,7 +12,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import UInt8, UInt16
 from PIL import Image
 
 from resdet.coco.image_files import MAX_PIXELS, MAX_SIDE
@@ -53,18 +53,13 @@ def read_image(
                 f"{path}: is {stored[0]} high and {stored[1]} wide, but the annotation file says height {height}, "
                 f"width {width}; correct the annotation file or restore the image"
             )
-        deep = _is_deep(header, data)
-        if deep and sixteen_bit != "scale":
-            raise ImageError(
-                f"{path}: has more than 8 bits a channel; convert it to 8 bits, or set data.sixteen_bit=scale "
-                "to map 0..65535 to 0..255"
-            )
-        if deep:
+        if _is_deep(header, data):
+            check_sixteen_bit(sixteen_bit, str(path))
             image = _decode_deep(path, data)
         elif _is_plain(header):
             image = _decode(path, data, cv2.IMREAD_COLOR_RGB)
         else:
-            image = _decode_rare(path, header)
+            image = decode_with_pillow(header, str(path))
     return turn(image, orientation)
 
 
@@ -81,6 +76,39 @@ def resize(image: UInt8[np.ndarray, "H W 3"], size: tuple[int, int]) -> UInt8[np
         return image
     shrinks = height * width < image.shape[0] * image.shape[1]
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+
+
+def check_sixteen_bit(sixteen_bit: str, name: str) -> None:
+    """Raises ImageError for an image with more than 8 bits a channel, unless `sixteen_bit` permits it."""
+    if sixteen_bit != "scale":
+        raise ImageError(
+            f"{name}: has more than 8 bits a channel; convert it to 8 bits, or set data.sixteen_bit=scale "
+            "to map 0..65535 to 0..255"
+        )
+
+
+def eight_bits(image: UInt16[np.ndarray, "*shape"]) -> UInt8[np.ndarray, "*shape"]:
+    """0 .. 65535 mapped linearly to 0 .. 255."""
+    return np.rint(image / 257.0).astype(np.uint8)
+
+
+def three_channels(image: UInt8[np.ndarray, "H W *C"]) -> UInt8[np.ndarray, "H W 3"]:
+    """RGB from RGB, from RGBA (laid over ALPHA_BACKGROUND), or from grey, which becomes three equal channels."""
+    if image.ndim == 2 or image.shape[2] == 1:
+        return np.repeat(image.reshape(*image.shape[:2], 1), 3, axis=2)
+    return np.ascontiguousarray(image) if image.shape[2] == 3 else _over_background(image)
+
+
+def decode_with_pillow(image: Image.Image, name: str) -> UInt8[np.ndarray, "H W 3"]:
+    """The pixels of a PIL image of any mode with 8 bits a channel; Pillow's conversions are the reference for palettes,
+    CMYK and one-bit images. Raises ImageError if they cannot be decoded.
+    """
+    try:
+        if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+            return _over_background(np.asarray(image.convert("RGBA")))
+        return np.array(image.convert("RGB"))
+    except PILLOW_ERRORS:
+        raise ImageError(f"{name}: is truncated or damaged; download or export it again") from None
 
 
 def _read(path: Path) -> bytes:
@@ -173,22 +201,10 @@ def _decode_deep(path: Path, data: bytes) -> UInt8[np.ndarray, "H W 3"]:
     image = _decode(path, data, cv2.IMREAD_UNCHANGED)
     if image.dtype != np.uint16 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (3, 4)):
         raise ImageError(f"{path}: pixels of type {image.dtype} have no stated range; convert it to 8 bits")
-    small = np.rint(image / 257.0).astype(np.uint8)
-    if small.ndim == 2:
-        return np.repeat(small[:, :, None], 3, axis=2)
-    if small.shape[2] == 4:
-        return _over_background(cv2.cvtColor(small, cv2.COLOR_BGRA2RGBA))
-    return np.ascontiguousarray(small[:, :, ::-1])
-
-
-def _decode_rare(path: Path, image: Image.Image) -> UInt8[np.ndarray, "H W 3"]:
-    """Decodes palettes, alpha, CMYK and one-bit images with Pillow, whose conversions are the reference."""
-    try:
-        if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-            return _over_background(np.asarray(image.convert("RGBA")))
-        return np.array(image.convert("RGB"))
-    except PILLOW_ERRORS:
-        raise ImageError(f"{path}: is truncated or damaged; download or export it again") from None
+    small = eight_bits(image)
+    if small.ndim == 3:
+        small = small[:, :, [2, 1, 0, 3][: small.shape[2]]]  # OpenCV decodes to BGR
+    return three_channels(small)
 
 
 def _over_background(rgba: UInt8[np.ndarray, "H W 4"]) -> UInt8[np.ndarray, "H W 3"]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from resdet.coco.reader import Annotations, read_annotations
+from resdet.data.sets import ilsvrc_boxes
 from resdet.data.sets.coco import CocoDataset, dataset_of
 from resdet.data.sets.voc import annotation_file, conversion_notes
 
@@ -39,6 +40,10 @@ def _read_voc(path: Path, images: Path | None) -> Annotations:
     return _with_notes(annotation_file(path, images))
 
 
+def _read_ilsvrc(path: Path, images: Path | None) -> Annotations:
+    return _with_notes(ilsvrc_boxes.annotation_file(path, images))
+
+
 def _with_notes(file: Path) -> Annotations:
     """A COCO json file; of one that was converted from VOC also what the conversion mended."""
     content = read_annotations(file)
@@ -49,6 +54,7 @@ def _with_notes(file: Path) -> Annotations:
 FORMATS = {
     "coco": Format(_any, _read_coco),
     "voc": Format(_is_list, _read_voc),
+    "ilsvrc": Format(ilsvrc_boxes.is_list, _read_ilsvrc),
 }
 
 

@@ -15,7 +15,8 @@ from pathlib import Path
 from resdet.errors import UserError
 
 SAME_SINCE = 2012  # the year whose classes and images all later years have
-MAPS = ("map_clsloc.txt", "meta_clsloc.mat", "meta.mat")
+CLSLOC, DET = "CLS-LOC", "DET"
+MAPS = {CLSLOC: ("map_clsloc.txt", "meta_clsloc.mat", "meta.mat"), DET: ("map_det.txt",)}
 SYNSET = re.compile(r"n\d{8}")
 YEAR = re.compile(r"ILSVRC(20\d\d)")
 LARGEST = 64 * 2**20  # bytes; the devkit's largest file has 2
@@ -28,7 +29,7 @@ def read_val_labels(ground_truth: Path, images: Sequence[str], folder: Path) -> 
     without a synset, and if the numbers in the images' names have a gap, which would shift every label after it.
     """
     _check_year(ground_truth)
-    lines = _lines(ground_truth)
+    lines = lines_of(ground_truth)
     synsets = read_synsets(ground_truth.parent)
     if len(lines) != len(images):
         raise UserError(
@@ -58,12 +59,12 @@ def ground_truth_file(folder: Path) -> Path:
     return found[0]
 
 
-def read_synsets(folder: Path) -> dict[int, str]:
+def read_synsets(folder: Path, track: str = CLSLOC) -> dict[int, str]:
     """The number of each class in the devkit and its synset (n01440764), from MAPS in the folder `devkit/data`.
 
     Raises UserError for a file that is absent, of another year or unreadable.
     """
-    path = synsets_file(folder)
+    path = synsets_file(folder, track)
     pairs = _from_text(path) if path.suffix == ".txt" else _from_matlab(path)
     for number, synset in pairs:
         if not SYNSET.fullmatch(synset):
@@ -74,11 +75,14 @@ def read_synsets(folder: Path) -> dict[int, str]:
     return synsets
 
 
-def synsets_file(folder: Path) -> Path:
-    for name in MAPS:
+def synsets_file(folder: Path, track: str = CLSLOC) -> Path:
+    """The file that says the synsets. Raises UserError if there is none."""
+    for name in MAPS[track]:
         if (folder / name).is_file():
             return folder / name
-    raise UserError(f"{folder}: has none of {', '.join(MAPS)}, which say the synsets of the numbers; add the devkit's")
+    raise UserError(
+        f"{folder}: has none of {', '.join(MAPS[track])}, which say the synsets of the numbers; add the devkit's"
+    )
 
 
 def _check_year(path: Path) -> None:
@@ -97,7 +101,7 @@ def _check_names(images: Sequence[str], folder: Path) -> None:
             )
 
 
-def _lines(path: Path) -> list[str]:
+def lines_of(path: Path) -> list[str]:
     """The lines of a small text file, without the empty ones at its end."""
     try:
         if path.stat().st_size > LARGEST:
@@ -113,7 +117,7 @@ def _lines(path: Path) -> list[str]:
 def _from_text(path: Path) -> list[tuple[int, str]]:
     """Lines of a synset, its number and its name: `n02119789 1 kit_fox`."""
     pairs = []
-    for row, line in enumerate(_lines(path), start=1):
+    for row, line in enumerate(lines_of(path), start=1):
         words = line.split()
         if len(words) < 2 or not re.fullmatch(r"\d{1,9}", words[1], re.ASCII):
             raise UserError(

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from resdet.config import DataConfig
+from resdet.data.sets import ilsvrc_boxes
 from resdet.data.sets.shapes import shapes_folder
 from resdet.data.sets.voc import KNOWN_SETS as VOC_SETS
 from resdet.data.sets.voc import known_split
@@ -48,11 +49,16 @@ def _voc(name: str, data: DataConfig, split: str) -> Files:
     return known_split(Path(data.root) / "VOCdevkit", name, split)
 
 
+def _ilsvrc(name: str, data: DataConfig, split: str) -> Files:
+    return ilsvrc_boxes.known_split(Path(data.root), name, split)
+
+
 # From the name to a function of (data, "train" or "val"), which makes or converts what is not there yet.
 SETS: dict[str, Callable[[DataConfig, str], Files]] = {
     "shapes": _generated_shapes,
     **{name: partial(_coco, name) for name in KNOWN_SETS},
     **{name: partial(_voc, name) for name in VOC_SETS},
+    **{name: partial(_ilsvrc, name) for name in ilsvrc_boxes.KNOWN_SETS},
 }
 
 

@@ -8,7 +8,6 @@ A split is named by its list, ROOT/ImageSets/Main/train.txt; several lists toget
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,10 +18,9 @@ import msgspec
 
 from resdet.coco.report import Note
 from resdet.data.sets import voc_xml
-from resdet.data.sets.cache import cache_folder
+from resdet.data.sets.cache import cache_folder, write_cached
 from resdet.data.sets.voc_files import BY_ENTRY, VocFiles, root_of
 from resdet.errors import UserError
-from resdet.files import replace_file, writing
 
 VERSION = 2  # of the conversion: part of the cached file's name
 PREFIX = "voc-"  # of that name
@@ -79,7 +77,7 @@ def convert(lists: Sequence[Path], images: Path, *, classes: Sequence[str] | Non
     name = "+".join(f"{source.root.absolute().name}-{source.list.stem}" for source in sources)
     target = cache_folder() / f"{PREFIX}{name}-{digest.hexdigest()[:16]}.json"
     if not target.is_file():
-        _write(target, _content(sources, classes))
+        write_cached(target, _content(sources, classes))
     return target
 
 
@@ -152,10 +150,3 @@ def _label(item: Element, labels: dict[str, int], where: str) -> int:
     if name not in labels:
         raise UserError(f"{where}: class {name!r} is none of VOC's 20; name the list itself as annotations")
     return labels[name]
-
-
-def _write(target: Path, content: dict[str, Any]) -> None:
-    """Writes the whole file or nothing, even if several processes write at the same time."""
-    with writing(target.parent, "set RESDET_CACHE to a folder with room"):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(target, json.dumps(content, allow_nan=False).encode())

@@ -67,6 +67,13 @@ def class_name(item: Element, where: str) -> str:
 
 def box(item: Element, where: str) -> dict[str, Any]:
     """COCO's `bbox` and `area` of an object. VOC counts pixels from 1 and includes the last pixel of the object."""
+    left, top, right, bottom = corners(item, where)
+    width, height = right - left + 1, bottom - top + 1
+    return {"bbox": [left - 1, top - 1, width, height], "area": width * height}
+
+
+def corners(item: Element, where: str) -> tuple[float, float, float, float]:
+    """An object's xmin, ymin, xmax and ymax as they are written."""
     element = item.find("bndbox")
     if element is None:
         raise UserError(f"{where}: has no bndbox; give it one, or remove the object")
@@ -75,8 +82,7 @@ def box(item: Element, where: str) -> dict[str, Any]:
         raise UserError(
             f"{where}: bndbox from ({left:g}, {top:g}) to ({right:g}, {bottom:g}) ends before it begins; mend it"
         )
-    width, height = right - left + 1, bottom - top + 1
-    return {"bbox": [left - 1, top - 1, width, height], "area": width * height}
+    return left, top, right, bottom
 
 
 def flag(item: Element, name: str, where: str) -> bool:

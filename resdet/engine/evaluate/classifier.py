@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from resdet.config import Config
 from resdet.data.batches import photos
 from resdet.data.batches.collate import LoadedBatch
-from resdet.data.batches.photos import TestViews
+from resdet.data.batches.photos import Views
 from resdet.data.sets import labelled
 from resdet.data.sets.labelled import LabelledImages
 from resdet.data.sets.labelled_files import LabelledFiles
@@ -32,7 +32,7 @@ def evaluate_classifier(
     val_set: LabelledSet,
     config: Config,
     *,
-    views: TestViews | None = None,
+    views: Views | None = None,
     world: World | None = None,
     stop: StopRequest | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -58,23 +58,23 @@ def evaluate_classifier(
     return figures
 
 
-def central_square(config: Config) -> TestViews:
-    return TestViews(config.data.augment.crop, (config.data.augment.test_short_side,))
+def central_square(config: Config) -> Views:
+    return Views(config.data.augment.crop, (config.data.augment.test_short_side,))
 
 
-def test_views(config: Config) -> TestViews:
+def configured_views(config: Config) -> Views:
     """The views that `config.test` asks for."""
     test, augment = config.test, config.data.augment
     more = test.augmentation
     sides = (more.short_sides if more else None) or [augment.test_short_side]
-    return TestViews(augment.crop, tuple(sides), test.crops, flip=bool(more and more.flip and test.crops != "ten"))
+    return Views(augment.crop, tuple(sides), test.crops, flip=bool(more and more.flip and test.crops != "ten"))
 
 
 def _errors_and_loss(
     model: nn.Module,
     dataset: LabelledSet,
     config: Config,
-    views: TestViews,
+    views: Views,
     world: World,
     stop: StopRequest,
     progress: Callable[[int, int], None] | None,
@@ -108,7 +108,7 @@ def _errors_and_loss(
     return wrong / count, wrong5 / count, loss / count
 
 
-def _batches(dataset: LabelledSet, config: Config, views: TestViews, world: World) -> tuple[int, Iterator[LoadedBatch]]:
+def _batches(dataset: LabelledSet, config: Config, views: Views, world: World) -> tuple[int, Iterator[LoadedBatch]]:
     """The number of batches of this process, or nearly, and the batches."""
     if isinstance(dataset, LabelledFiles):
         return photos.evaluation_batches(dataset, config, views, rank=world.rank, world_size=world.size)

@@ -15,7 +15,7 @@ from resdet.data.sets import labelled
 from resdet.data.sets.labelled import cifar10, shapes_patches
 from resdet.data.sets.labelled_files import LabelledFiles, flat_folder, folders_of_classes, imagenet
 from resdet.engine.distributed import World
-from resdet.engine.evaluate.classifier import LabelledSet, evaluate_classifier, test_views
+from resdet.engine.evaluate.classifier import LabelledSet, configured_views, evaluate_classifier
 from resdet.engine.signals import StopRequest
 from resdet.engine.task.interface import Evaluation, Progress, Task
 from resdet.errors import UserError, did_you_mean
@@ -98,7 +98,7 @@ class Classification(Task[LabelledSet]):
             say(f"train.overfit={config.train.overfit}: on training images; train.overfit=null takes data.val")
         say(val_set.report.summary())
         figures = evaluate_classifier(
-            model, train_set, val_set, config, views=test_views(config), world=world, progress=progress
+            model, train_set, val_set, config, views=configured_views(config), world=world, progress=progress
         )
         return Evaluation(figures, config)
 
@@ -184,7 +184,7 @@ def check_side(config: Config, dataset: LabelledSet) -> None:
 
 def check_views(config: Config, dataset: LabelledSet) -> None:
     """Raises UserError for `test` keys that have no meaning for these images or do not fit their sizes."""
-    test, views = config.test, test_views(config)
+    test, views = config.test, configured_views(config)
     if not isinstance(dataset, LabelledFiles) and (test.crops != "center" or test.augmentation):
         raise UserError(
             f"test.crops={test.crops}, test.augmentation: are for image files, and the images of {dataset.annotations}"

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from resdet.config import Config
 from resdet.data.batches.loader import LoadedBatch
 from resdet.engine.evaluate import Interrupted
-from resdet.engine.log import Meter
+from resdet.engine.pace import Forecast, Meter
 from resdet.engine.run_folder import Figures
 from resdet.engine.signals import StopRequest
 from resdet.engine.task.interface import Evaluation
@@ -30,7 +30,7 @@ def fit(state: TrainState, run: Run) -> Figures:
         run.train_set, config, start_step=state.step, rank=world.rank, world_size=world.size
     )
     losses_of = losses_module(state.model, config, world, run.device)
-    meter = Meter(config.train.batch_size)
+    meter, forecast = Meter(config.train.batch_size), Forecast(steps - state.step, run.device.type)
     while state.step < steps:
         with meter.waiting():
             loaded, problem = next_batch(batches, stop)
@@ -40,6 +40,8 @@ def fit(state: TrainState, run: Run) -> Figures:
         record = update(state, run, losses_of, loaded)
         meter.step()
         log.progress(state.step, record)
+        if estimate := forecast.after_step():
+            log.say(estimate)
         if due(state.step, config.train.log_every) or state.step == steps:
             log.training(state.step, steps, record | meter.figures(steps - state.step))
         improved = due_for_evaluation(state, config) and evaluate_step(state, run)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import timm
+from timm.models import get_pretrained_cfg
+from torch import Tensor
 
 from resdet.config import ModelConfig, checked
 from resdet.errors import UserError
@@ -66,8 +70,28 @@ def class_layers(model: Classifier) -> tuple[str, ...]:
     """The beginnings of the names of the parameters that depend on the classes."""
     if not isinstance(model, WholeClassifier):
         return ("fc.",)
-    last = model.net.pretrained_cfg["classifier"]  # pyright: ignore[reportArgumentType, reportCallIssue, reportIndexIssue]
-    return tuple(f"net.{name}." for name in ((last,) if isinstance(last, str) else last))
+    return tuple(f"net.{name}." for name in _last_layers(model.net.pretrained_cfg))  # pyright: ignore[reportArgumentType]
+
+
+def timm_class_rows(name: str, state: Mapping[str, Tensor]) -> int | None:
+    """The number of classes of a complete classifier timm/<model>; None without the layer of the classes."""
+    released = get_pretrained_cfg(name.removeprefix("timm/"))
+    last = _last_layers(released.to_dict()) if released else ()
+    weights = [state[f"{layer}.weight"] for layer in last if f"{layer}.weight" in state]
+    return len(weights[0]) if weights else None
+
+
+def timm_test_sides(name: str) -> tuple[int, int]:
+    """The sides of the square and of the short side of the image that timm evaluates a model with."""
+    released = released_config(name.removeprefix("timm/"))
+    crop = released.test_input_size or released.input_size
+    share = released.test_crop_pct or released.crop_pct
+    return crop[-1], math.floor(crop[-1] / share)
+
+
+def _last_layers(released: Mapping[str, Any]) -> tuple[str, ...]:
+    last = released.get("classifier") or ()
+    return (last,) if isinstance(last, str) else tuple(last)
 
 
 def _under_names_of(model: Classifier, weights: PublishedWeights) -> PublishedWeights:

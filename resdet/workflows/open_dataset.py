@@ -1,0 +1,34 @@
+"""Opens a data set as `resdet check-data` and training do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from resdet.config import Config
+from resdet.data.batches.loader import open_split
+from resdet.data.sets.coco import CocoDataset
+from resdet.data.sets.formats import read_set
+from resdet.errors import UserError
+from resdet.workflows.train import read_config
+
+
+def open_dataset(
+    source: str | Path | Config, images: str | Path | None = None, *, split: str | None = None
+) -> CocoDataset:
+    """The checked annotations of a file and its folder of images, or those of a split of a config.
+
+    `open_dataset("annotations.json", "images")` reads a COCO file or a VOC list of images;
+    `open_dataset("quickstart", split="val")` opens the data that a config (a Config, its name or its file) trains or
+    evaluates on. `dataset.report` says what was read, skipped and corrected.
+
+    Raises UserError for data that cannot be used.
+    """
+    if images is not None and split is not None:
+        raise UserError(f"images={images} and split={split} exclude each other; give the images of a file, or a split")
+    if split is not None:
+        if split not in ("train", "val"):
+            raise UserError(f"split={split} is not known; give 'train' or 'val'")
+        return open_split(read_config(source).data, split)
+    if images is None or isinstance(source, Config):
+        raise UserError(f"{source}: give the folder of its images, or split='train' or 'val' of a config")
+    return read_set(Path(source), Path(images))
