@@ -283,6 +283,41 @@ def test_a_full_disk_is_one_line_and_with_room_the_run_ends_as_if_nothing_had_ha
     assert weights_hash(Path(f"{disk}.copy"), 6) == weights_hash(tmp_path / "clean", 6)
 
 
+# Files that are handed over
+
+
+@pytest.mark.row("S-i", "a pipe or a device as an annotation file, a run's file or a manifest", "R, without a wait")
+def test_a_pipe_or_a_device_is_refused_at_once(tmp_path: Path):
+    from resdet.coco.annotation_file import read_annotation_file
+    from resdet.coco.json_file import read_json
+    from resdet.files import read_regular
+
+    pipe = tmp_path / "manifest.json"
+    os.mkfifo(pipe)
+    for path in (pipe, Path("/dev/zero")):
+        with pytest.raises(UserError, match="is no regular file"):
+            _ = read_annotation_file(path)
+        with pytest.raises(UserError, match="is no regular file"):
+            _ = read_json(path, dict, expected="an object")
+    assert checkpoint.damage(tmp_path) == "manifest.json is not readable (UserError)"
+    _ = (tmp_path / "long").write_bytes(b"12345")
+    assert read_regular(tmp_path / "long", largest=5) == b"12345"
+    with pytest.raises(UserError, match="has 5 bytes, and such a file has at most 4"):
+        _ = read_regular(tmp_path / "long", largest=4)
+
+
+@pytest.mark.row("S-i", "best and metrics.jsonl that are not UTF-8", "E, in one line; a damaged line is dropped")
+def test_files_of_a_run_that_are_not_text_do_not_end_in_a_traceback(tmp_path: Path):
+    files = RunFiles(tmp_path)
+    _ = (tmp_path / "best").write_bytes(b"\xff\xfe")
+    (tmp_path / "checkpoints/step_00000001").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"no best checkpoint: it names .* which is not there"):
+        _ = checkpoint.find_model_file(tmp_path / "best")
+    _ = files.metrics.write_bytes(b'{"step": 1}\n\xff\xff\n{"step": 2}\n')
+    files.forget_after(1)
+    assert files.metrics.read_bytes() == b'{"step": 1}\n'
+
+
 # Small changes of the code that no other test noticed
 
 
