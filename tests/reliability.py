@@ -1,4 +1,4 @@
-"""Writes docs/reliability.md from a run of `pytest -m fault`: the row, the fault, the verdict, the test and its result."""
+"""Writes docs/reliability.md from a run of `pytest -m fault`: row, fault, verdict, test and result."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

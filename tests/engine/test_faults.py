@@ -153,8 +153,8 @@ def test_every_beginning_of_a_run_can_be_resumed(tmp_path: Path, nano: Config, w
     "place",
     [
         "resdet.engine.task.detection.open_split",
-        "resdet.predict.gallery.draw_run",
-        "resdet.analysis.report.write_report",
+        "resdet.workflows.train.draw_run",
+        "resdet.workflows.train.write_report",
     ],
 )
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
