@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -15,6 +16,7 @@ from pathlib import Path
 from resdet.errors import UserError
 
 ANOTHER_OUTPUT = "choose another --output"
+LARGEST = 32 * 2**30  # bytes of an annotation file or of results
 LOCK = ".lock"  # in a folder that resdet writes into; it stays there, for to remove it could let two in
 # characters of the name that are repeated in its temporary name; file systems permit 255 bytes in total
 LONGEST_STEM = 50
@@ -45,6 +47,24 @@ def whole_file(path: Path) -> Iterator[Path]:
         sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def read_regular(path: Path, *, largest: int = LARGEST) -> bytes:
+    """The content of a file that a user names. Raises OSError, and UserError for a pipe or a device, which could have
+    no end, and for more than `largest` bytes.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # the opening of a named pipe would wait for a writer
+    with open(descriptor, "rb", closefd=True) as file:
+        info = os.fstat(descriptor)
+        if stat.S_ISDIR(info.st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if not stat.S_ISREG(info.st_mode):
+            raise UserError(f"{path}: is no regular file (a pipe or a device); give a file")
+        if info.st_size > largest:
+            raise UserError(
+                f"{path}: has {info.st_size} bytes, and such a file has at most {largest}; is it another file?"
+            )
+        return file.read()
 
 
 class FolderLock:

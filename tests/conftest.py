@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import reliability
 from readme_rows import SHARED, forbid_skip
 
 CACHE = tempfile.TemporaryDirectory(prefix="resdet-tests-")
@@ -61,6 +62,24 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if is_quick(item.path) and not item.get_closest_marker("slow"):
             item.add_marker("quick")
+        if row := item.get_closest_marker("row"):
+            item.user_properties.append(("row", row.args))
+
+
+FAULTS: dict[str, tuple[tuple[object, ...], bool]] = {}
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Every case of a test must pass in all its phases."""
+    for name, row in report.user_properties:
+        if name == "row":
+            test = report.nodeid.rpartition("::")[2].partition("[")[0]
+            FAULTS[test] = row, FAULTS.get(test, (row, True))[1] and report.passed  # pyright: ignore
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if session.config.option.markexpr == "fault" and not session.config.option.keyword and FAULTS:
+        _ = reliability.PAGE.write_text(reliability.page(FAULTS))
 
 
 @pytest.hookimpl(wrapper=True)

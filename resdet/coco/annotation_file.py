@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import msgspec
 
 from resdet.errors import UserError
+from resdet.files import read_regular
 from resdet.text import shortened
 
 Id = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
@@ -62,7 +63,7 @@ class AnnotationFile(msgspec.Struct):
 def read_annotation_file(path: Path) -> AnnotationFile:
     """Raises UserError for a file that cannot be read, that is not JSON, or that has a record of the wrong form."""
     try:
-        data = path.read_bytes()
+        data = read_regular(path)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; give a COCO annotation file (datasets/README.md)") from None
     return parse_annotations(data, str(path))

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from resdet.errors import UserError
+from resdet.files import read_regular
 
 
 def read_json(path: str | Path, kind: Any, *, expected: str) -> Any:
@@ -18,7 +19,7 @@ def read_json(path: str | Path, kind: Any, *, expected: str) -> Any:
     caller's checks then name the entry that contains them.
     """
     try:
-        content = Path(path).read_bytes()
+        content = read_regular(Path(path))
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     try:

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from resdet.config import Config, config_from_yaml, to_yaml
 from resdet.engine.run_folder import BEST, CHECKPOINTS, LAST, MANIFEST, MODEL, STATE, RunFiles
 from resdet.errors import UserError
-from resdet.files import sync_folder, write_synced
+from resdet.files import read_regular, sync_folder, write_synced
 from resdet.models.build.conventions import contract_of
 from resdet.models.normalized import Normalization
 from resdet.text import first_few
@@ -141,8 +141,7 @@ def newest_checkpoint(run: Path) -> tuple[Path, list[str]]:
 def damage(checkpoint: Path) -> str | None:
     """The damage of a checkpoint's files; None if they match the manifest."""
     try:
-        with (checkpoint / MANIFEST).open("rb") as file:
-            manifest = json.loads(file.read(LARGEST_MANIFEST))
+        manifest = json.loads(read_regular(checkpoint / MANIFEST, largest=LARGEST_MANIFEST))
         for name in (MODEL, STATE):
             expected = manifest["files"][name]
             size = (checkpoint / name).stat().st_size
@@ -153,7 +152,7 @@ def damage(checkpoint: Path) -> str | None:
                     return f"{name} has changed since it was written (sha256)"
     except FileNotFoundError as error:
         return f"{Path(error.filename).name} is missing"
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, UserError) as error:
         return f"{MANIFEST} is not readable ({type(error).__name__})"
     return None
 

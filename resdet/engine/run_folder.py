@@ -13,7 +13,7 @@ import msgspec
 
 from resdet.config import Config, config_from_yaml, to_yaml
 from resdet.errors import UserError
-from resdet.files import LOCK, leftovers, readable_json, replace_file, write_outputs, writing
+from resdet.files import LOCK, leftovers, read_regular, readable_json, replace_file, write_outputs, writing
 
 if TYPE_CHECKING:
     from resdet.coco.results import CocoResults
@@ -34,6 +34,8 @@ LAST = "last"  # not a file: RUN/last refers to the newest checkpoint, as RUN/be
 MODEL, STATE, MANIFEST = "model.safetensors", "state.pt", "manifest.json"  # in a checkpoint's folder
 
 UNREADABLE = "unreadable"  # in FIGURES: the problem of each image that could not be read, by its id
+
+LARGEST_NAME = 1000  # bytes of `best`
 
 Figures = dict[str, float | None]
 
@@ -110,7 +112,8 @@ class RunFiles:
     def forget_after(self, step: int) -> None:
         """Removes the lines of metrics after the step from which a run resumes, because they will be written again."""
         if self.metrics.exists():
-            kept = [line for line in self.metrics.read_text(encoding="utf-8").splitlines() if _step_of(line) <= step]
+            text = read_regular(self.metrics).decode(errors="replace")  # a damaged line has no step
+            kept = [line for line in text.splitlines() if _step_of(line) <= step]
             replace_file(self.metrics, "".join(f"{line}\n" for line in kept).encode())
 
     def write_evaluation(
@@ -161,7 +164,7 @@ class RunFiles:
     def best(self) -> str | None:
         """The name of the folder of the checkpoint with the highest metric so far."""
         try:
-            return (self.folder / BEST).read_text(encoding="utf-8").strip()
+            return read_regular(self.folder / BEST, largest=LARGEST_NAME).decode(errors="replace").strip()
         except FileNotFoundError:
             return None
 
@@ -239,7 +242,7 @@ def read_run(path: Path) -> RunFolder:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return read_regular(path).decode()
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     except UnicodeDecodeError:
@@ -251,7 +254,7 @@ def _records(path: Path, notes: list[str]) -> list[tuple[float, Figures]]:
     records: list[tuple[float, Figures]] = []
     damaged: list[int] = []
     try:
-        lines = path.read_bytes().splitlines()
+        lines = read_regular(path).splitlines()
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     for i, line in enumerate(lines, start=1):
@@ -271,7 +274,7 @@ def _object(path: Path, notes: list[str]) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        content = _decoded(path.read_bytes())
+        content = _decoded(read_regular(path))
     except OSError as error:
         notes.append(f"{path.name}: cannot be read ({error.strerror})")
         return {}

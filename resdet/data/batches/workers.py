@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Generic, NoReturn, TypeVar
 
 import cv2
+import torch
 from torch.utils.data import DataLoader, Dataset
 
 from resdet.errors import UserError
@@ -47,6 +48,8 @@ class Batches(Generic[T]):
             worker_init_fn=_start_worker,
             multiprocessing_context=_context(self._processes) if workers else None,
             pin_memory=pin_memory,
+            # Each iteration draws a seed: not from torch's own generator, whose numbers a resume has to repeat.
+            generator=torch.Generator(),
         )
 
     def __len__(self) -> int:
@@ -100,7 +103,12 @@ def _context(processes: list[multiprocessing.Process]) -> multiprocessing.contex
 
 
 class _Worker(multiprocessing.Process):
-    """A worker ignores the signals that ask a run to stop, so a worker that hangs has to be killed."""
+    """A worker ignores the signals that ask a run to stop, so one that is still there in the end has to be killed."""
+
+    def start(self) -> None:
+        super().start()
+        # Python itself calls this at its exit, then waits for the process.
+        self._popen.terminate = self._popen.kill  # pyright: ignore[reportAttributeAccessIssue]
 
     def terminate(self) -> None:
         self.kill()
