@@ -134,7 +134,7 @@ IMAGENET_CLASSES = 1000
 
 def imagenet_synsets() -> tuple[str, ...]:
     """The synsets of ImageNet's 1000 classes in the order of all published classifiers, which is sorted."""
-    from timm.data import ImageNetInfo
+    from timm.data.imagenet_info import ImageNetInfo
 
     return tuple(ImageNetInfo("imagenet-1k").label_names())
 

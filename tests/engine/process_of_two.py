@@ -4,6 +4,7 @@ import os
 import sys
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -57,8 +58,9 @@ def share(batch: Batch, world: World) -> Batch:
     count = IMAGES // world.size
     rows = slice(world.rank * count, (world.rank + 1) * count)
     assert batch.targets is not None
-    targets = {field.name: getattr(batch.targets, field.name) for field in fields(Targets)}
-    mine = Targets(**{name: None if value is None else value[rows] for name, value in targets.items()})
+    targets: dict[str, Any] = {field.name: getattr(batch.targets, field.name) for field in fields(Targets)}
+    shared: dict[str, Any] = {name: None if value is None else value[rows] for name, value in targets.items()}
+    mine = Targets(**shared)
     return Batch(batch.images[rows], batch.sizes[rows], mine)
 
 
@@ -71,7 +73,7 @@ def losses_and_gradients(world: World) -> dict[str, tuple[dict[str, float], list
             model = model_of(model_name)
             losses_of = trainable(model, config, world)  # it averages the gradients as long as it exists
             losses = losses_of(share(batch_of(batch_name), world))
-            torch.stack(list(losses.values())).sum().backward()
+            _ = torch.stack(list(losses.values())).sum().backward()
             means = world.mean([loss.item() for loss in losses.values()])
             gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
             found[f"{model_name}, {batch_name}"] = dict(zip(losses, means, strict=True)), gradients

@@ -136,7 +136,7 @@ def test_every_beginning_of_a_run_can_be_resumed(tmp_path: Path, nano: Config, w
     nano.train.steps = 1
     _ = train(nano, whole)
     run.mkdir()
-    (whole / "config.yaml").rename(whole / ".config.yaml.0123abcd.tmp")
+    _ = (whole / "config.yaml").rename(whole / ".config.yaml.0123abcd.tmp")
     beginning = [".lock", ".config.yaml.0123abcd.tmp", "config.yaml", "data_report.json", "log.txt"][:written]
     for name in beginning:
         source = ".config.yaml.0123abcd.tmp" if name == "config.yaml" else name
@@ -340,7 +340,7 @@ def test_a_resume_goes_on_with_the_same_random_numbers(tmp_path: Path, nano: Con
     def with_dropout(*arguments: Any) -> nn.Module:
         model = build_model(*arguments)
         assert model.roi_heads is not None
-        model.roi_heads.box_head.dropout = 0.5  # pyright: ignore[reportAttributeAccessIssue]
+        setattr(model.roi_heads.box_head, "dropout", 0.5)  # noqa: B010  # a module declares no such attribute
         return model
 
     monkeypatch.setattr("resdet.engine.task.detection.build_model", with_dropout)

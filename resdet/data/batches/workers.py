@@ -133,11 +133,11 @@ def _started(loader: DataLoader[T]) -> Iterator[T]:
         return iter(loader)
     before = signal.getsignal(signal.SIGCHLD)
     batches = iter(loader)
-    _ = signal.signal(signal.SIGCHLD, before or signal.SIG_DFL)
+    _ = signal.signal(signal.SIGCHLD, signal.SIG_DFL if before is None else before)
     return batches
 
 
-def _start_worker(_: int) -> None:
+def _start_worker(worker: int) -> None:
     cv2.setNumThreads(0)  # each worker process uses one core
     # A terminal signals the whole process group, and a batch system every process. The trainer alone decides how to
     # react; a worker ends when the trainer ends it, or has ended.
