@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as pycocotools_mask
 
+from resdet.coco import annotation_file
 from resdet.coco.ground_truth import GroundTruth, read_ground_truth
 from resdet.coco.reader import AREA, CLIPPED, CONVERTED, RENAMED
 from resdet.data.sets.coco import CocoDataset
@@ -284,13 +285,13 @@ def test_a_missing_image_is_not_scored_unless_asked_for(folder: Path) -> None:
 def test_the_file_is_read_once_for_both_views(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = written(folder, [thing()])
     reads: list[Path] = []
-    read = Path.read_bytes
+    read = annotation_file.read_regular
 
-    def counted(self: Path) -> bytes:
-        reads.append(self)
-        return read(self)
+    def counted(path: Path) -> bytes:
+        reads.append(path)
+        return read(path)
 
-    monkeypatch.setattr(Path, "read_bytes", counted)
+    monkeypatch.setattr(annotation_file, "read_regular", counted)
     dataset = read_set(path, folder)
     _ = dataset.ground_truth(), dataset.ground_truth(count_skipped=True)
     assert reads == [path]

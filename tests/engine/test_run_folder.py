@@ -24,8 +24,8 @@ NAMES = {
         "CHECKPOINTS", "STATE", "MANIFEST",
     )
 }  # fmt: skip
-# Folders of the same name that belong to others: where torch.hub keeps what it has downloaded.
-FOREIGN = {("weights/sources.py", "checkpoints")}
+# The same words for other things: where torch.hub keeps what it has downloaded, and the label of a printed path.
+FOREIGN = {("weights/sources.py", "checkpoints"), ("cli/train.py", "drawings")}
 
 
 def test_no_other_file_knows_the_name_of_a_file_of_a_run():
