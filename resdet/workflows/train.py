@@ -37,6 +37,7 @@ class TrainedRun(WithFigures):
     drawings: Path | None = None
     report: Path | None = None
     remarks: tuple[str, ...] = ()
+    val_set: ImageSet | None = None  # the images of the last evaluation, if they are open
 
     @property
     def checkpoint(self) -> Path:
@@ -72,16 +73,14 @@ def train(
     """
     chosen, folder = read_config(config, overrides), Path(output)
     trained = engine.train_run(chosen, folder, resume=resume, dry_run=dry_run)
-    run = TrainedRun(folder, trained.figures, chosen)
-    return with_pictures(run, trained.val_set) if pictures and not dry_run and is_lead() else run
+    run = TrainedRun(folder, trained.figures, chosen, val_set=trained.val_set)
+    return with_pictures(run) if pictures and not dry_run and is_lead() else run
 
 
-def with_pictures(run: TrainedRun, val_set: ImageSet | None = None) -> TrainedRun:
-    """The run with its drawings, if it has detections, and its report. `val_set` are the images of its last
-    evaluation, if they are open already.
-    """
+def with_pictures(run: TrainedRun) -> TrainedRun:
+    """The run with its drawings, if it has detections, and its report."""
     drawings, remarks = None, ()
-    dataset = val_set if isinstance(val_set, CocoDataset) else None
+    dataset = run.val_set if isinstance(run.val_set, CocoDataset) else None
     if task_of(run.config).has_detections:
         drawings, remarks = attempt(partial(draw_run, run.folder, dataset), "no drawings: {error}")
     failed = f"warning: no report: {{error}}; resdet report {_braced(run.folder)} tries again"

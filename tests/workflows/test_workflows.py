@@ -42,7 +42,10 @@ def test_training_is_that_of_the_command(run: TrainedRun, tmp_path: Path) -> Non
     assert run.remarks == ()
 
 
-def test_a_run_parses_each_annotation_file_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("by_command", [False, True])
+def test_a_run_parses_each_annotation_file_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, by_command: bool
+) -> None:
     real = formats.read_annotations
     parsed: list[str] = []
 
@@ -51,9 +54,13 @@ def test_a_run_parses_each_annotation_file_once(tmp_path: Path, monkeypatch: pyt
         return real(path)
 
     monkeypatch.setattr(formats, "read_annotations", counted)
-    run = resdet.train("nano", tmp_path / "run", overrides=[*TINY, "eval.every=2"])
-    assert run.drawings is not None
-    assert run.report is not None
+    overrides = [*TINY, "eval.every=2"]
+    if by_command:
+        assert main(["train", "nano", *overrides, "--output", str(tmp_path / "run")]) == 0
+    else:
+        _ = resdet.train("nano", tmp_path / "run", overrides=overrides)
+    assert (tmp_path / "run/drawings/overview.jpg").exists()
+    assert (tmp_path / "run/report.html").exists()
     assert sorted(parsed) == ["instances_train.json", "instances_val.json"]
 
 
