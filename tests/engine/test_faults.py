@@ -148,7 +148,7 @@ def test_every_beginning_of_a_run_can_be_resumed(tmp_path: Path, nano: Config, w
 # Signals where there is nothing to save
 
 
-@pytest.mark.row(37, "SIGTERM before the first step, while drawing, and in evaluate", "143")
+@pytest.mark.row(37, "SIGTERM before the first step, while drawing and while reporting", "143")
 @pytest.mark.parametrize(
     "place",
     [
