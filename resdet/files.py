@@ -1,4 +1,6 @@
-"""Writes files atomically: after any interruption a file is either complete or absent."""
+"""Writes files atomically, so that after any interruption a file is either complete or absent; reads what a user names
+with care, and keeps two processes from writing into one folder.
+"""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from types import ModuleType
 
-from resdet.engine.signals import stopping
+from resdet.engine.signals import EXIT_CODE, stopping
 from resdet.errors import UserError, did_you_mean
 from resdet.plugins import load_plugins
 from resdet.text import printable
@@ -34,9 +34,9 @@ COMMANDS = {
 }
 # Those that build a model, read annotations or score, and so can run a user's own files.
 WITH_PLUGINS = {
-    "train", "evaluate", "predict", "score", "benchmark", "compare", "probe", "report", "check-data", "export",
+    "train", "evaluate", "predict", "score", "benchmark", "compare", "probe", "report", "check-data",
 }  # fmt: skip
-DONE, FAILED, MISTAKE, STOPPED = 0, 1, 2, 143
+DONE, FAILED, MISTAKE, STOPPED = 0, 1, 2, EXIT_CODE
 
 
 def main(argv: Sequence[str] | None = None) -> int:

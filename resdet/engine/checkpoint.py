@@ -109,18 +109,13 @@ def prune_checkpoints(run: Path, *, step: int, keep: int) -> None:
     """Keeps the newest `keep` checkpoints up to `step`, and the best one."""
     old = [path for path in checkpoints(run) if path.name <= checkpoint_path(run, step).name]
     for path in old[:-keep]:
-        if path.name != best_name(run):
+        if path.name != RunFiles(run).best():
             _remove(path)
 
 
 def checkpoints(run: Path) -> list[Path]:
     """All checkpoints of a run, oldest first, whether sound or damaged."""
     return sorted(path for path in (run / CHECKPOINTS).glob("step_*") if path.is_dir())
-
-
-def best_name(run: Path) -> str | None:
-    """The folder name of the checkpoint with the highest metric so far."""
-    return RunFiles(run).best()
 
 
 def newest_checkpoint(run: Path) -> tuple[Path, list[str]]:
@@ -175,13 +170,13 @@ def is_named(path: Path) -> bool:
     return path.name in (BEST, LAST) and not path.is_dir() and (path.parent / CHECKPOINTS).is_dir()
 
 
-def named_checkpoint(path: Path) -> Path:
+def best_or_last(path: Path) -> Path:
     """The checkpoint to which RUN/best refers; for RUN/last, the run itself, whose newest sound checkpoint is meant."""
     run = path.parent
     if path.name == LAST:
         return run
     names = [checkpoint.name for checkpoint in checkpoints(run)]
-    name = best_name(run)
+    name = RunFiles(run).best()
     if name not in names:
         found = "no evaluation had a figure to choose by" if name is None else f"it names {name!r}, which is not there"
         raise UserError(f"{path}: no best checkpoint: {found}; give {run / LAST}, the newest one")
@@ -200,7 +195,7 @@ def set_aside(run: Path, *, after: int) -> list[str]:
         target = next(candidate for candidate in numbered if not candidate.exists())
         path.rename(target)
         names.append(target.name)
-    if best_name(run) in {path.name for path in abandoned}:
+    if RunFiles(run).best() in {path.name for path in abandoned}:
         (run / BEST).unlink()
     return names
 
@@ -211,7 +206,7 @@ def find_model_file(path: Path) -> tuple[Path, list[str]]:
     RUN/best and RUN/last refer to checkpoints too. Raises UserError if there is none, or if its checkpoint is damaged.
     """
     if is_named(path):
-        return find_model_file(named_checkpoint(path))
+        return find_model_file(best_or_last(path))
     if not path.exists():
         raise UserError(f"{path}: no such file or folder; give a run, a checkpoint or a model.safetensors")
     if path.is_dir() and (path / CHECKPOINTS).is_dir():
@@ -230,7 +225,7 @@ def find_best_model_file(path: Path) -> tuple[Path, list[str]]:
 
     Without one (no evaluation had a figure), and if it is damaged, the newest sound one is taken, and a line says so.
     """
-    if not (path / CHECKPOINTS).is_dir() or best_name(path) is None:
+    if not (path / CHECKPOINTS).is_dir() or RunFiles(path).best() is None:
         return find_model_file(path)
     try:
         return find_model_file(path / BEST)

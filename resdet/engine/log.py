@@ -132,10 +132,11 @@ class RunLog:
         """In log.txt with all figures; beside a live line without those that it shows, and without the parts of the
         loss if the terminal is too narrow for them.
         """
-        self.note(f"{start}  {'  '.join((loss_parts(values), *rates(values)))}")
+        whole = f"{start}  {'  '.join((loss_parts(values), *rates(values)))}"
+        self.note(whole)
         shown = [f"{start}  {loss_parts(values)}", f"{start}  loss {values['loss']:.4g}"]
         if not self._live:
-            shown.insert(0, f"{start}  {'  '.join((loss_parts(values), *rates(values)))}")
+            shown.insert(0, whole)
         fitting = [line for line in shown if len(line) <= self.console.width or not self.console.is_terminal]
         self.console.print(Text((fitting or shown[-1:])[0]), soft_wrap=True)
 

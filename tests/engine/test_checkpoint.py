@@ -321,7 +321,7 @@ def test_checkpoints_that_are_set_aside_twice_keep_both(tmp_path: Path):
         RunFiles(tmp_path).write_best(checkpoint.checkpoint_path(tmp_path, 3))
         _ = checkpoint.set_aside(tmp_path, after=1)
         assert [path.name for path in checkpoint.checkpoints(tmp_path)] == ["step_00000001"]
-        assert checkpoint.best_name(tmp_path) is None
+        assert RunFiles(tmp_path).best() is None
     assert sorted(path.name for path in (tmp_path / "checkpoints").glob("abandoned_*")) == [
         f"abandoned_{attempt}_step_0000000{step}" for attempt in (1, 2) for step in (2, 3)
     ]

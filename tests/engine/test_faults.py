@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from interruption import terminate_in_evaluation
 from test_train import weights_hash
 from torch import nn
 
@@ -177,16 +178,8 @@ def test_a_signal_outside_of_the_steps_is_one_line_and_143(
 def test_the_figures_of_a_part_of_the_images_are_never_recorded(
     tmp_path: Path, nano: Config, monkeypatch: pytest.MonkeyPatch, read_metrics: Any
 ):
-    import resdet.engine.evaluate.detections as module
-
-    real = module.predict_batch
-
-    def interrupted(*arguments: Any) -> Any:
-        os.kill(os.getpid(), signal.SIGTERM)
-        return real(*arguments)
-
     nano.eval.every = 2
-    monkeypatch.setattr(module, "predict_batch", interrupted)
+    terminate_in_evaluation(monkeypatch)
     with pytest.raises(Stopped):
         _ = train(nano, tmp_path / "run")
     assert not [line for line in read_metrics(tmp_path / "run") if "bbox/AP" in line]
@@ -329,7 +322,7 @@ def test_a_worse_evaluation_does_not_replace_the_best(tmp_path: Path, nano: Conf
     monkeypatch.setattr(module, "evaluate", lambda *a, **o: real(*a, **o) | {"bbox/AP": next(values)})
     nano.eval.every, nano.train.keep_checkpoints = 2, 1
     _ = train(nano, tmp_path / "run")
-    assert checkpoint.best_name(tmp_path / "run") == "step_00000002"
+    assert RunFiles(tmp_path / "run").best() == "step_00000002"
     assert [path.name for path in checkpoints(tmp_path / "run")] == ["step_00000002", "step_00000006"]
 
 

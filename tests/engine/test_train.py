@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from interruption import terminate_in_evaluation
 from torch import Tensor, nn
 
 import resdet.engine.train.saving
@@ -25,6 +26,7 @@ from resdet.engine import checkpoint
 from resdet.engine.checkpoint import checkpoints, read_model_file, read_state
 from resdet.engine.distributed import World
 from resdet.engine.evaluate_checkpoint import evaluate_checkpoint
+from resdet.engine.run_folder import RunFiles
 from resdet.engine.saved_models import load_model
 from resdet.engine.signals import Stopped
 from resdet.engine.train import train
@@ -346,7 +348,7 @@ def test_a_run_that_goes_on_from_an_older_checkpoint_forgets_the_later_ones(tmp_
     assert (run / "checkpoints/abandoned_1_step_00000006/model.safetensors").is_file()
     assert "its later checkpoints are set aside as abandoned_1_step_00000006" in (run / "log.txt").read_text()
     assert read_model_file(checkpoint.find_model_file(run)[0]).step == 4
-    assert checkpoint.best_name(run) in ("step_00000003", "step_00000004")
+    assert RunFiles(run).best() in ("step_00000003", "step_00000004")
     nano.train.steps = 5
     _ = train(nano, run, resume=True)
     assert checkpoints(run)[-1].name == "step_00000005"
@@ -413,16 +415,8 @@ def test_a_signal_to_the_whole_process_group_loses_no_step_and_exits_143(
 def test_a_signal_during_an_evaluation_saves_and_the_resumed_run_evaluates(
     tmp_path: Path, nano: Config, monkeypatch: pytest.MonkeyPatch, read_metrics: Any
 ):
-    import resdet.engine.evaluate.detections as module
-
-    real = module.predict_batch
-
-    def interrupted(*arguments: Any) -> Any:
-        os.kill(os.getpid(), signal.SIGTERM)
-        return real(*arguments)
-
     nano.eval.every = 2
-    monkeypatch.setattr(module, "predict_batch", interrupted)
+    terminate_in_evaluation(monkeypatch)
     with pytest.raises(Stopped, match=r"stopped by SIGTERM at step 2"):
         _ = train(nano, tmp_path / "run")
     assert checkpoints(tmp_path / "run")[-1].name == "step_00000002"

@@ -33,7 +33,7 @@ def find_resume(
     if resume is False:
         return None, []
     if resume is not True:
-        return named_checkpoint(Path(resume)), []
+        return sound_checkpoint(Path(resume)), []
     if world.leads and output.is_dir():
         checkpoint.remove_leftovers(output)
     _ = world.from_lead(None)
@@ -69,7 +69,7 @@ def claim(output: Path, resume: bool | str | Path, world: World, lock: FolderLoc
     world.raise_together(problem)
 
 
-def named_checkpoint(path: Path) -> Path:
+def sound_checkpoint(path: Path) -> Path:
     """The checkpoint of a path that is a checkpoint or a run. Raises UserError if it is damaged."""
     file, _ = checkpoint.find_model_file(path)
     if fault := checkpoint.damage(file.parent):
