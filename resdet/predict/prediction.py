@@ -26,7 +26,7 @@ from resdet.predict.sources import Source
 from resdet.text import printable
 
 if TYPE_CHECKING:
-    import supervision
+    import supervision  # pyright: ignore[reportMissingImports]
 
 DRAWN_SCORE = 0.5  # the smallest score of an object that is drawn, unless another one is given
 PICTURES = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP"}
@@ -199,7 +199,7 @@ class Prediction:
         Raises UserError if the package is not installed.
         """
         try:
-            import supervision
+            import supervision  # pyright: ignore[reportMissingImports]
         except ModuleNotFoundError:
             raise UserError("supervision is not installed; pip install 'resdet[supervision]'") from None
         return supervision.Detections(
