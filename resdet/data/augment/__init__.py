@@ -1,1 +1,1 @@
-"""Changes training samples as `data.augment.transforms` lists: each a pure function of the sample and of numbers drawn."""
+"""Changes training samples as `data.augment` says: pure functions of the sample and of numbers drawn."""

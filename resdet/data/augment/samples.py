@@ -54,6 +54,10 @@ class Samples(Protocol):
         """Raises ImageError for an image that cannot be read."""
         ...
 
+    def check(self) -> None:
+        """Raises UserError for what can be known to fail before the first step."""
+        ...
+
 
 @dataclass(frozen=True)
 class KeyedSamples:
@@ -83,6 +87,9 @@ class KeyedSamples:
         objects = Objects.of(rows, boxes, dataset.crowd[rows], original)
         objects = replace(objects, corners=np.tile(corners.reshape(1, 4), (len(rows), 1)))
         return _sampled(Scene(size, image, objects), Masks.of(dataset), mask_resolution)
+
+    def check(self) -> None:
+        """The keys were checked with the config, and the objects with the data set (small_objects.py)."""
 
 
 class ListedSamples:

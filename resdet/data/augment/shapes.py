@@ -131,8 +131,8 @@ def mapped(matrix: Float64[np.ndarray, "3 3"], points: Float[np.ndarray, "m 2"])
 def mapped_window(window: MaskWindow, matrix: Float64[np.ndarray, "3 3"], size: Size) -> MaskWindow:
     """A mask after a projective map, cut at an image of this size: the pixels of which it covers about half."""
     height, width = window.pixels.shape
-    corner = np.array([window.x, window.y])
-    moved = mapped(matrix, corner + [[0, 0], [width, 0], [width, height], [0, height]])
+    outline = np.array([[0, 0], [width, 0], [width, height], [0, height]])
+    moved = mapped(matrix, outline + np.array([window.x, window.y]))
     low = np.clip(np.floor(moved.min(0)), 0, size[::-1]).astype(int)
     high = np.clip(np.ceil(moved.max(0)), 0, size[::-1]).astype(int)
     if (high <= low).any():

@@ -67,8 +67,7 @@ def training_batches(
     if size % world_size:
         raise UserError(f"train.batch_size={size} cannot be shared by {world_size} processes; make it a multiple")
     samples = training_samples(dataset, config.data)
-    if isinstance(samples, ListedSamples):
-        samples.check()
+    samples.check()
     reader = _Reader(
         dataset, config, samples, mask_resolution=config.data.mask_resolution if config.model.mask_head else None
     )
@@ -78,7 +77,7 @@ def training_batches(
     return checked_batches(start_loader(reader, keys, config), len(dataset), config)
 
 
-def training_samples(dataset: CocoDataset, data: DataConfig) -> KeyedSamples | ListedSamples:
+def training_samples(dataset: CocoDataset, data: DataConfig) -> Samples:
     """The source of training samples that `data.augment` describes. Raises UserError for a list that does not fit."""
     augment = data.augment
     if augment.transforms is not None:
