@@ -51,9 +51,7 @@ class AugmentConfig(Group):
     transforms: list[dict[str, Any]] | None = key(
         None,
         length=(0, 100),
-        help="detection: names with arguments, or a preset (light, standard, lsj, heavy), applied in this order; "
-        "short_side and max_side are then their default sizes, and flip, photometric and extra are not used "
-        "(docs/augmentation.md)",
+        help="in place of the keys above: light, standard, lsj, heavy, or a list (docs/augmentation.md); null: the keys",
     )
     min_visible: float = key(
         0.1,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from resdet.data.augment.scene import Scene
 from resdet.data.augment.shapes import Masks
 
 
+@runtime_checkable
 class Transform(Protocol):
     """A change of a scene: a pure function of the scene and what it draws.
 

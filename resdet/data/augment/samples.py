@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int64, UInt8
@@ -43,6 +43,7 @@ class Sampled:
     dropped: dict[str, int]  # removed objects, by reason
 
 
+@runtime_checkable
 class Samples(Protocol):
     """Where the samples of a data set come from."""
 

@@ -19,7 +19,7 @@ from resdet.data.images.decode import resize
 from resdet.data.images.masks import MaskWindow
 
 Size = tuple[int, int]  # height, width
-Image = UInt8[np.ndarray, "H W 3"]
+Image = UInt8[np.ndarray, "_ _ 3"]
 Polygons: TypeAlias = tuple[Float64[np.ndarray, "_ 2"], ...]
 Shape: TypeAlias = MaskWindow | Polygons | None  # None: the mask of the data set, if there is one
 
@@ -143,7 +143,7 @@ def placed(scene: Scene, content: Size, offset: tuple[int, int], canvas: Size, f
     Resizes, crops and pads are all of this kind. `fill` is the grey value of the rest of the canvas.
     """
     (height, width), (x, y) = scene.size, offset
-    objects = scene.objects.moved((content[1] / width, content[0] / height), (x, y))
+    objects = scene.objects.moved((content[1] / width, content[0] / height), (float(x), float(y)))
     image = scene.image if scene.image is None else _placed_pixels(scene.image, content, offset, canvas, fill)
     return Scene(canvas, image, objects, scene.dropped).within()
 

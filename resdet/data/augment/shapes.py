@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Float64, UInt8
+from jaxtyping import Bool, Float, Float32, Float64, Num, UInt8
 
 from resdet.coco.segmentation import Segmentations
 from resdet.data.augment.scene import Objects, Polygons, Shape, Size, ordered
@@ -122,7 +122,7 @@ def reshaped(objects: Objects, shapes: Mapping[int, Shape], size: Size) -> Objec
     return replace(objects, shapes=tuple(all_shapes), corners=corners, grids=grids)
 
 
-def mapped(matrix: Float64[np.ndarray, "3 3"], points: Float[np.ndarray, "m 2"]) -> Float64[np.ndarray, "m 2"]:
+def mapped(matrix: Float64[np.ndarray, "3 3"], points: Num[np.ndarray, "m 2"]) -> Float64[np.ndarray, "m 2"]:
     """Points (x, y) after a projective map."""
     moved = np.concatenate((points, np.ones((len(points), 1))), axis=1) @ matrix.T
     return moved[:, :2] / moved[:, 2:]
