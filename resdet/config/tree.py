@@ -51,7 +51,7 @@ class AugmentConfig(Group):
     transforms: list[dict[str, Any]] | None = key(
         None,
         length=(0, 100),
-        help="in place of the keys above: light, standard, lsj, heavy, or a list (docs/augmentation.md); null: the keys",
+        help="light, standard, lsj, heavy, or a list of transforms (docs/augmentation.md); null: the keys above",
     )
     min_visible: float = key(
         0.1,

@@ -8,6 +8,7 @@ boxes are dropped.
 from __future__ import annotations
 
 import inspect
+import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
@@ -174,9 +175,9 @@ def _made(name: str, arguments: Mapping[str, Any], where: str) -> Any:
             raise UserError(f"{where}: {name} has no argument {argument!r}{did_you_mean(str(argument), known)}")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error")
+            warnings.simplefilter("ignore")  # that a transform is slow or has a newer name
             transform = kind(**arguments)
-    except (*FAULTS, Warning) as error:
+    except FAULTS as error:
         raise UserError(f"{where}: {name} refuses its arguments {dict(arguments)}: {_one_line(error)}") from None
     if getattr(transform, "border_mode", None) in REFLECTING:
         raise UserError(
@@ -192,12 +193,15 @@ def _has_the_size(transform: Any) -> bool:
 
 
 def _one_line(error: BaseException) -> str:
-    """The reason in an error of the library; its argument check lists one fault on several lines."""
-    listed = getattr(error, "errors", None)
-    if callable(listed):
-        faults: Any = listed()
-        return "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in faults[:2])
-    return " ".join(str(error).split())[:300] or type(error).__name__
+    """The reason in an error of the library. Its argument check lists faults on several lines: a count, then for each
+    the argument, the reason in more detail than a user needs, and an address.
+    """
+    lines = [re.sub(r"\[type=.*", "", line) for line in str(error).splitlines()]
+    if "validation error" in lines[0]:
+        lines = [
+            line if line.startswith(" ") else f"{line}:" for line in lines[1:] if "further information" not in line
+        ]
+    return " ".join(" ".join(lines).split())[:300] or type(error).__name__
 
 
 def _filled(box: Float32[np.ndarray, "4"]) -> MaskWindow:

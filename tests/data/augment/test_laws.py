@@ -79,8 +79,9 @@ def check_objects_lie_on_their_pixels(
             continue
         colour = pixels_of(sample, int(dataset.annotation_ids[row]) - 1000, box)
         ys, xs = np.nonzero(colour)
-        if min(box[2] - box[0], box[3] - box[1]) < 6 or not len(ys):
-            continue  # at this size a pixel of the border decides
+        sides = box[2:] - box[:2]
+        if sides.min() < 6 or colour.sum() < 0.15 * sides.prod():
+            continue  # so little is left that pixels of the border decide
         visible = np.array([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1])
         gap = (visible - box) * [1, 1, -1, -1]  # positive where the box is the larger
         assert gap.min() > -too_small, (box, visible)
@@ -104,7 +105,7 @@ def test_boxes_and_masks_lie_on_the_pixels_of_their_object(
         assert len(sample.rows) >= 1
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(derandomize=True, max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     rows=st.lists(st.sampled_from(KEEP_COLOURS), min_size=2, max_size=4).filter(
         lambda rows: sum("mosaic" in row or "copy_paste" in row for row in rows) <= 2
@@ -124,7 +125,7 @@ def test_objects_stay_with_their_labels_masks_and_ids_under_every_composition(
     assert not sample.masks[crowd].any()
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(derandomize=True, max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     rows=st.lists(
         st.sampled_from([row for row in KEEP_COLOURS if not {"mosaic", "copy_paste"} & set(row)]), max_size=4
