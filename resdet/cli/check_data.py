@@ -84,8 +84,11 @@ def run(args: argparse.Namespace) -> int:
 
 def _draw_augmented(args: argparse.Namespace, console: Console) -> None:
     """Draws the sheet of augmented samples, and prints what became of the objects."""
+    from resdet.errors import UserError
     from resdet.workflows.augmented_sheet import draw_augmented
 
+    if args.samples < 1:
+        raise UserError(f"--samples {args.samples}: give a number of at least 1")
     config, *overrides = args.augment
     if args.annotations is not None:
         overrides += [f"data.train.annotations={args.annotations}", f"data.train.images={args.images}"]

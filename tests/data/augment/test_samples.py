@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from resdet.config import Config
+from resdet.config import Config, checked
+from resdet.config.check import shown
+from resdet.config.declare import declared
 from resdet.data.augment.samples import ListedSamples
 from resdet.data.augment.table import PRESETS, TRANSFORMS
 from resdet.data.batches.loader import LoadedBatch, open_split, training_batches
@@ -21,14 +23,14 @@ from resdet.errors import UserError
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 EVERYTHING: list[Any] = [
     {"SafeRotate": {"limit": 20, "p": 0.5}},
-    {"ElasticTransform": {"alpha": 10, "p": 0.3}},
+    {"ElasticTransform": {"alpha": 10, "p": 0.1}},
     {"RandomCropFromBorders": {"p": 0.5}},
     {"expand": {"ratio": [1, 1.3]}},
     {"min_iou_crop": {}},
     {"short_side": {"range": [80, 120]}},
-    {"copy_paste": {}},
-    {"mosaic": {"p": 0.5}},
-    {"mixup": {"p": 0.5}},
+    {"copy_paste": {"p": 0.4}},
+    {"mosaic": {"p": 0.3}},
+    {"mixup": {"p": 0.3}},
     {"GaussNoise": {"p": 1.0}},
     {"colour_jitter": {"p": 1.0}},
     {"blur": {"p": 0.5}},
@@ -67,19 +69,18 @@ def augmented(config: Config) -> Config:
 def test_batches_are_the_same_for_any_number_of_workers_and_after_a_resume(
     dataset: CocoDataset, augmented: Config
 ) -> None:
-    alone = first(5, dataset, augmented)
-    assert_same(alone[3:], first(2, dataset, augmented, start_step=3))
+    alone = first(4, dataset, augmented)
+    assert_same(alone[3:], first(1, dataset, augmented, start_step=3))
     augmented.data.workers = 2
-    assert_same(alone, first(5, dataset, augmented))
-    assert_same(alone[2:], first(3, dataset, augmented, start_step=2))
+    assert_same(alone, first(4, dataset, augmented))
 
 
 def test_two_processes_pad_to_the_shape_of_the_whole_batch_and_see_its_halves(
     dataset: CocoDataset, augmented: Config
 ) -> None:
     """The sizes of the other process's images are computed without their pixels."""
-    whole = first(6, dataset, augmented)
-    halves = [first(6, dataset, augmented, rank=rank, world_size=2) for rank in range(2)]
+    whole = first(4, dataset, augmented)
+    halves = [first(4, dataset, augmented, rank=rank, world_size=2) for rank in range(2)]
     for step, loaded in enumerate(whole):
         images, sizes, *_ = tensors(loaded)
         torch.testing.assert_close(torch.cat([tensors(half[step])[0] for half in halves]), images, rtol=0, atol=0)
@@ -95,7 +96,7 @@ def test_two_processes_pad_to_the_shape_of_the_whole_batch_and_see_its_halves(
 
 def test_a_size_without_pixels_is_the_size_with_pixels(dataset: CocoDataset, augmented: Config) -> None:
     samples = ListedSamples(dataset, augmented.data)
-    for seed in range(40):
+    for seed in range(12):
         image = samples.sample(seed % 4, seed, None).image
         assert samples.size(seed % 4, seed) == image.shape[:2]
 
@@ -120,8 +121,6 @@ def test_one_transform_less_changes_what_no_other_draws(dataset: CocoDataset, au
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_preset_is_one_word(preset: str, dataset: CocoDataset, config: Config) -> None:
     config.data.augment.transforms = preset  # pyright: ignore[reportAttributeAccessIssue]  # as a config writes it
-    from resdet.config import checked
-
     assert checked(config).data.augment.transforms == [{preset: {}}]
     loaded = first(2, dataset, checked(config))
     assert all(batch.batch.targets is not None and batch.batch.targets.valid.any() for batch in loaded)
@@ -273,6 +272,11 @@ def test_an_unreadable_partner_makes_a_blank_and_is_counted_once(
         _ = path.write_bytes(whole)
 
 
-def test_every_transform_of_ones_own_has_a_line_of_help() -> None:
+def test_the_table_of_the_docs_has_every_argument_with_its_default() -> None:
+    page = (Path(__file__).parents[3] / "docs/augmentation.md").read_text(encoding="utf-8")
     for name, kind in TRANSFORMS.items():
-        assert (kind.__doc__ or "").strip(), name
+        (row,) = [line for line in page.splitlines() if line.startswith(f"| `{name}` |")]
+        arguments = [f"`{each}: {shown(key.default)}`" for each, key in declared(kind).items()]
+        assert row.split(" | ")[2] == ", ".join(arguments)
+    for name in PRESETS:
+        assert f"| `{name}` |" in page
