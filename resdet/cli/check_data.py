@@ -148,12 +148,12 @@ def _sizes(dataset: CocoDataset) -> Table:
         if len(values):
             table.add_row(name, *(f"{value:,.0f}" for value in np.quantile(values, (0, 0.5, 1))))
 
-    add("image height, pixels", dataset.heights)  # pyright: ignore[reportArgumentType]  # an array is a sequence here
-    add("image width, pixels", dataset.widths)  # pyright: ignore[reportArgumentType]
+    add("image height, pixels", dataset.heights.tolist())
+    add("image width, pixels", dataset.widths.tolist())
     widths, heights = (dataset.boxes[:, 2:] - dataset.boxes[:, :2]).T
-    add("box height, pixels", heights)
-    add("box width, pixels", widths)
-    add("objects an image", dataset.objects_per_image())  # pyright: ignore[reportArgumentType]
+    add("box height, pixels", heights.tolist())
+    add("box width, pixels", widths.tolist())
+    add("objects an image", dataset.objects_per_image().tolist())
     return table
 
 
