@@ -40,6 +40,7 @@ QUICK = (
     "ops/test_roi_align.py",
     "ops/test_sampling.py",
     "test_files.py",
+    "test_outputs.py",
     "test_readme.py",
     "test_text.py",
     "test_time/configured_views.py",

@@ -461,6 +461,13 @@ ROWS = (
         "R",
         of(FAULTS, "a_foreign_folder_is_no_run"),
     ),
+    Fault(
+        "S-n",
+        "--output, --json or --figure that names a file of somebody else",
+        "R before any work",
+        of("cli/test_outputs.py", "a_file_of_somebody_else_is_named_and_stays")
+        + of("engine/test_run_folder.py", "an_evaluation_replaces_no_file_of_somebody_else"),
+    ),
     Fault("20", "a crop that removes boxes, masks with them", "boxes, labels and masks stay aligned"),
     Fault("22", "a scaler of 16-bit gradients that overflows", "left out, counted"),
     Fault("27", "workers that run for epochs", "flat memory"),
