@@ -243,6 +243,12 @@ ROWS = (
     ),
     Fault("33", "SIGKILL at the beginning of a run", "resumed", of(FAULTS, "every_beginning_of_a_run_can_be_resumed")),
     Fault(
+        "33",
+        "SIGKILL while the drawings of a run are made",
+        "drawn again",
+        of("predict/test_gallery.py", "after_a_kill_at_any_picture_the_drawings_are_made_again"),
+    ),
+    Fault(
         "34",
         "the order of writes in a save",
         "synced, then renamed; the manifest last",
