@@ -402,6 +402,7 @@ ROWS = (
             CHECKPOINT,
             "a_hostile_model_file_is_one_line_and_has_no_effect",
             "a_hostile_state_is_refused_without_effect",
+            "a_state_that_would_grow_when_it_is_unpacked_is_refused",
         ),
     ),
     Fault(
