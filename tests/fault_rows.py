@@ -452,6 +452,12 @@ ROWS = (
         ),
     ),
     Fault(
+        "S-j",
+        "arguments that are too long for a file name",
+        "E",
+        of("cli/test_main.py", "an_argument_too_long_for_a_file_name_is_one_line"),
+    ),
+    Fault(
         "S-l",
         "names with escape sequences or markup",
         "shown as text",
