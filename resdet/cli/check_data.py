@@ -84,11 +84,15 @@ def run(args: argparse.Namespace) -> int:
 
 def _draw_augmented(args: argparse.Namespace, console: Console) -> None:
     """Draws the sheet of augmented samples, and prints what became of the objects."""
+    from pathlib import Path
+
     from resdet.errors import UserError
-    from resdet.workflows.augmented_sheet import draw_augmented
+    from resdet.outputs import check_output
+    from resdet.workflows.augmented_sheet import ANOTHER_SHEET, draw_augmented
 
     if args.samples < 1:
         raise UserError(f"--samples {args.samples}: give a number of at least 1")
+    check_output(Path(args.sheet), ANOTHER_SHEET)
     config, *overrides = args.augment
     if args.annotations is not None:
         overrides += [f"data.train.annotations={args.annotations}", f"data.train.images={args.images}"]
