@@ -146,7 +146,7 @@ def _classes(counts: dict[str, int]) -> Table:
 def _sizes(dataset: CocoDataset) -> Table:
     table = _table("Sizes", "what", "least", "median", "most")
 
-    def add(name: str, values: Sequence[float]) -> None:
+    def add(name: str, values: Sequence[int] | Sequence[float]) -> None:
         import numpy as np
 
         if len(values):
