@@ -38,6 +38,8 @@ def announce(state: TrainState, run: Run, source: Path | None, *, loaded: list[s
     if (low, high) != (1.0, 1.0):
         scales = f"backbone_lr={optim.backbone_lr:g}, layer_decay={optim.layer_decay:g}"
         log.say(f"learning rates of the layers: {low:.3g} to {high:.3g} times that (optim: {scales})")
+    if config.train.ema:
+        log.say(f"the average of the weights is evaluated and saved (train.ema, decay {config.train.ema.decay:g})")
     for line in loaded:
         log.say(line)
     gaps = run.task.warnings(run.val_set, config)

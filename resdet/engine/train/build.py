@@ -15,6 +15,7 @@ from resdet.engine.distributed import World, batch_norms
 from resdet.engine.task.interface import ImageSet
 from resdet.engine.task.table import task_of
 from resdet.engine.train.alternating import choose_parts
+from resdet.engine.train.ema import average_of
 from resdet.engine.train.optim import build_optimizer
 from resdet.engine.train.state import TrainState
 from resdet.errors import UserError
@@ -63,7 +64,8 @@ def build_state(
     layout = torch.channels_last if config.train.channels_last else torch.contiguous_format
     model = model.to(device, memory_format=layout)  # pyright: ignore[reportCallIssue]
     _ = torch.manual_seed(config.train.seed + world.rank)  # dropout must differ between processes
-    return TrainState(model, build_optimizer(model, config.optim)), config, list(loaded)
+    ema = average_of(model, config.train.ema)
+    return TrainState(model, build_optimizer(model, config.optim), ema), config, list(loaded)
 
 
 def with_backbone_file(config: Config) -> Config:

@@ -76,11 +76,11 @@ def evaluate_step(state: TrainState, run: Run) -> bool:
     detections into the run as a COCO results file.
     """
     at_the_end = state.step == run.config.train.steps
-    if at_the_end and run.config.train.precise_bn and not make_precise(state.model, run):
+    if at_the_end and run.config.train.precise_bn and not make_precise(state.scored, run):
         raise leave(state, run)
     try:
         evaluation = run.task.evaluate(
-            state.model,
+            state.scored,
             run.train_set,
             run.val_set,
             run.config,

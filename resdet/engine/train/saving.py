@@ -39,8 +39,8 @@ def write(state: TrainState, run: Run, snapshot: dict[str, Any], unreadable: lis
         path = checkpoint.save_checkpoint(
             run.folder,
             step=state.step,
-            weights=state.model.state_dict(),
-            metadata=checkpoint.model_metadata(run.config, *names, state.model.normalization),
+            weights=state.scored.state_dict(),
+            metadata=checkpoint.model_metadata(run.config, *names, state.scored.normalization),
             state=snapshot,
         )
         if state.best_step == state.step:

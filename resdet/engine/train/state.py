@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
+from timm.utils.model_ema import ModelEmaV3
 
 from resdet.config import Config
 from resdet.config.diff import resume_warnings
@@ -29,15 +30,22 @@ class TrainState:
 
     model: Model
     optimizer: torch.optim.Optimizer
+    ema: ModelEmaV3 | None = None  # the average of the weights
     step: int = 0  # the number of updates so far
     best: float | None = None  # the highest value so far of the task's main figure
     best_step: int = 0
     evaluated: int = 0  # the step of the last evaluation
     skipped: int = 0  # consecutive updates that were skipped because a gradient was not finite
 
+    @property
+    def scored(self) -> Model:
+        """The model that is evaluated and saved as a checkpoint's weights: the average if there is one."""
+        return self.model if self.ema is None else cast(Model, self.ema.module)
+
     def snapshot(self, data: str, world: World) -> dict[str, Any]:
-        """The content of a checkpoint besides the weights: only tensors and plain values."""
+        """The content of a checkpoint besides the weights of `scored`: only tensors and plain values."""
         return {
+            "trained_weights": None if self.ema is None else self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "step": self.step,
             "best": self.best,
@@ -63,8 +71,11 @@ class TrainState:
                 f"{checkpoint}: was trained on other data (the images or annotations of data.train have changed);"
                 " train it in a new --output with model.weights set to its model.safetensors"
             )
-        load_weights(self.model, file.weights, str(checkpoint))
-        normalize_as(self.model, config.model, file.contract)
+        for model in (self.scored, self.model):
+            load_weights(model, file.weights, str(checkpoint))
+            normalize_as(model, config.model, file.contract)
+        if self.ema is not None:
+            load_weights(self.model, saved["trained_weights"], str(checkpoint))
         self.optimizer.load_state_dict(saved["optimizer"])
         self.step, self.best, self.best_step = saved["step"], saved["best"], saved["best_step"]
         self.evaluated, self.skipped = saved["evaluated"], saved["skipped"]

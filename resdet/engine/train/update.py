@@ -43,6 +43,8 @@ def update(state: TrainState, run: Run, losses_of: nn.Module, loaded: LoadedBatc
     average_statistics(state.model, run.world)
     count_skipped(step, state, run)
     state.step += 1
+    if step.made and state.ema is not None:
+        state.ema.update(state.model, step=state.step)
     return {**step.losses, "loss": sum(step.losses.values()), "lr": lr, "grad_norm": step.grad_norm}
 
 
