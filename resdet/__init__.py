@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from resdet.predict.predictor import Predictor
     from resdet.workflows.compare import compare
     from resdet.workflows.evaluate import evaluate
+    from resdet.workflows.find_learning_rate import find_learning_rate
     from resdet.workflows.open_dataset import open_dataset
     from resdet.workflows.train import train
 
@@ -28,6 +29,7 @@ __all__ = [
     "build_model",
     "compare",
     "evaluate",
+    "find_learning_rate",
     "load",
     "load_config",
     "open_dataset",
@@ -40,6 +42,7 @@ _HOMES = {  # the module of each name
     "build_model": "resdet.models.build.detector",
     "compare": "resdet.workflows.compare",
     "evaluate": "resdet.workflows.evaluate",
+    "find_learning_rate": "resdet.workflows.find_learning_rate",
     "load": "resdet.predict.load",
     "load_config": "resdet.config",
     "open_dataset": "resdet.workflows.open_dataset",

@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import cache
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
-from resdet.config.declare import Group, Key, Part, Rules, declared, walked
+from resdet.config.declare import FINITE, Group, Key, Part, Rules, declared, walked
 from resdet.config.plain_yaml import as_yaml
 from resdet.config.tree import Config
 from resdet.errors import UserError, did_you_mean
@@ -19,6 +19,8 @@ from resdet.text import shortened
 G = TypeVar("G", bound=Group)
 LONGEST_SHOWN = 100  # characters of a value in a message
 LONGEST_TEXT = 4096  # characters: the longest path that Linux takes
+MOST_ARGUMENTS, DEEPEST_ARGUMENT = 100, 3  # of a key with values by name, and lists in lists
+ANY_NUMBER = Rules("a number", ge=-FINITE, le=FINITE)
 NAMES = {int: ("a whole number", "whole numbers"), float: ("a number", "numbers"), str: ("text", "texts")}
 
 
@@ -102,6 +104,8 @@ def _as(kind: Any, value: Any, rules: Rules, *, outer: bool = True) -> Any:
     origin = get_origin(kind)
     if origin is list:
         return _as_list(kind, value, rules, outer=outer)
+    if origin is dict:
+        return _as_arguments(value)
     if origin is Literal and isinstance(value, str) and value in get_args(kind):
         return str(value)
     if kind is bool and isinstance(value, bool):
@@ -123,6 +127,26 @@ def _as_list(kind: Any, value: Any, rules: Rules, *, outer: bool) -> list[Any]:
         raise ValueError
     (item,) = get_args(kind)
     return [_as(item, each, rules, outer=False) for each in value]
+
+
+def _as_arguments(value: Any) -> dict[str, Any]:
+    """Plain values by name: numbers, texts, true, false, null, and lists of them."""
+    if not isinstance(value, dict) or len(value) > MOST_ARGUMENTS:
+        raise ValueError
+    if not all(isinstance(name, str) and name.isidentifier() and len(name) <= LONGEST_SHOWN for name in value):
+        raise ValueError
+    return {str(name): _as_plain(each) for name, each in value.items()}
+
+
+def _as_plain(value: Any, depth: int = 0) -> Any:
+    if isinstance(value, list | tuple) and depth < DEEPEST_ARGUMENT and len(value) <= MOST_ARGUMENTS:
+        return [_as_plain(each, depth + 1) for each in value]
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        return _text(value)
+    kind = int if isinstance(value, numbers.Integral) else float
+    return _as(kind, value, ANY_NUMBER)
 
 
 def _within(value: Any, rules: Rules) -> Any:
@@ -150,6 +174,8 @@ def _in_words(kind: Any, rules: Rules) -> str:
         return "true or false"
     if kind is str:
         return f"text of at most {LONGEST_TEXT} printable characters, in quotes where it looks like another value"
+    if get_origin(kind) is dict:
+        return "plain values by name, such as {first: 0.9, second: [1, 2]}"
     if get_origin(kind) is not list:
         return f"{NAMES[kind][0]} {bounds(rules)}"
     shortest, longest = rules.length

@@ -82,9 +82,15 @@ def training_batches(
     return checked_batches(start_loader(reader, keys, config), len(dataset), config)
 
 
-def evaluation_batches(dataset: CocoDataset, config: Config, *, rank: int, world_size: int) -> Iterable[LoadedBatch]:
-    """This process's share of the images, each image once over all processes; may be iterated several times."""
-    reader = _Reader(dataset, config, short_sides=[config.data.augment.test_short_side])
+def evaluation_batches(
+    dataset: CocoDataset, config: Config, *, rank: int, world_size: int, mask_resolution: int | None = None
+) -> Iterable[LoadedBatch]:
+    """This process's share of the images, each image once over all processes; may be iterated several times.
+
+    The targets have masks with `mask_resolution` cells a side; None: no masks.
+    """
+    short_sides = [config.data.augment.test_short_side]
+    reader = _Reader(dataset, config, short_sides=short_sides, mask_resolution=mask_resolution)
     order = evaluation_order(dataset.heights, dataset.widths, config.eval.batch_size)
     keys = [reader.key(batch, batch, epoch=0) for batch in order[rank::world_size]]
     return _Evaluation(dataset, start_loader(reader, keys, config), config)

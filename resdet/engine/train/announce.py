@@ -9,6 +9,7 @@ from torch import nn
 
 from resdet.config import Config
 from resdet.engine.train.optim import learning_rate_scales, peak_learning_rate
+from resdet.engine.train.schedules import WITHOUT_WARMUP
 from resdet.engine.train.state import Run, TrainState
 from resdet.version import __version__
 
@@ -28,10 +29,15 @@ def announce(state: TrainState, run: Run, source: Path | None, *, loaded: list[s
         log.say(f"{name}: {dataset.report.summary()}")
     if run.train_set is run.val_set:
         log.say(f"overfit: trains and evaluates on the same {len(run.train_set)} images")
-    optim = config.optim
+    optim, train = config.optim, config.train
+    if train.epochs is not None:
+        log.say(f"train.epochs={train.epochs:g} of {len(run.train_set)} images: train.steps={train.steps}")
+    if train.accumulate > 1:
+        log.say(f"each update in {train.accumulate} parts (train.accumulate); batch norms see the images of one part")
+    warmup = f"{optim.warmup_steps} steps of" if optim.schedule not in WITHOUT_WARMUP else "no"
     log.say(
         f"learning rate {peak_learning_rate(optim, config.train):.6g} = {optim.lr:g} x {config.train.batch_size} /"
-        f" {optim.reference_batch} (optim.lr x batch / reference batch), {optim.warmup_steps} steps of warm-up,"
+        f" {optim.reference_batch} (optim.lr x batch / reference batch), {warmup} warm-up,"
         f" {optim.schedule} schedule, {config.train.steps} steps"
     )
     low, high = learning_rate_scales(state.optimizer)
