@@ -9,15 +9,19 @@ from typing import Any
 
 import pytest
 import torch
+from test_distributed import in_processes
 from torch import Tensor
 
 from resdet.config import Config
 from resdet.data.batches.loader import ImageInfo, LoadedBatch
+from resdet.engine.checkpoint import MODEL, checkpoint_path, read_model_file
 from resdet.engine.task.detection import Detection
 from resdet.engine.train import train, update
 from resdet.engine.train.divergence import Findings, Past, bad_inputs, causes_of, stage_of
 from resdet.engine.train.state import TrainState
 from resdet.errors import UserError
+from resdet.models.losses import MeanLoss
+from resdet.models.rcnn import RCNN
 from resdet.structures import Batch, Targets
 
 FIRST = "likely cause 1: "
@@ -120,17 +124,37 @@ def test_a_poisoned_image_is_named_and_its_batch_is_kept(
     assert batch["targets"]["boxes"].shape[:2] == batch["targets"]["valid"].shape
 
 
-def test_a_poisoned_label_is_named_by_the_step_in_which_the_loss_jumped(
+@pytest.mark.parametrize("value", [math.nan, math.inf, 1e18])
+def test_a_poisoned_label_does_not_reach_the_weights(
+    tmp_path: Path, nano: Config, monkeypatch: pytest.MonkeyPatch, value: float
+) -> None:
+    """Nothing matches a box that is not finite, and the slope of the loss of one that is too large is 1."""
+    poison_batches(monkeypatch, 2, with_box(value))
+    nano.train.grad_clip, nano.train.steps = None, 4
+    _ = train(nano, tmp_path / "run")
+    weights = read_model_file(checkpoint_path(tmp_path / "run", 4) / MODEL).weights
+    assert all(tensor.isfinite().all() for tensor in weights.values())
+
+
+def test_a_poisoned_label_is_named_where_it_does_harm(
     tmp_path: Path, nano: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A box of 1e18 pixels has a loss that is finite and an update that destroys the weights, so that the next step is
-    the one that is not finite. (The losses of a box that is itself not finite are left out: nothing matches it.)"""
-    poison_batches(monkeypatch, 2, with_box(1e18))
-    nano.train.grad_clip, nano.train.steps = None, 20
+    """A loss of a user's own may take such a box: here the mean of all coordinates is part of it."""
+    real = RCNN.mean_losses
+
+    def losses(self: RCNN, batch: Batch) -> dict[str, MeanLoss]:
+        found = real(self, batch)
+        assert batch.targets is not None
+        return found | {"loss_own": MeanLoss(batch.targets.boxes.mean() * 1e-6, torch.tensor(1))}
+
+    monkeypatch.setattr(RCNN, "mean_losses", losses)
+    poison_batches(monkeypatch, 2, with_box(math.nan))
     error, log, kept = diverged(nano, tmp_path / "run")
-    assert error.startswith("step 3: ")
-    assert "and most in step 2 (image ids " in kept["causes"][0]
-    assert f"{FIRST}{kept['causes'][0]}" in log
+    image = kept["findings"]["bad_images"][0]
+    assert error.startswith("step 2: loss_own is nan")
+    assert f"likely the data: image id {image} (" in error
+    assert "): box 0 is [" in error
+    assert "the first module whose output is not finite: the losses" in log
 
 
 def test_boxes_that_are_not_finite_are_found_in_a_batch() -> None:
@@ -212,3 +236,17 @@ def test_a_dry_run_examines_and_writes_nothing(
         _ = train(nano, tmp_path / "dry", dry_run=True)
     assert list(tmp_path.iterdir()) == []
     assert FIRST in capsys.readouterr().out
+
+
+def test_two_processes_examine_their_shares_and_say_it_once(tmp_path: Path, nano_arguments: list[str]) -> None:
+    config, *rest = [*nano_arguments, "train.batch_size=4", "optim.lr=1e7", "optim.warmup_steps=0"]
+    rest += ["train.grad_clip=null", "train.steps=30", "--output", str(tmp_path / "two")]
+    done = in_processes(2, [config, *rest])
+    assert [process.returncode for process in done] == [2, 2]
+    lines = [line for process in done for line in process.stderr.splitlines() if line.startswith("error: ")]
+    (line,) = lines
+    assert "lower optim.lr or lengthen optim.warmup_steps" in line
+    kept = json.loads((tmp_path / "two/bad_step.json").read_text())
+    assert len(kept["images"]) == kept["findings"]["images"] == 4
+    shares = [torch.load(tmp_path / f"two/bad_step_rank{rank}.pt", weights_only=True) for rank in range(2)]
+    assert [image["image_id"] for image in kept["images"]] == [i for share in shares for i in share["image_ids"]]

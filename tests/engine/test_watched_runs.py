@@ -27,9 +27,9 @@ def test_a_deterministic_run_has_the_same_numbers_and_leaves_torch_as_it_was(tmp
 
 
 def test_an_operator_without_a_deterministic_form_is_one_line() -> None:
-    with pytest.raises(UserError, match=r"train.deterministic=true: put_ has no deterministic form"):
-        with deterministic(wanted=True):
-            raise RuntimeError("put_ does not have a deterministic implementation, but you set ...")
+    words = r"train.deterministic=true: put_ has no deterministic form"
+    with pytest.raises(UserError, match=words), deterministic(wanted=True):
+        raise RuntimeError("put_ does not have a deterministic implementation, but you set ...")
     with pytest.raises(RuntimeError, match="another"), deterministic(wanted=True):
         raise RuntimeError("another error")
     assert not torch.are_deterministic_algorithms_enabled()
