@@ -10,7 +10,7 @@ import json
 import os
 import secrets
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from io import TextIOWrapper
 from pathlib import Path
@@ -172,22 +172,6 @@ def writing(place: Path, remedy: str = ANOTHER_OUTPUT) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(f"{place}: cannot be written ({error.strerror or error}); {remedy}") from None
-
-
-def write_output(path: Path, data: bytes, remedy: str = ANOTHER_OUTPUT) -> None:
-    """Writes the output file of a command completely or not at all. Raises UserError whose message ends
-    with `remedy`.
-    """
-    with writing(path, remedy):
-        replace_file(path, data)
-
-
-def write_outputs(folder: Path, contents: Mapping[str, bytes]) -> None:
-    """Writes files, by name, into the output folder of a command, which is created. Raises UserError if that fails."""
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, data in contents.items():
-            replace_file(folder / name, data)
 
 
 def readable_json(content: object) -> bytes:

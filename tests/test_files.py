@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from resdet import files
-from resdet.errors import UserError
-from resdet.files import leftovers, readable_json, replace_file, whole_file, write_output, write_outputs
+from resdet.files import leftovers, readable_json, replace_file, whole_file
 
 
 class Killed(BaseException):
@@ -94,14 +93,6 @@ def test_what_a_killed_process_left_of_a_file_can_be_found(tmp_path: Path):
         _ = temporary.write_bytes(b"half")
         assert leftovers(path) == [temporary]
     assert leftovers(path) == []
-
-
-def test_a_folder_that_cannot_be_written_is_one_line_with_the_remedy(tmp_path: Path):
-    with pytest.raises(UserError, match=r"missing/a: cannot be written \(No such file or directory\); name another"):
-        write_output(tmp_path / "missing" / "a", b"", "name another")
-    _ = (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(UserError, match=r"file/folder: cannot be written \(Not a directory\); choose another --output"):
-        write_outputs(tmp_path / "file" / "folder", {"a": b""})
 
 
 def test_readable_json_keeps_every_script_and_half_characters():
