@@ -38,7 +38,7 @@ def converted(key: Key, value: Any) -> Any:
     if value is None and key.optional:
         return None
     try:
-        return _as(key.kind, value, key.rules)
+        return _as_arguments(value) if get_origin(key.kind) is dict else _as(key.kind, value, key.rules)
     except ValueError:
         raise UserError(f"{key.path}={shown(value)} {_fault(key, value)}") from None
 
@@ -57,6 +57,8 @@ def _fault(key: Key, value: Any) -> str:
 
 def expected(key: Key) -> str:
     """The permitted values of the key, in words: "a whole number of at least 1 and at most 8, or null"."""
+    if get_origin(key.kind) is dict:
+        return "plain values by name, such as {first: 0.9, second: [1, 2]}"
     return _in_words(key.kind, key.rules) + (", or null" if key.optional else "")
 
 
@@ -104,8 +106,6 @@ def _as(kind: Any, value: Any, rules: Rules, *, outer: bool = True) -> Any:
     origin = get_origin(kind)
     if origin is list:
         return _as_list(kind, value, rules, outer=outer)
-    if origin is dict:
-        return _as_arguments(value)
     if origin is Literal and isinstance(value, str) and value in get_args(kind):
         return str(value)
     if kind is bool and isinstance(value, bool):
@@ -129,26 +129,6 @@ def _as_list(kind: Any, value: Any, rules: Rules, *, outer: bool) -> list[Any]:
     return [_as(item, each, rules, outer=False) for each in value]
 
 
-def _as_arguments(value: Any) -> dict[str, Any]:
-    """Plain values by name: numbers, texts, true, false, null, and lists of them."""
-    if not isinstance(value, dict) or len(value) > MOST_ARGUMENTS:
-        raise ValueError
-    if not all(isinstance(name, str) and name.isidentifier() and len(name) <= LONGEST_SHOWN for name in value):
-        raise ValueError
-    return {str(name): _as_plain(each) for name, each in value.items()}
-
-
-def _as_plain(value: Any, depth: int = 0) -> Any:
-    if isinstance(value, list | tuple) and depth < DEEPEST_ARGUMENT and len(value) <= MOST_ARGUMENTS:
-        return [_as_plain(each, depth + 1) for each in value]
-    if value is None or isinstance(value, bool):
-        return value
-    if isinstance(value, str):
-        return _text(value)
-    kind = int if isinstance(value, numbers.Integral) else float
-    return _as(kind, value, ANY_NUMBER)
-
-
 def _within(value: Any, rules: Rules) -> Any:
     # NaN is never within bounds
     if not rules.ge <= value <= rules.le or (rules.gt is not None and not value > rules.gt):
@@ -169,13 +149,31 @@ def _text(value: str) -> str:
     return value
 
 
+def _as_arguments(value: Any) -> dict[str, Any]:
+    """Plain values by name: numbers, texts, true, false, null, and lists of them."""
+    if not isinstance(value, dict) or len(value) > MOST_ARGUMENTS:
+        raise ValueError
+    if not all(isinstance(name, str) and name.isidentifier() and len(name) <= LONGEST_SHOWN for name in value):
+        raise ValueError
+    return {str(name): _as_argument(each) for name, each in value.items()}
+
+
+def _as_argument(value: Any, depth: int = 0) -> Any:
+    if isinstance(value, list | tuple) and depth < DEEPEST_ARGUMENT and len(value) <= MOST_ARGUMENTS:
+        return [_as_argument(each, depth + 1) for each in value]
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        return _text(value)
+    kind = int if isinstance(value, numbers.Integral) else float
+    return _as(kind, value, ANY_NUMBER)
+
+
 def _in_words(kind: Any, rules: Rules) -> str:
     if kind is bool:
         return "true or false"
     if kind is str:
         return f"text of at most {LONGEST_TEXT} printable characters, in quotes where it looks like another value"
-    if get_origin(kind) is dict:
-        return "plain values by name, such as {first: 0.9, second: [1, 2]}"
     if get_origin(kind) is not list:
         return f"{NAMES[kind][0]} {bounds(rules)}"
     shortest, longest = rules.length

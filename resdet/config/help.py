@@ -44,7 +44,8 @@ def _is_absent(part: Part) -> bool:
 
 
 def _key(key: Key) -> str:
-    of = " ".join(filter(None, [kind_in_words(key.kind), bounds(key.rules)])) + (", or null" if key.optional else "")
+    kind = "plain values by name" if get_origin(key.kind) is dict else kind_in_words(key.kind)
+    of = " ".join(filter(None, [kind, bounds(key.rules)])) + (", or null" if key.optional else "")
     notes = "; ".join(filter(None, [key.rules.help, CHANGES[key.rules.resume]]))
     return "\n".join(
         [_wrapped(f"{key.path}={shown(key.default)}", "", "    "), _wrapped(of, "    "), _wrapped(notes, "    ")]
@@ -57,8 +58,6 @@ def kind_in_words(kind: Any) -> str:
         return " | ".join(get_args(kind))
     if get_origin(kind) is list:
         return f"list of {kind_in_words(get_args(kind)[0])}"
-    if get_origin(kind) is dict:
-        return "plain values by name"
     return "text" if kind is str else kind.__name__
 
 

@@ -86,6 +86,12 @@ class TrainConfig(Group):
         False, resume="free", help="also write TensorBoard event files into the run's folder (the extra `log`)"
     )
 
+    @property
+    def length(self) -> str:
+        """How long a training is, in the words of its config: "12 epochs"."""
+        given = {"epochs": self.epochs, "minutes": self.minutes, "steps": self.steps}
+        return next(f"{value:.12g} {unit}" for unit, value in given.items() if value is not None)
+
 
 @dataclass
 class OptimConfig(Group):

@@ -13,7 +13,8 @@ from resdet.engine import train as engine
 from resdet.engine.distributed import is_lead
 from resdet.engine.train import RateTest
 from resdet.errors import UserError
-from resdet.files import readable_json, write_outputs
+from resdet.files import readable_json
+from resdet.outputs import SOFTWARE, check_outputs, signed, write_outputs
 from resdet.workflows.train import ConfigLike, read_config
 
 PLOT, NUMBERS = "lr_range.png", "lr_range.json"
@@ -32,9 +33,10 @@ def find_learning_rate(
     folder = Path(output)
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder}: is a file; --output takes a folder")
+    check_outputs(folder, (PLOT, NUMBERS))
     test = engine.find_learning_rate(read_config(config, overrides), steps=steps)
     if is_lead():
-        write_outputs(folder, {PLOT: plot(test), NUMBERS: readable_json(asdict(test))})
+        write_outputs(folder, {PLOT: plot(test), NUMBERS: readable_json(signed(asdict(test)))})
     return test
 
 
@@ -49,5 +51,5 @@ def plot(test: RateTest) -> bytes:
     axes.set(xscale="log", xlabel="optim.lr", ylabel="loss", title="learning-rate range test")
     axes.legend()
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120)
+    figure.savefig(buffer, format="png", dpi=120, metadata=SOFTWARE)
     return buffer.getvalue()

@@ -10,8 +10,10 @@ from torch import nn
 from torch.amp.grad_scaler import GradScaler
 
 from resdet.config import Config, load_config
+from resdet.config.diff import check_same_run
 from resdet.engine.checkpoint import checkpoint_path, read_state
 from resdet.engine.distributed import autocast
+from resdet.engine.run_folder import RunFiles
 from resdet.engine.train import train
 from resdet.engine.train.build import with_steps
 from resdet.engine.train.step import apply_gradients, summed_gradients
@@ -82,3 +84,18 @@ def test_a_run_may_change_its_precision_with_a_warning(tmp_path: Path, nano: Con
     nano.train.steps, nano.train.amp = 3, amp  # pyright: ignore[reportAttributeAccessIssue]
     _ = train(nano, tmp_path / "run", resume=True)
     assert f"and is now {amp}" in (tmp_path / "run/log.txt").read_text()
+
+
+def test_a_length_is_said_as_it_was_given() -> None:
+    assert load_config(overrides=["train.epochs=12"]).train.length == "12 epochs"
+    assert load_config(overrides=["train.minutes=1.5"]).train.length == "1.5 minutes"
+    assert load_config(overrides=["train.steps=1234567"]).train.length == "1234567 steps"
+
+
+def test_a_comparison_takes_runs_of_epochs(tmp_path: Path, nano: Config) -> None:
+    """Its plan knows the epochs, the folder of a finished run also the steps."""
+    nano.train.epochs = 1.0
+    _ = train(nano, tmp_path / "run")
+    assert nano.train.steps != 4, "the plan's"
+    check_same_run(load_config(tmp_path / "run/config.yaml"), nano, tmp_path)
+    assert RunFiles(tmp_path / "run").is_finished(nano)

@@ -35,7 +35,9 @@ def update(state: TrainState, run: Run, losses_of: nn.Module, loaded: LoadedBatc
         step = computed(state, run, losses_of, batch, lr)
     except LossNotFinite as error:
         causes = examined("loss", error.losses, state, run, kept)
-        raise refused(error, state, run, loaded.images, causes[0]) from None
+        problem = refused(error, state, run, loaded.images, causes[0])
+        run.world.raise_together(problem)
+        raise problem from None  # for the type checker: the line before has raised
     average_statistics(state.model, run.world)
     count_skipped(step, state, run, kept)
     state.step += 1
@@ -89,4 +91,5 @@ def count_skipped(step: Step, state: TrainState, run: Run, kept: Kept) -> None:
         run.examined = True
         causes = examined("gradient", step.losses, state, run, kept)
         if too_many:
-            raise UserError(f"step {state.step}: {MOST_SKIPPED} gradients in a row were not finite; likely {causes[0]}")
+            line = f"step {state.step}: {MOST_SKIPPED} gradients in a row were not finite; likely {causes[0]}"
+            run.world.raise_together(UserError(line))
