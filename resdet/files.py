@@ -10,7 +10,7 @@ import json
 import os
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from io import TextIOWrapper
 from pathlib import Path
@@ -172,6 +172,14 @@ def writing(place: Path, remedy: str = ANOTHER_OUTPUT) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(f"{place}: cannot be written ({error.strerror or error}); {remedy}") from None
+
+
+def write_files(folder: Path, contents: Mapping[str, bytes]) -> None:
+    """Writes files, by name, into a folder, which is created. Raises UserError if that fails."""
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, data in contents.items():
+            replace_file(folder / name, data)
 
 
 def readable_json(content: object) -> bytes:

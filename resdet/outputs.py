@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from resdet.errors import UserError
-from resdet.files import ANOTHER_OUTPUT, replace_file, writing
+from resdet.files import ANOTHER_OUTPUT, replace_file, write_files, writing
 from resdet.version import __version__
 
 SOFTWARE = {"Software": f"resdet {__version__}"}  # the mark of a PNG, as matplotlib and Pillow take it
@@ -55,7 +55,4 @@ def write_outputs(folder: Path, contents: Mapping[str, bytes]) -> None:
     if one of the files is not resdet's.
     """
     check_outputs(folder, contents)
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, data in contents.items():
-            replace_file(folder / name, data)
+    write_files(folder, contents)

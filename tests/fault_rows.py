@@ -316,6 +316,14 @@ ROWS = (
         "143",
         of(FAULTS, "a_signal_outside_of_the_steps_is_one_line_and_143"),
     ),
+    Fault(
+        "37",
+        "SIGTERM in any other command; in the evaluation of a saved model",
+        "143, no figures of a part",
+        of("cli/test_main.py", "a_signal_ends_every_command_in_one_line_and_143")
+        + of(FAULTS, "a_signal_ends_an_evaluation_of_a_saved_model_without_figures")
+        + of("cli/test_predict.py", "an_interruption_keeps_what_was_predicted"),
+    ),
     Fault("37", "a second signal", "leaves at once", of("engine/test_signals.py", "a_second_signal_leaves_at_once")),
     Fault(
         "38",
@@ -402,6 +410,7 @@ ROWS = (
             CHECKPOINT,
             "a_hostile_model_file_is_one_line_and_has_no_effect",
             "a_hostile_state_is_refused_without_effect",
+            "a_state_that_would_grow_when_it_is_unpacked_is_refused",
         ),
     ),
     Fault(

@@ -13,8 +13,17 @@ import msgspec
 
 from resdet.config import Config, config_from_yaml, to_yaml
 from resdet.errors import UserError
-from resdet.files import ANOTHER_OUTPUT, LOCK, leftovers, read_regular, readable_json, replace_file, writing
-from resdet.outputs import check_output, signed, write_outputs
+from resdet.files import (
+    ANOTHER_OUTPUT,
+    LOCK,
+    leftovers,
+    read_regular,
+    readable_json,
+    replace_file,
+    write_files,
+    writing,
+)
+from resdet.outputs import check_output, signed
 
 if TYPE_CHECKING:
     from resdet.coco.results import CocoResults
@@ -164,7 +173,7 @@ class RunFiles:
         contents = {FIGURES: readable_json(signed({**defined, **named, "step": step}))}
         if results is not None:
             contents[PREDICTIONS] = msgspec.json.encode(results.to_json())
-        write_outputs(self.folder, contents)
+        write_files(self.folder, contents)
 
     def written_figures(self) -> Figures:
         """The figures of the last evaluation. Raises UserError if they cannot be read."""

@@ -2,6 +2,8 @@
 
 import argparse
 import importlib
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -120,6 +122,19 @@ def test_an_interrupt_is_143(monkeypatch: pytest.MonkeyPatch):
 
     monkeypatch.setattr("resdet.cli.train.run", interrupt)
     assert main(["train"]) == 143
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_signal_ends_every_command_in_one_line_and_143(
+    name: str, number: signal.Signals, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(f"{COMMANDS[name]}.add_arguments", lambda _: None)
+    monkeypatch.setattr(f"{COMMANDS[name]}.run", lambda _: os.kill(os.getpid(), number))
+    before = signal.getsignal(number)
+    assert main([name]) == 143
+    assert capsys.readouterr().err == f"stopped by {number.name}\n"
+    assert signal.getsignal(number) == before
 
 
 def test_files_and_overrides_may_be_mixed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -182,6 +182,16 @@ def test_the_figures_of_a_part_of_the_images_are_never_recorded(
 # The disk
 
 
+def test_a_signal_ends_an_evaluation_of_a_saved_model_without_figures(
+    tmp_path: Path, nano: Config, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    _ = train(nano, tmp_path / "run")
+    terminate_in_evaluation(monkeypatch)
+    assert main(["evaluate", str(tmp_path / "run"), "--output", str(tmp_path / "again")]) == 143
+    assert capsys.readouterr().err.strip().splitlines()[-1] == "stopped by SIGTERM"
+    assert not (tmp_path / "again").exists()
+
+
 def test_a_line_that_the_disk_did_not_take_follows_without_loss_or_doubling(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
