@@ -11,6 +11,7 @@ from interruption import terminate_in_evaluation
 
 from resdet.config import Config, load_config
 from resdet.data.batches.loader import evaluation_batches, open_split
+from resdet.engine.checkpoint import checkpoints
 from resdet.engine.distributed import World
 from resdet.engine.evaluate.val_loss import validation_losses
 from resdet.engine.run_folder import RunFiles
@@ -113,13 +114,15 @@ def test_more_patience_goes_on(tmp_path: Path, impatient: Config, monkeypatch: p
     assert (tmp_path / "run/best").read_text() == "step_00000001\n"
 
 
+@pytest.mark.parametrize("last", [0.15, 0.9])
 def test_the_end_is_evaluated_with_precise_statistics_also_when_patience_ends_it(
-    tmp_path: Path, impatient: Config, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, impatient: Config, monkeypatch: pytest.MonkeyPatch, last: float
 ) -> None:
     impatient.model.backbone.norm, impatient.train.precise_bn = "bn", 2
-    scripted(monkeypatch, [0.3, 0.2, 0.1, 0.15])
+    scripted(monkeypatch, [0.3, 0.2, 0.1, last])
     figures = train(impatient, tmp_path / "run")
-    assert figures["bbox/AP75"] == 0.15
+    assert figures["bbox/AP75"] == last
+    assert checkpoints(tmp_path / "run")[-1].name == "step_00000003"
     assert "precise BN: statistics of" in (tmp_path / "run/log.txt").read_text()
 
 

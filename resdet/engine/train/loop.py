@@ -48,7 +48,7 @@ def fit(state: TrainState, run: Run) -> Figures:
             config, steps = run.config, run.config.train.steps
             meter.step()
             log.progress(state.step, record)
-            if estimate := forecast.after_step():
+            if (estimate := forecast.after_step()) and run.config.train.minutes is None:
                 log.say(estimate)
             if due(state.step, config.train.log_every) or state.step == steps:
                 log.training(state.step, steps, record | meter.figures(steps - state.step))
@@ -85,8 +85,32 @@ def evaluate_step(state: TrainState, run: Run) -> bool:
     at_the_end = state.is_over(run.config)
     if at_the_end and run.config.train.precise_bn and not make_precise(state.scored, run):
         raise leave(state, run)
+    evaluation = evaluated(state, run)
+    for note in evaluation.notes:
+        run.log.warn(note)
+    state.evaluated, run.metrics = state.step, evaluation.figures
+    value = evaluation.figures.get(run.goal.name)
+    improved = run.goal.improves(value, state.best)
+    if not state.out_of_patience(run.config):  # an end stays an end
+        state.stale = 0 if improved else state.stale + 1
+    if improved:
+        state.best, state.best_step = value, state.step
+    ends = state.out_of_patience(run.config) and not at_the_end
+    write_evaluation(evaluation, state, run, with_results=at_the_end or ends)
+    described = "undefined: no ground truth" if value is None else f"{value:.4f}"
+    run.log.say(f"step {state.step}: {run.goal.words} {described}{' (the best so far)' if improved else ''}")
+    if ends:
+        run.log.say(f"{state.stale} evaluations without a better {run.goal.words}: training ends (train.patience)")
+    if ends and run.config.train.precise_bn:
+        state.evaluated = 0  # once more, with precise statistics; also after an interruption
+        return evaluate_step(state, run) or improved
+    return improved
+
+
+def evaluated(state: TrainState, run: Run) -> Evaluation:
+    """The evaluation of the model; a signal or an error leaves the training after the state is saved."""
     try:
-        evaluation = run.task.evaluate(
+        return run.task.evaluate(
             state.scored,
             run.train_set,
             run.val_set,
@@ -103,24 +127,6 @@ def evaluate_step(state: TrainState, run: Run) -> bool:
         if run.world.size == 1:
             save(state, run)
         raise
-    for note in evaluation.notes:
-        run.log.warn(note)
-    state.evaluated, run.metrics = state.step, evaluation.figures
-    value = evaluation.figures.get(run.goal.name)
-    improved = run.goal.improves(value, state.best)
-    state.stale = 0 if improved else state.stale + 1
-    if improved:
-        state.best, state.best_step = value, state.step
-    ends = state.out_of_patience(run.config) and not at_the_end
-    write_evaluation(evaluation, state, run, with_results=at_the_end or ends)
-    described = "undefined: no ground truth" if value is None else f"{value:.4f}"
-    run.log.say(f"step {state.step}: {run.goal.words} {described}{' (the best so far)' if improved else ''}")
-    if ends:
-        run.log.say(f"{state.stale} evaluations without a better {run.goal.words}: training ends (train.patience)")
-    if ends and run.config.train.precise_bn:
-        state.evaluated = 0  # once more, with precise statistics; also after an interruption
-        return evaluate_step(state, run) or improved
-    return improved
 
 
 def write_evaluation(evaluation: Evaluation, state: TrainState, run: Run, *, with_results: bool) -> None:

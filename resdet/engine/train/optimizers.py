@@ -15,8 +15,8 @@ from resdet.config import OptimConfig
 from resdet.errors import UserError, did_you_mean
 
 TIMM = "timm/"
-# lbfgs and adahessian need several gradients an update, sparseadam sparse ones; kron draws from a generator whose state
-# it does not give away, so that a resumed run would not be exact; adafactorbvc's decay needs another initial rate.
+# lbfgs and adahessian need several gradients an update, sparseadam sparse ones. kron compiles itself, for minutes, and
+# draws from generators of its own, so its exact resume is not tested.
 EXCLUDED = {"lbfgs", "sparseadam", "timm/adahessian", "timm/kron", "timm/kronc", "timm/kronw"}
 BY_KEYS = {  # arguments that have keys of their own
     "params": "model",
