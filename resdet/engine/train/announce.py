@@ -46,6 +46,10 @@ def announce(state: TrainState, run: Run, source: Path | None, *, loaded: list[s
         log.say(f"learning rates of the layers: {low:.3g} to {high:.3g} times that (optim: {scales})")
     if config.train.ema:
         log.say(f"the average of the weights is evaluated and saved (train.ema, decay {config.train.ema.decay:g})")
+    if train.patience is not None:
+        log.say(f"ends after {train.patience} evaluations without a better {run.goal.words} (train.patience)")
+    if config.eval.best is not None:
+        log.say(f"the best checkpoint is chosen by {run.goal.name} (eval.best)")
     for line in loaded:
         log.say(line)
     gaps = run.task.warnings(run.val_set, config)
