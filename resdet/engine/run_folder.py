@@ -217,7 +217,7 @@ class RunFiles:
 
     def number_on(self, board: str, *, otherwise: str) -> str:
         """The number of this run on another board of figures; `otherwise`, which is written, if it has none yet."""
-        path = self.folder / f".{board}"
+        path = self.folder / f".{board}_run"  # W&B would take a file .wandb for its folder
         try:
             return read_regular(path, largest=LARGEST_NAME).decode(errors="replace").strip()
         except FileNotFoundError:

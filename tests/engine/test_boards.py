@@ -105,8 +105,8 @@ def test_wandb_offline_keeps_one_number_over_a_resume(
     nano.train.wandb, nano.train.steps = "shapes", 2
     run = tmp_path / "run"
     _ = train(nano, run)
-    number = (run / ".wandb").read_text().strip()
+    number = (run / ".wandb_run").read_text().strip()
     nano.train.steps = 3
     _ = train(nano, run, resume=True)
-    assert (run / ".wandb").read_text().strip() == number
+    assert (run / ".wandb_run").read_text().strip() == number
     assert len(list((run / "wandb").glob(f"offline-run-*-{number}"))) == 2, "two attempts, to be synced into one run"
