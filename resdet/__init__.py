@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from resdet.predict.load import load
     from resdet.predict.prediction import Prediction
     from resdet.predict.predictor import Predictor
+    from resdet.workflows.augmented_sheet import draw_augmented
     from resdet.workflows.compare import compare
     from resdet.workflows.evaluate import evaluate
     from resdet.workflows.find_learning_rate import find_learning_rate
@@ -28,6 +29,7 @@ __all__ = [
     "__version__",
     "build_model",
     "compare",
+    "draw_augmented",
     "evaluate",
     "find_learning_rate",
     "load",
@@ -41,6 +43,7 @@ _HOMES = {  # the module of each name
     "Predictor": "resdet.predict.predictor",
     "build_model": "resdet.models.build.detector",
     "compare": "resdet.workflows.compare",
+    "draw_augmented": "resdet.workflows.augmented_sheet",
     "evaluate": "resdet.workflows.evaluate",
     "find_learning_rate": "resdet.workflows.find_learning_rate",
     "load": "resdet.predict.load",

@@ -18,6 +18,7 @@ from pathlib import Path
 from resdet.errors import UserError
 
 ANOTHER_OUTPUT = "choose another --output"
+REFUSALS = {errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENOTDIR}
 LARGEST = 32 * 2**30  # bytes of an annotation file or of results
 LOCK = ".lock"  # in a folder that resdet writes into; it stays there, for to remove it could let two in
 # characters of the name that are repeated in its temporary name; file systems permit 255 bytes in total
@@ -163,6 +164,19 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def usable_paths() -> Iterator[None]:
+    """Converts the refusal of a path by the operating system, wherever the path is first used, into a UserError that
+    names it: a name that is too long, a folder without permission, links in a circle. Also a decorator.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None or error.errno not in REFUSALS:
+            raise
+        raise UserError(f"{error.filename}: cannot be used as a path ({error.strerror}); give another one") from None
 
 
 @contextmanager

@@ -452,6 +452,20 @@ ROWS = (
         ),
     ),
     Fault(
+        "S-j",
+        "a link in a circle among the images",
+        "hides no other file",
+        of(COCO, "a_link_in_a_circle_is_no_image_and_no_concern_of_the_others")
+        + of("data/sets/test_voc_files.py", "a_link_in_a_circle_hides_no_other_file")
+        + of("data/sets/test_labelled_files.py", "a_link_in_a_circle_is_no_class_and_hides_none"),
+    ),
+    Fault(
+        "S-j",
+        "arguments that are too long for a file name",
+        "E",
+        of("cli/test_main.py", "an_argument_too_long_for_a_file_name_is_one_line"),
+    ),
+    Fault(
         "S-l",
         "names with escape sequences or markup",
         "shown as text",

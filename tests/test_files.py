@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import stat
@@ -7,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from resdet import files
-from resdet.files import leftovers, readable_json, replace_file, whole_file
+from resdet.errors import UserError
+from resdet.files import leftovers, readable_json, replace_file, usable_paths, whole_file
 
 
 class Killed(BaseException):
@@ -93,6 +95,19 @@ def test_what_a_killed_process_left_of_a_file_can_be_found(tmp_path: Path):
         _ = temporary.write_bytes(b"half")
         assert leftovers(path) == [temporary]
     assert leftovers(path) == []
+
+
+@pytest.mark.parametrize("refused", ["a" * 300, "circle/a", "file/a"])
+def test_a_path_that_the_system_refuses_is_one_line(tmp_path: Path, refused: str):
+    (tmp_path / "circle").symlink_to("circle")
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"cannot be used as a path \("), usable_paths():
+        _ = (tmp_path / refused).stat()
+
+
+def test_an_error_that_no_other_path_would_mend_stays_what_it_is():
+    with pytest.raises(OSError, match="No space left"), usable_paths():
+        raise OSError(errno.ENOSPC, "No space left on device", "a")
 
 
 def test_readable_json_keeps_every_script_and_half_characters():

@@ -106,6 +106,42 @@ def test_a_mistake_is_one_line_with_a_remedy_and_exit_code_2(
     assert list(tmp_path.iterdir()) == [], "and leaves nothing behind"
 
 
+LONG = "a" * 300  # no file system of Linux has such a name
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["train", "nano", "--output", LONG],
+        ["train", "nano", "--output", "x", "--resume", LONG],
+        ["train", LONG, "--output", "x"],
+        ["train", "nano", f"data.train.images={LONG}", "--output", "x"],
+        ["train", "nano", f"model.weights={LONG}", "--output", "x"],
+        ["train", "nano", f"model.box_head.class_weights=[{', '.join(['1.0'] * 82)}]", "--output", "x"],
+        ["train", "nano", "--plugin", LONG, "--output", "x"],
+        ["evaluate", LONG],
+        ["predict", LONG, "x.jpg"],
+        ["score", LONG, LONG],
+        ["report", LONG],
+        ["probe", "--runs", LONG, "--output", "x"],
+        ["compare", "nano", "--backbones", "nano", "--output", LONG, "--dry-run"],
+        ["benchmark", "nano", "--json", LONG],
+        ["convert-weights", LONG, "--format", "torchvision", "--output", "x.safetensors"],
+    ],
+)
+def test_an_argument_too_long_for_a_file_name_is_one_line(
+    arguments: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    assert "error: " in answered(arguments, capsys)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_weights_of_80_classes_are_an_override_and_no_file():
+    override = f"model.box_head.class_weights=[{', '.join(['1.0'] * 81)}]"
+    assert split_inputs(["nano", override]) == (["nano"], [override])
+
+
 def test_names_from_outside_do_not_steer_the_terminal(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):

@@ -68,16 +68,16 @@ def test_a_killed_worker_ends_the_run_in_one_line_and_no_step_is_lost(
 
 
 def test_an_image_that_breaks_during_a_run_loses_no_step(tmp_path: Path, nano: Config, monkeypatch: pytest.MonkeyPatch):
-    from resdet.data.batches import loader
+    from resdet.data.augment import samples
 
-    real, calls = loader.read_image, iter(range(1000))
+    real, calls = samples.read_image, iter(range(1000))
 
     def breaks(*arguments: Any, **options: Any) -> Any:
         if next(calls) >= 8:  # two images a step: the first of step 5
             raise UserError("7.png: is truncated")
         return real(*arguments, **options)
 
-    monkeypatch.setattr(loader, "read_image", breaks)
+    monkeypatch.setattr(samples, "read_image", breaks)
     with pytest.raises(UserError, match=r"^7\.png: is truncated; step 4 is saved, go on from it with --resume$"):
         _ = train(nano, tmp_path / "run")
     assert checkpoints(tmp_path / "run")[-1].name == "step_00000004"

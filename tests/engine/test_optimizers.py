@@ -101,7 +101,7 @@ def test_arguments_are_plain_values_that_files_and_overrides_add_up() -> None:
     config = load_config(overrides=["optim.arguments.nesterov=true", "optim.arguments={dampening: 0.0}"])
     assert config.optim.arguments == {"nesterov": True, "dampening": 0.0}
     assert config_from_yaml(to_yaml(config), "a test") == config
-    for bad in ("3", "[1]", "{a b: 1}", "{a: {b: 1}}", "{a: .nan}", '{a: "${x}"}'):
+    for bad in ("3", "[1]", "{a b: 1}", "{a: .nan}", '{a: "${x}"}'):
         with pytest.raises(UserError, match=r"^optim.arguments="):
             _ = load_config(overrides=[f"optim.arguments={bad}"])
 
