@@ -1,6 +1,7 @@
 """A time budget becomes a number of steps, once; from there on a run is like any other."""
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ class Clock:
         self.now = 100.0
         monkeypatch.setattr(budget.time, "monotonic", lambda: self.now)
 
-    def fitted(self, minutes: float, seconds: list[float]) -> tuple[int, int | None]:
+    def fitted(self, minutes: float, seconds: Sequence[float]) -> tuple[int, int | None]:
         """The steps that were made when the number was known, and the number."""
         measured, found, made = Budget(60.0 * minutes), None, 0
         for step in seconds:

@@ -1,5 +1,6 @@
 """The average of the weights: its formula by the pencil, exact on resume, and what everything after training reads."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,9 @@ from resdet.engine.train.ema import average_of
 
 
 class Scale(nn.Module):
+    running_mean: torch.Tensor
+    seen: torch.Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.tensor([0.0]))
@@ -23,7 +27,7 @@ class Scale(nn.Module):
         self.register_buffer("seen", torch.tensor(0))
 
 
-def averages(ema: EMAConfig, values: list[float]) -> list[float]:
+def averages(ema: EMAConfig, values: Sequence[float]) -> list[float]:
     model, found = Scale(), []
     average = average_of(model, ema)
     assert average is not None

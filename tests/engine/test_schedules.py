@@ -28,7 +28,7 @@ def torchs(make: Callable[[torch.optim.Optimizer], lr_scheduler.LRScheduler], st
     scheduler, rates = make(optimizer), []
     for _ in range(steps):
         rates.append(optimizer.param_groups[0]["lr"])
-        optimizer.step()
+        _ = optimizer.step()
         scheduler.step()
     return rates
 

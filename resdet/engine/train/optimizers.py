@@ -7,8 +7,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import timm.optim
 import torch
+from timm.optim import (
+    get_optimizer_class,  # pyright: ignore[reportPrivateImportUsage]
+    get_optimizer_info,  # pyright: ignore[reportPrivateImportUsage]
+    list_optimizers,  # pyright: ignore[reportPrivateImportUsage]
+)
 from torch import nn
 
 from resdet.config import OptimConfig
@@ -28,7 +32,7 @@ BY_KEYS = {  # arguments that have keys of their own
 def known_optimizers() -> list[str]:
     """All names that `optim.name` takes."""
     ours = [name.lower() for name, kind in vars(torch.optim).items() if _is_optimizer(kind)]
-    theirs = [f"{TIMM}{name}" for name in timm.optim.list_optimizers()]
+    theirs = [f"{TIMM}{name}" for name in list_optimizers()]
     return [name for name in (*ours, *theirs) if name not in EXCLUDED]
 
 
@@ -80,17 +84,17 @@ def _named(optim: OptimConfig) -> tuple[Callable[..., torch.optim.Optimizer], se
         return kind, set(inspect.signature(kind).parameters), _momentum(optim)
     name = optim.name.removeprefix(TIMM)
     try:
-        kind = timm.optim.get_optimizer_class(name, bind_defaults=False)
+        kind = get_optimizer_class(name, bind_defaults=False)
     except (ImportError, AssertionError) as error:
         raise UserError(f"optim.name={optim.name} needs a package that is not installed: {error}") from None
-    defaults = timm.optim.get_optimizer_info(name).defaults or {}
+    defaults = get_optimizer_info(name).defaults or {}
     return kind, set(inspect.signature(kind).parameters), {**defaults, **_momentum(optim)}
 
 
 def _momentum(optim: OptimConfig) -> dict[str, float]:
     """`optim.momentum`, for sgd and for those of timm's that are kinds of it."""
     name = optim.name.removeprefix(TIMM)
-    timms = optim.name.startswith(TIMM) and timm.optim.get_optimizer_info(name).has_momentum
+    timms = optim.name.startswith(TIMM) and get_optimizer_info(name).has_momentum
     return {"momentum": optim.momentum} if optim.name == "sgd" or timms else {}
 
 
