@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from resdet.workflows.augmented_sheet import draw_augmented
     from resdet.workflows.compare import compare
     from resdet.workflows.evaluate import evaluate
+    from resdet.workflows.find_learning_rate import find_learning_rate
     from resdet.workflows.open_dataset import open_dataset
     from resdet.workflows.train import train
 
@@ -30,6 +31,7 @@ __all__ = [
     "compare",
     "draw_augmented",
     "evaluate",
+    "find_learning_rate",
     "load",
     "load_config",
     "open_dataset",
@@ -43,6 +45,7 @@ _HOMES = {  # the module of each name
     "compare": "resdet.workflows.compare",
     "draw_augmented": "resdet.workflows.augmented_sheet",
     "evaluate": "resdet.workflows.evaluate",
+    "find_learning_rate": "resdet.workflows.find_learning_rate",
     "load": "resdet.predict.load",
     "load_config": "resdet.config",
     "open_dataset": "resdet.workflows.open_dataset",
