@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from resdet.predict.predictor import Predictor
     from resdet.workflows.compare import compare
     from resdet.workflows.evaluate import evaluate
+    from resdet.workflows.export import export
     from resdet.workflows.open_dataset import open_dataset
     from resdet.workflows.train import train
 
@@ -28,6 +29,7 @@ __all__ = [
     "build_model",
     "compare",
     "evaluate",
+    "export",
     "load",
     "load_config",
     "open_dataset",
@@ -40,6 +42,7 @@ _HOMES = {  # the module of each name
     "build_model": "resdet.models.build.detector",
     "compare": "resdet.workflows.compare",
     "evaluate": "resdet.workflows.evaluate",
+    "export": "resdet.workflows.export",
     "load": "resdet.predict.load",
     "load_config": "resdet.config",
     "open_dataset": "resdet.workflows.open_dataset",
