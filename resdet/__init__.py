@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from resdet.predict.load import load
     from resdet.predict.prediction import Prediction
     from resdet.predict.predictor import Predictor
+    from resdet.predict.tiles import Tiling
     from resdet.workflows.compare import compare
     from resdet.workflows.evaluate import evaluate
     from resdet.workflows.export import export
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Prediction",
     "Predictor",
+    "Tiling",
     "__version__",
     "build_model",
     "compare",
@@ -39,6 +41,7 @@ __all__ = [
 _HOMES = {  # the module of each name
     "Prediction": "resdet.predict.prediction",
     "Predictor": "resdet.predict.predictor",
+    "Tiling": "resdet.predict.tiles",
     "build_model": "resdet.models.build.detector",
     "compare": "resdet.workflows.compare",
     "evaluate": "resdet.workflows.evaluate",
