@@ -1,8 +1,8 @@
 """Detect objects in images: drawings, and predictions.json in COCO's results form.
 
 CHECKPOINT is a run or RUN/best (its best checkpoint), RUN/last, a checkpoint's folder or a model.safetensors. A
-PATH is an image, a folder whose images are taken in the order of their names, a pattern such as 'photos/**/*.jpg', or -
-for a list of paths on the standard input, one a line.
+PATH is an image, an https address, a folder whose images are taken in the order of their names, a pattern such as
+'photos/**/*.jpg', or - for a list of paths on the standard input, one a line.
 
 DIR receives <name>.jpg for each image, with the boxes whose score is at least --score; predictions.json with all
 detections of the model (above its own score_threshold, 0.05 unless its config says otherwise); and images.json, which
@@ -142,7 +142,7 @@ def introduction(given: Path, origin: Origin) -> str:
 
 def predict(
     predictor: Predictor,
-    paths: list[Path],
+    paths: list[Path | str],
     folder: PredictionFolder,
     *,
     classes: list[str] | None,
@@ -167,8 +167,7 @@ def predict(
         task = progress.add_task("", total=len(paths), speed="")
 
         def skip(source: Source, problem: ImageError) -> None:
-            assert source.path is not None
-            folder.skip(source.path, problem)
+            folder.skip(source.name, problem)
             console.print(printable(f"skipped: {problem}"), soft_wrap=True)
 
         for prediction in predictor.stream(paths, tiling=tiling, on_error=skip):

@@ -124,8 +124,8 @@ class Predictor:
         `images` is a path (text or Path), a PIL image, a numpy array (height, width, 3), a torch tensor (3, height,
         width), or a list of these (see `as_rgb`). `channels` is "bgr" for arrays that OpenCV has read. `recursive`
         also takes the images in the subfolders of a folder. With `tiling` (`resdet.Tiling(640, overlap=0.2)`) every
-        image is predicted in tiles, and what their seams cut is joined. Images without detections give empty predictions. The
-        list does not keep the pixels of files; `Prediction.image` reads them again.
+        image is predicted in tiles, and what their seams cut is joined. Images without detections give empty
+        predictions. The list does not keep the pixels of files; `Prediction.image` reads them again.
 
         Raises UserError for a path that does not exist, and ImageError, which is one, for an image that cannot be used.
         """

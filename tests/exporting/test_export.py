@@ -27,7 +27,7 @@ from resdet.exporting.runtime import ExportedDetector
 from resdet.models.build.detector import build_model
 from resdet.workflows.export import Exported
 
-NAMES = ("cat", "猫", "# [x](javascript:1)\x1b[31m")
+NAMES = ("circle", "猫", "# [x](javascript:1)\x1b[31m")
 FOLDER = ["README.md", "class_names.json", "contract.json", "example.py"]
 # In a process of its own, without the type-checking import hook, which does not know torch's symbols of sizes.
 EXPORT = """
