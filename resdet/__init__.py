@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from resdet.predict.prediction import Prediction
     from resdet.predict.predictor import Predictor
     from resdet.predict.tiles import Tiling
+    from resdet.workflows.augmented_sheet import draw_augmented
     from resdet.workflows.compare import compare
     from resdet.workflows.evaluate import evaluate
     from resdet.workflows.export import export
@@ -30,6 +31,7 @@ __all__ = [
     "__version__",
     "build_model",
     "compare",
+    "draw_augmented",
     "evaluate",
     "export",
     "load",
@@ -44,6 +46,7 @@ _HOMES = {  # the module of each name
     "Tiling": "resdet.predict.tiles",
     "build_model": "resdet.models.build.detector",
     "compare": "resdet.workflows.compare",
+    "draw_augmented": "resdet.workflows.augmented_sheet",
     "evaluate": "resdet.workflows.evaluate",
     "export": "resdet.workflows.export",
     "load": "resdet.predict.load",

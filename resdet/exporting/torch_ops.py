@@ -14,7 +14,10 @@ KERNELS = torch.ops.torchvision
 
 
 def padded_nms(boxes: Tensor, scores: Tensor, groups: Tensor, valid: Tensor, iou_threshold: float, keep: int) -> Tensor:
-    """One call for all images and groups, whose boxes are moved apart; float64 keeps the coordinates exact."""
+    """One call for all images and groups, whose boxes are moved apart; float64 keeps the coordinates exact.
+
+    Two boxes are added that overlap no other: an exported graph takes it that torchvision's operator keeps two or more.
+    """
     images, count = scores.shape
     image = torch.arange(images, device=boxes.device)[:, None]
     place = (image * (groups.amax() + 1) + groups).flatten()
@@ -22,8 +25,15 @@ def padded_nms(boxes: Tensor, scores: Tensor, groups: Tensor, valid: Tensor, iou
     torch._check(candidates.shape[0] <= images * count)
     apart = boxes.flatten(0, 1).double()
     apart = apart + (place * (boxes.amax() - boxes.amin() + 1).double())[:, None]
-    chosen = KERNELS.nms(apart[candidates], scores.flatten()[candidates].double(), iou_threshold)
-    remaining = torch.zeros_like(valid.flatten()).index_fill(0, candidates[chosen], value=True).view_as(valid)
+    outside = apart.amin() - torch.tensor([[3.0], [6.0]], dtype=torch.float64, device=boxes.device)
+    added = torch.cat([outside, outside, outside + 1, outside + 1], dim=1)
+    rest = scores.new_full((2,), -torch.inf)
+    places = torch.cat([candidates, torch.arange(2, device=boxes.device) + images * count])
+    chosen = KERNELS.nms(
+        torch.cat([apart, added])[places], torch.cat([scores.flatten(), rest])[places].double(), iou_threshold
+    )
+    kept = torch.cat([torch.zeros_like(valid.flatten()), valid.new_zeros(2)]).index_fill(0, places[chosen], value=True)
+    remaining = kept[: images * count].view_as(valid)
     ranked = torch.where(remaining, scores, -torch.inf)
     ranked = torch.nn.functional.pad(ranked, (0, keep), value=-torch.inf)
     best, index = ranked.sort(dim=1, descending=True, stable=True)
