@@ -25,7 +25,7 @@ def padded_nms(boxes: Tensor, scores: Tensor, groups: Tensor, valid: Tensor, iou
     torch._check(candidates.shape[0] <= images * count)
     apart = boxes.flatten(0, 1).double()
     apart = apart + (place * (boxes.amax() - boxes.amin() + 1).double())[:, None]
-    outside = apart.amin() - torch.tensor([[3.0], [6.0]], dtype=torch.float64, device=boxes.device)
+    outside = apart.amin() - 3.0 * (torch.arange(2, device=boxes.device) + 1)[:, None]
     added = torch.cat([outside, outside, outside + 1, outside + 1], dim=1)
     rest = scores.new_full((2,), -torch.inf)
     places = torch.cat([candidates, torch.arange(2, device=boxes.device) + images * count])
