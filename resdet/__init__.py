@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from resdet.workflows.compare import compare
     from resdet.workflows.evaluate import evaluate
     from resdet.workflows.export import export
+    from resdet.workflows.find_learning_rate import find_learning_rate
     from resdet.workflows.open_dataset import open_dataset
     from resdet.workflows.train import train
 
@@ -34,6 +35,7 @@ __all__ = [
     "draw_augmented",
     "evaluate",
     "export",
+    "find_learning_rate",
     "load",
     "load_config",
     "open_dataset",
@@ -49,6 +51,7 @@ _HOMES = {  # the module of each name
     "draw_augmented": "resdet.workflows.augmented_sheet",
     "evaluate": "resdet.workflows.evaluate",
     "export": "resdet.workflows.export",
+    "find_learning_rate": "resdet.workflows.find_learning_rate",
     "load": "resdet.predict.load",
     "load_config": "resdet.config",
     "open_dataset": "resdet.workflows.open_dataset",

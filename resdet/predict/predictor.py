@@ -59,7 +59,7 @@ class Predictor:
         class_names, category_ids: by label; a label without a name is `class 3`, one without an id has its number
             counted from 1.
         batch_size: the largest number of images at a time.
-        bf16: matrix products in bfloat16.
+        half: the type of matrix products, bfloat16 or float16; None: float32.
         channels_last: the model's memory format.
         sixteen_bit: "error", "scale" or "auto" (see `eight_bits`), for images with more than 8 bits per channel.
         origin: where the model comes from, for one that was loaded.
@@ -75,7 +75,7 @@ class Predictor:
         class_names: Sequence[str] = (),
         category_ids: Sequence[int] = (),
         batch_size: int = 1,
-        bf16: bool = False,
+        half: torch.dtype | None = None,
         channels_last: bool = False,
         sixteen_bit: str = "error",
         origin: Origin | None = None,
@@ -87,7 +87,7 @@ class Predictor:
         self.class_names = tuple(class_names)
         self.category_ids = tuple(category_ids)
         self.batch_size = batch_size
-        self.bf16 = bf16
+        self.half = half
         self.layout = torch.channels_last if channels_last else torch.contiguous_format
         self.sixteen_bit = sixteen_bit
         self.origin = origin
@@ -221,7 +221,8 @@ class Predictor:
         """The predictions of images of one padded shape."""
         samples = [self._sample(read.image) for read in group]
         batch = self._on_device(samples)
-        with torch.inference_mode(), torch.autocast(batch.images.device.type, torch.bfloat16, enabled=self.bf16):
+        half, device = self.half, batch.images.device.type
+        with torch.inference_mode(), torch.autocast(device, half or torch.bfloat16, enabled=half is not None):
             detections = self._detections(batch).to("cpu")
         return [
             self._prediction(read, detections, row, sample.info)
