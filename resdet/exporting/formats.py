@@ -107,7 +107,7 @@ def _open_onnx(folder: Path, outputs: Sequence[str], precision: str) -> Run:
     session = onnxruntime.InferenceSession(folder / "model.onnx", options, providers=["CPUExecutionProvider"])
 
     def run(given: Mapping[str, np.ndarray]) -> Arrays:
-        return dict(zip(outputs, session.run(list(outputs), dict(given)), strict=True))
+        return dict(zip(outputs, map(np.asarray, session.run(list(outputs), dict(given))), strict=True))
 
     return run
 
@@ -134,7 +134,7 @@ def _open_openvino(folder: Path, outputs: Sequence[str], precision: str) -> Run:
     import openvino  # pyright: ignore[reportMissingImports]
     import torch
 
-    hints = {"INFERENCE_NUM_THREADS": torch.get_num_threads()}
+    hints: dict[str, Any] = {"INFERENCE_NUM_THREADS": torch.get_num_threads()}
     if precision == FP32:  # processors with bfloat16 would take that
         hints["INFERENCE_PRECISION_HINT"] = "f32"
     compiled = openvino.Core().compile_model(folder / "model.xml", "CPU", hints)

@@ -10,10 +10,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from onnxscript import opset18 as op  # pyright: ignore[reportMissingImports]
+from onnxscript import opset18  # pyright: ignore[reportMissingImports]
 
 from resdet.ops import nms, roi_kernels  # noqa: F401  # registers the operators
 
+op: Any = opset18  # its calls are recorded, whatever their types say
 LOWEST = float(torch.finfo(torch.float32).min)
 FLOAT, INT64 = 1, 7  # ONNX's numbers of the types
 

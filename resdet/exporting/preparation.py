@@ -36,11 +36,11 @@ class Preparation:
             for side in (height, width)
         )
         resized_height, resized_width = (torch.sym_max(1, side) for side in sides)
-        return resized_height, resized_width
+        return resized_height, resized_width  # pyright: ignore[reportReturnType]
 
     def padded(self, side: int) -> int:
         """A side of the batch."""
-        return -(-torch.sym_max(SMALLEST_SIDE, side) // self.divisor) * self.divisor
+        return -(-torch.sym_max(SMALLEST_SIDE, side) // self.divisor) * self.divisor  # pyright: ignore[reportReturnType]
 
     def batch(self, images: UInt8[Tensor, "N H W 3"]) -> Batch:
         """RGB images of one size, resized and padded with zeros."""

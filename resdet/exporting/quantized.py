@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -52,11 +52,11 @@ def quantized(model: onnx.ModelProto, batches: Iterator[Mapping[str, np.ndarray]
         return onnx.load(target)
 
 
-def _reader(batches: Iterator[Mapping[str, np.ndarray]]) -> object:
+def _reader(batches: Iterator[Mapping[str, np.ndarray]]) -> Any:
     from onnxruntime.quantization import CalibrationDataReader  # pyright: ignore[reportMissingImports]
 
     class Batches(CalibrationDataReader):
-        def get_next(self) -> dict[str, np.ndarray] | None:
+        def get_next(self) -> Any:
             batch = next(batches, None)
             return None if batch is None else dict(batch)
 

@@ -58,8 +58,9 @@ def detect(run: Run, contract: Contract, image: UInt8[np.ndarray, "H W 3"]) -> F
     boxes = found["boxes"][0]
     if info is not None:
         boxes = boxes_in_original(torch.from_numpy(boxes), info)
+    labels = found["labels"][0][valid].astype(np.int64)  # ONNX Runtime has a long of its own
     masks = found["masks"][0][valid] if "masks" in found else None
-    return Found(boxes[valid], found["scores"][0][valid], found["labels"][0][valid], masks)
+    return Found(boxes[valid], found["scores"][0][valid], labels, masks)
 
 
 def inputs_of(

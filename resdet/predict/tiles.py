@@ -119,7 +119,7 @@ def cut_by_seams(
     """Whether a box ends at a border of its tile that is not the border of the image."""
     at_start = (boxes[:, :2] - tiles[:, :2] <= BORDER) & (tiles[:, :2] > 0)
     at_end = (tiles[:, 2:] - boxes[:, 2:] <= BORDER) & (tiles[:, 2:] < np.array([width, height]))
-    return (at_start | at_end).any(axis=1)
+    return np.asarray((at_start | at_end).any(axis=1))
 
 
 def grouped(

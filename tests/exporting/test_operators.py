@@ -87,7 +87,7 @@ def test_nms_in_onnx_keeps_the_same_boxes_in_the_same_order() -> None:
 def test_nms_in_torchs_own_operators_keeps_the_same_boxes() -> None:
     given = candidates()
     index, valid = Suppress()(*given)
-    found = torch_ops.padded_nms(*given, THRESHOLD, KEEP)
+    found = torch_ops.padded_nms(*given, iou_threshold=THRESHOLD, keep=KEEP)  # pyright: ignore[reportCallIssue]
     assert torch.equal(found >= 0, valid)
     assert torch.equal(found.clamp(min=0), index)
 

@@ -54,13 +54,13 @@ class Pages(http.server.BaseHTTPRequestHandler):
         self.send(photo())
 
     def page_moved(self) -> None:
-        self.send(b"", 302, Location=f"https://127.0.0.1:{self.server.server_address[1]}/photo.png")
+        self.send(b"", 302, Location=f"https://{self.headers['Host']}/photo.png")
 
     def page_file(self) -> None:
         self.send(b"", 302, Location="file:///etc/passwd")
 
     def page_plain(self) -> None:
-        self.send(b"", 302, Location=f"http://127.0.0.1:{self.server.server_address[1]}/photo.png")
+        self.send(b"", 302, Location=f"http://{self.headers['Host']}/photo.png")
 
     def page_circle(self) -> None:
         self.send(b"", 302, Location="/circle")
