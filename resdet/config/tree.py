@@ -132,6 +132,20 @@ class VotingConfig(Group):
 
 
 @dataclass
+class SoftNmsConfig(Group):
+    """An overlapping box loses score instead of being dropped (Bodla et al. 2017)."""
+
+    sigma: float = key(0.5, gt=0, le=100, help="scores fall by exp(-overlap^2 / sigma)")
+
+
+@dataclass
+class FusionConfig(Group):
+    """The boxes of all views become weighted means, in place of NMS over the views (Solovyev et al. 2019)."""
+
+    iou: float = key(0.55, ge=0, le=1, help="boxes of a class that overlap more are one object")
+
+
+@dataclass
 class AugmentationConfig(Group):
     """Detections of several views of each image, put together."""
 
@@ -155,6 +169,8 @@ class TestConfig(Group):
         help="short sides in pixels, such as [400, 600, 800]; each region is pooled from two, merged by maxout",
     )
     augmentation: AugmentationConfig | None = None
+    soft_nms: SoftNmsConfig | None = None
+    fusion: FusionConfig | None = None
     crops: Literal["center", "ten", "full"] = key(
         "center",
         help="classification of image files: the central square; 4 corners, centre and mirror images; the full image",
