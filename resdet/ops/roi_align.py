@@ -15,7 +15,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from resdet.ops.boxes import box_area
-from resdet.ops.roi_kernels import adaptive_roi_align
+from resdet.ops.roi_kernels import kernel_roi_align
 
 # a box of this size (pixels) belongs to CANONICAL_LEVEL: ImageNet's image size, on the C4 of a ResNet
 CANONICAL_SIZE = 224
@@ -51,7 +51,9 @@ def roi_align(
         aligned: half-pixel correction (Detectron2). Without it boxes are at least one cell wide, as in the paper.
     """
     if sampling_ratio == 0:
-        return adaptive_roi_align(features, strides, boxes, levels, resolution=resolution, aligned=aligned)
+        return kernel_roi_align(
+            features, strides, boxes, levels, resolution=resolution, sampling_ratio=0, aligned=aligned
+        )
     images, channels = features[0].shape[:2]
     table = torch.cat([level.permute(0, 2, 3, 1).reshape(-1, channels) for level in features])
     heights = levels.new_tensor([level.shape[2] for level in features])
