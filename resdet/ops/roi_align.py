@@ -8,6 +8,7 @@ differentiable step without a loop over images or levels, several times faster o
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -52,6 +53,43 @@ def roi_align(
     """
     if sampling_ratio == 0:
         return adaptive_roi_align(features, strides, boxes, levels, resolution=resolution, aligned=aligned)
+    cells = cells_of(features, strides, boxes, levels, resolution, sampling_ratio, aligned=aligned)
+    # rows (N, R, bins, 1, taps, 1) by columns (N, R, 1, bins, 1, taps)
+    rows, columns = cells.y[:, :, :, None, :, None], cells.x[:, :, None, :, None, :]
+    index = cells.start.view(*levels.shape, 1, 1, 1, 1) + rows * cells.width.view(*levels.shape, 1, 1, 1, 1) + columns
+    weight = cells.y_weight[:, :, :, None, :, None] * cells.x_weight[:, :, None, :, None, :]
+    weight = weight.flatten(4).flatten(0, 3).to(cells.table)
+    pooled = F.embedding_bag(index.flatten(4).flatten(0, 3), cells.table, per_sample_weights=weight, mode="sum")
+    return pooled.view(-1, resolution, resolution, pooled.shape[1]).permute(0, 3, 1, 2)
+
+
+class Cells(NamedTuple):
+    """The cells of which each region is made, along both axes: bin i is the sum over the taps of its row and column.
+
+    The cell in row `y` and column `x` of the region's map is row `start + y * width + x` of `table`, which has the cells
+    of all levels and images.
+    """
+
+    table: Float[Tensor, "cells C"]
+    start: Int64[Tensor, "N R"]
+    width: Int64[Tensor, "N R"]
+    y: Int64[Tensor, "N R bins taps"]
+    y_weight: Float[Tensor, "N R bins taps"]
+    x: Int64[Tensor, "N R bins taps"]
+    x_weight: Float[Tensor, "N R bins taps"]
+
+
+def cells_of(
+    features: Sequence[Float[Tensor, "N C _h _w"]],
+    strides: Sequence[int | float],
+    boxes: Float[Tensor, "N R 4"],
+    levels: Int64[Tensor, "N R"],
+    resolution: int,
+    sampling_ratio: int,
+    *,
+    aligned: bool,
+) -> Cells:
+    """The cells and weights of each region. Arguments are those of `roi_align`; `sampling_ratio` is at least 1."""
     images, channels = features[0].shape[:2]
     table = torch.cat([level.permute(0, 2, 3, 1).reshape(-1, channels) for level in features])
     heights = levels.new_tensor([level.shape[2] for level in features])
@@ -68,14 +106,7 @@ def roi_align(
         extent = extent.clamp(min=1.0)
     y, y_weight = _samples(scaled[..., 1], extent[..., 1], height, resolution, sampling_ratio)
     x, x_weight = _samples(scaled[..., 0], extent[..., 0], width, resolution, sampling_ratio)
-
-    # rows (N, R, bins, 1, taps, 1) by columns (N, R, 1, bins, 1, taps)
-    index = (start[..., None, None] + y * width[..., None, None])[:, :, :, None, :, None] + x[:, :, None, :, None, :]
-    weight = y_weight[:, :, :, None, :, None] * x_weight[:, :, None, :, None, :]
-    pooled = F.embedding_bag(
-        index.flatten(4).flatten(0, 3), table, per_sample_weights=weight.flatten(4).flatten(0, 3).to(table), mode="sum"
-    )
-    return pooled.view(-1, resolution, resolution, channels).permute(0, 3, 1, 2)
+    return Cells(table, start, width, y, y_weight, x, x_weight)
 
 
 def _samples(
