@@ -40,7 +40,9 @@ def _padded_nms(
     result = groups.new_full((boxes.shape[0], keep), -1)
     for image in range(boxes.shape[0]):
         candidates = valid[image].nonzero().squeeze(1)
-        chosen = _by_group(boxes[image, candidates], scores[image, candidates], groups[image, candidates], iou_threshold)
+        chosen = _by_group(
+            boxes[image, candidates], scores[image, candidates], groups[image, candidates], iou_threshold
+        )
         survivors = candidates[chosen[:keep]]
         result[image, : len(survivors)] = survivors
     return result

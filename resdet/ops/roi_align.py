@@ -16,6 +16,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from resdet.ops.boxes import box_area
+from resdet.ops.dense import constants
 from resdet.ops.roi_kernels import adaptive_roi_align
 
 # a box of this size (pixels) belongs to CANONICAL_LEVEL: ImageNet's image size, on the C4 of a ResNet
@@ -66,8 +67,8 @@ def roi_align(
 class Cells(NamedTuple):
     """The cells of which each region is made, along both axes: bin i is the sum over the taps of its row and column.
 
-    The cell in row `y` and column `x` of the region's map is row `start + y * width + x` of `table`, which has the cells
-    of all levels and images.
+    The cell in row `y` and column `x` of the region's map is row `start + y * width + x` of `table`, which has
+    all cells of all levels and images.
     """
 
     table: Float[Tensor, "cells C"]
@@ -92,15 +93,15 @@ def cells_of(
     """The cells and weights of each region. Arguments are those of `roi_align`; `sampling_ratio` is at least 1."""
     images, channels = features[0].shape[:2]
     table = torch.cat([level.permute(0, 2, 3, 1).reshape(-1, channels) for level in features])
-    heights = levels.new_tensor([level.shape[2] for level in features])
-    widths = levels.new_tensor([level.shape[3] for level in features])
+    heights = constants([level.shape[2] for level in features], levels)
+    widths = constants([level.shape[3] for level in features], levels)
     cells = heights * widths
     starts = (cells.cumsum(0) - cells) * images  # the first row of each level in the table
 
     height, width = heights[levels], widths[levels]
     image = torch.arange(images, device=boxes.device)[:, None]
     start = starts[levels] + image * height * width
-    scaled = boxes.float() / boxes.new_tensor(strides)[levels][..., None] - (0.5 if aligned else 0.0)
+    scaled = boxes.float() / constants(strides, boxes)[levels][..., None] - (0.5 if aligned else 0.0)
     extent = scaled[..., 2:] - scaled[..., :2]
     if not aligned:
         extent = extent.clamp(min=1.0)

@@ -26,7 +26,9 @@ def run_tests(record: Record, setting: Setting) -> None:
     log = record.folder / LOG
     environment = {**os.environ, DEVICE: setting.device}
     with log.open("wb") as file:
-        child = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT)
+        child = subprocess.Popen(  # noqa: S603
+            command, cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT
+        )
         try:
             _ = child.wait(max(1.0, setting.seconds_left))
         except subprocess.TimeoutExpired:

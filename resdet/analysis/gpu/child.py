@@ -1,4 +1,4 @@
-"""One part of the measurement in its own process: `python -m resdet.analysis.gpu.child PART FOLDER DEVICE SCALE UNTIL`."""
+"""One part of the measurement: `python -m resdet.analysis.gpu.child PART FOLDER DEVICE SCALE UNTIL`."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ def page(parts: Mapping[str, Any]) -> str:
 
 
 def write_page(measurements: Path, docs: Path) -> None:
-    """Copies the measurements into the folder of the docs, and makes gpu.md there. Raises UserError for another file."""
+    """Copies the measurements into the folder of the docs, and makes gpu.md there. Raises UserError for other files."""
     try:
         content = measurements.read_bytes()
         parts = json.loads(content)["parts"]

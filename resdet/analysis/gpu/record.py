@@ -60,6 +60,4 @@ class Record:
         self._write()
 
     def _write(self) -> None:
-        write_outputs(
-            self.folder, {JSON: readable_json({"parts": self.parts}), PAGE: page(self.parts).encode()}
-        )
+        write_outputs(self.folder, {JSON: readable_json({"parts": self.parts}), PAGE: page(self.parts).encode()})

@@ -21,8 +21,9 @@ class Scale:
         size: height and width of the images in pixels, before padding.
         batches: images a step, the most valuable first.
         rounds: measured runs of each contestant, after `warmup` others.
-        images: files that the loader reads.
-        proposals: candidates a level for NMS, and proposals of the class-wise one; `regions` of RoIAlign, an image.
+        images: the files that the loader reads, of `image_size`.
+        proposals: candidates of each level and class for NMS.
+        regions, channels, bins: of RoIAlign, an image.
     """
 
     config: str
@@ -36,6 +37,7 @@ class Scale:
     proposals: int
     regions: int
     channels: int
+    bins: tuple[int, ...]
 
 
 FULL = Scale(
@@ -50,6 +52,7 @@ FULL = Scale(
     proposals=1000,
     regions=512,
     channels=256,
+    bins=(7, 14),
 )
 SMALL = Scale(
     config="faster_rcnn_r18_fpn_1x_coco",
@@ -62,9 +65,10 @@ SMALL = Scale(
     warmup=1,
     images=8,
     image_size=(48, 64),
-    proposals=20,
-    regions=8,
+    proposals=2,
+    regions=2,
     channels=8,
+    bins=(2,),
 )  # fmt: skip
 SCALES = {"full": FULL, "small": SMALL}
 MODELS = {"Mask R-CNN": ("model.mask_head.name=fcn",), "Faster R-CNN": ()}

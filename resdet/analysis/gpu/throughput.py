@@ -16,7 +16,9 @@ MIB = 2**20
 
 def eager(record: Record, setting: Setting) -> None:
     """Both models at every batch size, without a compiler."""
-    contests = {model: Contest(setting.config(model), size=setting.scale.size, against="torchvision") for model in MODELS}
+    contests = {
+        model: Contest(setting.config(model), size=setting.scale.size, against="torchvision") for model in MODELS
+    }
     for batch in setting.scale.batches:
         for model, contest in contests.items():
             measure_batch(record, "eager", model, contest, batch, setting)
@@ -41,7 +43,9 @@ def first_run(record: Record, name: str, ours: Contestant, device: torch.device,
     start = time.perf_counter()
     ours[0](*ours[1])
     synchronize(device)
-    record.row("compiled", "The first run, with compilation", row | {"of": name, "seconds": time.perf_counter() - start})
+    record.row(
+        "compiled", "The first run, with compilation", row | {"of": name, "seconds": time.perf_counter() - start}
+    )
 
 
 def measure_batch(record: Record, part: str, model: str, contest: Contest, batch: int, setting: Setting) -> None:

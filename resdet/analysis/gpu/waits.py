@@ -35,7 +35,9 @@ def waits(record: Record, setting: Setting) -> None:
                     "waits (sync debug mode)": len(seen),
                     "waits (profiler)": sum(counted[name] for name in WAITS),
                     "launches": sum(counted[name] for name in LAUNCHES),
-                    "operators": sum(count for name, count in counted.items() if name.startswith(("aten::", "resdet::"))),
+                    "operators": sum(
+                        count for name, count in counted.items() if name.startswith(("aten::", "resdet::"))
+                    ),
                 },
             )
             if seen:

@@ -137,7 +137,7 @@ def _greedy(
             hidden = tl.maximum(hidden, tl.max(over.to(tl.int32), axis=0))
         alive = mine & ((group != open_group) | ((hidden == 0) & (listed < keep)))
 
-        # Among one another: a box stays if no box before it that stays overlaps it. Each round settles at least one more.
+        # Among one another: a box stays if no box before it that stays overlaps it. Each round settles one more.
         over = _overlaps(x1, y1, x2, y2, x1, y1, x2, y2, threshold)
         over = (over & (group[:, None] == group[None, :]) & (lane[:, None] < lane[None, :])).to(tl.int32)
         stays = alive.to(tl.int32)
