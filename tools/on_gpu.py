@@ -5,7 +5,7 @@ Writes DIR/gpu.json and DIR/gpu.md after every value, the most valuable first, a
 examples:
   python tools/on_gpu.py --out measured
   python tools/on_gpu.py --out measured --only compiled --seconds 240
-  python tools/on_gpu.py --out /tmp/proof --device cpu --small
+  python tools/on_gpu.py --out /tmp/proof --device cpu --small --seconds 1800
   python tools/on_gpu.py --page measured/gpu.json        # copies the measurements into docs/gpu.json, makes docs/gpu.md
 """
 
@@ -25,7 +25,7 @@ def main() -> int:
     what.add_argument("--page", type=Path, metavar="FILE", help="make docs/gpu.md from these measurements")
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda", help="(default: %(default)s)")
     parser.add_argument("--small", action="store_true", help="the same code at a tiny size")
-    parser.add_argument("--seconds", type=float, default=450, help="time for all parts (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=450, help="for all parts (default: %(default)s)")
     parser.add_argument("--only", nargs="+", default=[], metavar="PART", help="measure these parts alone")
     args = parser.parse_args()
 

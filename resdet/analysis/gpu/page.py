@@ -69,7 +69,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
 
 
-def cell(value: str | float | None) -> str:
+def cell(value: object) -> str:
     """A number with four digits; nothing for a value that was not measured."""
     if value is None:
         return ""

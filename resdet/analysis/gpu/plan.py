@@ -17,7 +17,8 @@ from pathlib import Path
 from resdet.analysis.gpu.record import Record
 from resdet.errors import UserError
 
-LIMITS = {  # seconds at most, the most valuable part first
+SECONDS = 450.0  # for all parts
+LIMITS = {  # seconds of these for each part at most, the most valuable part first
     "environment": 40,
     "tests": 130,
     "eager": 140,
@@ -35,6 +36,8 @@ GRACE = 5.0  # seconds between the end of a part's time and the end of its proce
 def measure(out: Path, *, device: str, scale: str, seconds: float, only: Sequence[str] = ()) -> bool:
     """Measures the parts named in `only` (default: all) within `seconds`; returns whether all of them succeeded.
 
+    With another time than SECONDS the limits of the parts are longer or shorter by the same factor.
+
     Args:
         out: the folder of gpu.json, gpu.md and the logs. Parts that are not measured now keep their earlier values.
         device: "cuda" or "cpu".
@@ -48,7 +51,7 @@ def measure(out: Path, *, device: str, scale: str, seconds: float, only: Sequenc
     end = time.time() + seconds
     succeeded = True
     for name in only or LIMITS:
-        left = min(LIMITS[name], end - time.time())
+        left = min(LIMITS[name] * seconds / SECONDS, end - time.time())
         record = Record(out)
         record.begin(name)
         if left < LEAST:
