@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from resdet.analysis.benchmark.guard import conditions
 from resdet.analysis.benchmark.peers import TorchvisionPeer
 from resdet.config import Config
 from resdet.data.batches.collate import padded_shape, size_divisor
@@ -30,8 +31,8 @@ Contestant = tuple[Callable[..., None], tuple[Any, ...]]
 
 def benchmark(
     config: Config, *, size: tuple[int, int], batch_size: int, against: str | None, pairs: int
-) -> dict[str, float | int]:
-    """Median seconds of ours and of the peer, and the median of the paired ratios (peer over ours: above 1 is faster).
+) -> dict[str, Any]:
+    """Median seconds of ours and of the peer, and the paired ratios (peer over ours: above 1 is faster) and their median.
 
     Both run alternately on the same random images, so that other load on the machine affects both equally.
 
@@ -41,14 +42,16 @@ def benchmark(
         pairs: the number of runs of each, after one warm-up run.
     """
     contest = Contest(config, size=size, against=against)
-    results: dict[str, float | int] = {"batch": batch_size, "height": size[0], "width": size[1], "pairs": pairs}
+    results: dict[str, Any] = {"batch": batch_size, "height": size[0], "width": size[1], "pairs": pairs}
+    results["conditions"] = conditions(config, contest.device)
     for name, contestants in contest.of(batch_size).items():
         seconds = alternate(contestants, pairs, contest.device)
         results[f"{name}/seconds"] = statistics.median(seconds[0])
         results[f"{name}/images_per_second"] = batch_size / results[f"{name}/seconds"]
         if against is not None:
             results[f"{name}/peer_seconds"] = statistics.median(seconds[1])
-            results[f"{name}/ratio"] = statistics.median(b / a for a, b in zip(*seconds, strict=True))
+            results[f"{name}/ratios"] = [theirs / ours for ours, theirs in zip(*seconds, strict=True)]
+            results[f"{name}/ratio"] = statistics.median(results[f"{name}/ratios"])
     return results
 
 

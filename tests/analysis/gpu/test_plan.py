@@ -77,7 +77,7 @@ def test_an_error_in_a_part_is_recorded_and_the_others_are_measured(
     tmp_path: Path, as_part: pytest.MonkeyPatch
 ) -> None:
     in_place_of_parts(as_part, "import sys; sys.exit('no such kernel' if sys.argv[1] == 'kernels' else 0)")
-    assert not measure(tmp_path, device="cpu", scale="small", seconds=450)
+    assert not measure(tmp_path, device="cpu", scale="small", seconds=450.0)
     parts = read(tmp_path)
     assert {name: part["state"] for name, part in parts.items()} == {
         name: "failed" if name == "kernels" else "done" for name in LIMITS
@@ -97,12 +97,12 @@ def test_a_part_that_hangs_is_ended_and_what_does_not_fit_is_left_out(
 
 def test_an_unknown_part_is_refused_before_anything_runs(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--only fast: no such part; the parts are environment, tests"):
-        _ = measure(tmp_path / "out", device="cpu", scale="small", seconds=450, only=["fast"])
+        _ = measure(tmp_path / "out", device="cpu", scale="small", seconds=450.0, only=["fast"])
     assert not (tmp_path / "out").exists()
 
 
 def test_the_first_part_names_the_machine_and_every_package(tmp_path: Path) -> None:
-    assert measure(tmp_path, device="cpu", scale="small", seconds=900, only=["environment"]), (
+    assert measure(tmp_path, device="cpu", scale="small", seconds=900.0, only=["environment"]), (
         tmp_path / plan.LOG
     ).read_text()
     tables = read(tmp_path)["environment"]["tables"]
