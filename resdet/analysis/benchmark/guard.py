@@ -37,7 +37,7 @@ class Change:
 
     @property
     def slower(self) -> bool:
-        """Whether the speed is below the tolerance and the pairs agree: three in four are below three in four before."""
+        """Whether the speed is below the tolerance, and three in four pairs are below three in four of before."""
         return self.speed < 1 - TOLERANCE and quartiles(self.now)[1] < quartiles(self.before)[0]
 
 
@@ -74,8 +74,8 @@ def read_earlier(file: Path) -> dict[str, Any]:
         raise UserError(f"--against {file}: {error}; it must be torchvision or a file of --json") from None
     if not isinstance(earlier, dict) or not all(is_ratios(earlier.get(f"{part}/ratios")) for part in PARTS):
         raise UserError(
-            f"--against {file}: has no ratios of pairs; make it with --against torchvision --json FILE, for seconds alone"
-            " depend on the load of the machine"
+            f"--against {file}: has no ratios of pairs; make it with --against torchvision --json FILE, because seconds"
+            " alone depend on the load of the machine"
         )
     return earlier
 

@@ -32,7 +32,7 @@ Contestant = tuple[Callable[..., None], tuple[Any, ...]]
 def benchmark(
     config: Config, *, size: tuple[int, int], batch_size: int, against: str | None, pairs: int
 ) -> dict[str, Any]:
-    """Median seconds of ours and of the peer, and the paired ratios (peer over ours: above 1 is faster) and their median.
+    """Median seconds of ours and of the peer; the paired ratios (peer over ours: above 1 is faster) and their median.
 
     Both run alternately on the same random images, so that other load on the machine affects both equally.
 

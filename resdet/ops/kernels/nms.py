@@ -125,7 +125,8 @@ def _greedy(
         open_group = tl.min(group, axis=0)
 
         hidden = tl.zeros([BLOCK], dtype=tl.int32)
-        for begin in range(0, listed, BLOCK):
+        begin = 0
+        while begin < listed:
             entry = begin + lane
             real = entry < listed
             place = list_ptr + (first + entry) * 4
@@ -135,6 +136,7 @@ def _greedy(
             ky2 = tl.load(place + 3, mask=real, other=0.0)
             over = _overlaps(kx1, ky1, kx2, ky2, x1, y1, x2, y2, threshold) & real[:, None]
             hidden = tl.maximum(hidden, tl.max(over.to(tl.int32), axis=0))
+            begin += BLOCK
         alive = mine & ((group != open_group) | ((hidden == 0) & (listed < keep)))
 
         # Among one another: a box stays if no box before it that stays overlaps it. Each round settles one more.
