@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from resdet.predict.load import load
     from resdet.predict.prediction import Prediction
     from resdet.predict.predictor import Predictor
+    from resdet.workflows.augmented_sheet import draw_augmented
     from resdet.workflows.compare import compare
     from resdet.workflows.evaluate import evaluate
     from resdet.workflows.open_dataset import open_dataset
@@ -27,6 +28,7 @@ __all__ = [
     "__version__",
     "build_model",
     "compare",
+    "draw_augmented",
     "evaluate",
     "load",
     "load_config",
@@ -39,6 +41,7 @@ _HOMES = {  # the module of each name
     "Predictor": "resdet.predict.predictor",
     "build_model": "resdet.models.build.detector",
     "compare": "resdet.workflows.compare",
+    "draw_augmented": "resdet.workflows.augmented_sheet",
     "evaluate": "resdet.workflows.evaluate",
     "load": "resdet.predict.load",
     "load_config": "resdet.config",

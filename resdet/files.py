@@ -18,6 +18,7 @@ from pathlib import Path
 from resdet.errors import UserError
 
 ANOTHER_OUTPUT = "choose another --output"
+REFUSALS = {errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENOTDIR}
 LARGEST = 32 * 2**30  # bytes of an annotation file or of results
 LOCK = ".lock"  # in a folder that resdet writes into; it stays there, for to remove it could let two in
 # characters of the name that are repeated in its temporary name; file systems permit 255 bytes in total
@@ -166,6 +167,19 @@ def sync_folder(folder: Path) -> None:
 
 
 @contextmanager
+def usable_paths() -> Iterator[None]:
+    """Converts the refusal of a path by the operating system, wherever the path is first used, into a UserError that
+    names it: a name that is too long, a folder without permission, links in a circle. Also a decorator.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None or error.errno not in REFUSALS:
+            raise
+        raise UserError(f"{error.filename}: cannot be used as a path ({error.strerror}); give another one") from None
+
+
+@contextmanager
 def writing(place: Path, remedy: str = ANOTHER_OUTPUT) -> Iterator[None]:
     """Converts file system errors inside the block into a UserError that names the path and the remedy."""
     try:
@@ -174,16 +188,8 @@ def writing(place: Path, remedy: str = ANOTHER_OUTPUT) -> Iterator[None]:
         raise UserError(f"{place}: cannot be written ({error.strerror or error}); {remedy}") from None
 
 
-def write_output(path: Path, data: bytes, remedy: str = ANOTHER_OUTPUT) -> None:
-    """Writes the output file of a command completely or not at all. Raises UserError whose message ends
-    with `remedy`.
-    """
-    with writing(path, remedy):
-        replace_file(path, data)
-
-
-def write_outputs(folder: Path, contents: Mapping[str, bytes]) -> None:
-    """Writes files, by name, into the output folder of a command, which is created. Raises UserError if that fails."""
+def write_files(folder: Path, contents: Mapping[str, bytes]) -> None:
+    """Writes files, by name, into a folder, which is created. Raises UserError if that fails."""
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         for name, data in contents.items():

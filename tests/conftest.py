@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import reliability
+from fault_rows import TESTS_OF_FAULTS, is_of_a_fault
 from readme_rows import SHARED, forbid_skip
 
 CACHE = tempfile.TemporaryDirectory(prefix="resdet-tests-")
@@ -39,6 +40,7 @@ QUICK = (
     "ops/test_roi_align.py",
     "ops/test_sampling.py",
     "test_files.py",
+    "test_outputs.py",
     "test_readme.py",
     "test_text.py",
     "test_time/configured_views.py",
@@ -62,24 +64,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if is_quick(item.path) and not item.get_closest_marker("slow"):
             item.add_marker("quick")
-        if row := item.get_closest_marker("row"):
-            item.user_properties.append(("row", row.args))
+        if is_of_a_fault(item.path, getattr(item, "originalname", item.name)):
+            item.add_marker("fault")
 
 
-FAULTS: dict[str, tuple[tuple[object, ...], bool]] = {}
+RESULTS: dict[str, bool] = {}  # of the tests of the table of faults, by file::name below tests/
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     """Every case of a test must pass in all its phases."""
-    for name, row in report.user_properties:
-        if name == "row":
-            test = report.nodeid.rpartition("::")[2].partition("[")[0]
-            FAULTS[test] = row, FAULTS.get(test, (row, True))[1] and report.passed  # pyright: ignore
+    test = report.nodeid.partition("[")[0].removeprefix("tests/")
+    RESULTS[test] = RESULTS.get(test, True) and report.passed
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    if session.config.option.markexpr == "fault" and not session.config.option.keyword and FAULTS:
-        _ = reliability.PAGE.write_text(reliability.page(FAULTS))
+    """Only a run of all the tests of the table writes the page."""
+    if session.config.option.markexpr == "fault" and RESULTS.keys() >= TESTS_OF_FAULTS:
+        _ = reliability.PAGE.write_text(reliability.page(RESULTS))
 
 
 @pytest.hookimpl(wrapper=True)

@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import stat
@@ -8,7 +9,7 @@ import pytest
 
 from resdet import files
 from resdet.errors import UserError
-from resdet.files import leftovers, readable_json, replace_file, whole_file, write_output, write_outputs
+from resdet.files import leftovers, readable_json, replace_file, usable_paths, whole_file
 
 
 class Killed(BaseException):
@@ -96,12 +97,17 @@ def test_what_a_killed_process_left_of_a_file_can_be_found(tmp_path: Path):
     assert leftovers(path) == []
 
 
-def test_a_folder_that_cannot_be_written_is_one_line_with_the_remedy(tmp_path: Path):
-    with pytest.raises(UserError, match=r"missing/a: cannot be written \(No such file or directory\); name another"):
-        write_output(tmp_path / "missing" / "a", b"", "name another")
-    _ = (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(UserError, match=r"file/folder: cannot be written \(Not a directory\); choose another --output"):
-        write_outputs(tmp_path / "file" / "folder", {"a": b""})
+@pytest.mark.parametrize("refused", ["a" * 300, "circle/a", "file/a"])
+def test_a_path_that_the_system_refuses_is_one_line(tmp_path: Path, refused: str):
+    (tmp_path / "circle").symlink_to("circle")
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"cannot be used as a path \("), usable_paths():
+        _ = (tmp_path / refused).stat()
+
+
+def test_an_error_that_no_other_path_would_mend_stays_what_it_is():
+    with pytest.raises(OSError, match="No space left"), usable_paths():
+        raise OSError(errno.ENOSPC, "No space left on device", "a")
 
 
 def test_readable_json_keeps_every_script_and_half_characters():

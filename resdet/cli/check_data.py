@@ -5,6 +5,7 @@ sizes. An error that would stop a training run stops this command too: one line,
 
   resdet check-data annotations.json images/
   resdet check-data my/ImageSets/Main/train.txt my/JPEGImages
+  resdet check-data --augment quickstart data.augment.transforms=heavy       (draws what a config trains on)
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
     from resdet.coco.report import Note
@@ -28,11 +30,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "annotations",
         metavar="ANNOTATIONS",
-        help="COCO json, VOC split (ImageSets/Main/train.txt), or a format of --plugin",
+        nargs="?",
+        help="COCO json, VOC split (ImageSets/Main/train.txt), or a format of --plugin; with --augment not needed",
     )
-    parser.add_argument("images", metavar="IMAGES", help="folder that its file names are relative to")
+    parser.add_argument("images", metavar="IMAGES", nargs="?", help="folder that its file names are relative to")
     parser.add_argument("--decode", action="store_true", help="also decode every image (minutes for 100,000)")
     parser.add_argument("--strict", action="store_true", help="anything skipped or mended is an error")
+    parser.add_argument(
+        "--augment",
+        nargs="+",
+        metavar=("CONFIG", "key=value"),
+        help="draw training samples as this config augments them, with boxes and masks, on one sheet; of ANNOTATIONS, "
+        "or of the config's training set",
+    )
+    parser.add_argument("--sheet", metavar="FILE.png", default="augmented.png", help="where --augment draws")
+    parser.add_argument("--samples", metavar="N", type=int, default=12, help="samples on the sheet of --augment")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -44,8 +56,12 @@ def run(args: argparse.Namespace) -> int:
     from resdet.data.sets.formats import read_set
     from resdet.errors import UserError
 
-    images = Path(args.images)
-    dataset = read_set(Path(args.annotations), images)
+    if args.augment and args.annotations is None:
+        _draw_augmented(args, Console())
+        return 0
+    if args.annotations is None or args.images is None:
+        raise UserError("give ANNOTATIONS and the folder of its IMAGES, or --augment CONFIG")
+    dataset = read_set(Path(args.annotations), Path(args.images))
     report = dataset.report
     console = Console()
     console.print(_plain(report.annotations), soft_wrap=True)
@@ -61,7 +77,27 @@ def run(args: argparse.Namespace) -> int:
     if args.decode:
         _decode_all(dataset)
         console.print(f"all {len(dataset)} images decode")
+    if args.augment:
+        _draw_augmented(args, console)
     return 0
+
+
+def _draw_augmented(args: argparse.Namespace, console: Console) -> None:
+    """Draws the sheet of augmented samples, and prints what became of the objects."""
+    from resdet.errors import UserError
+    from resdet.workflows.augmented_sheet import draw_augmented
+
+    if args.samples < 1:
+        raise UserError(f"--samples {args.samples}: give a number of at least 1")
+    config, *overrides = args.augment
+    if args.annotations is not None:
+        overrides += [f"data.train.annotations={args.annotations}", f"data.train.images={args.images}"]
+    sheet = draw_augmented(config, overrides=overrides, count=args.samples)
+    table = _table("Augmented samples", "objects", "count")
+    for name, count in (("to learn", sheet.objects), ("ignored", sheet.ignored), *sheet.dropped.items()):
+        table.add_row(name, f"{count:,}")
+    console.print(table)
+    console.print(f"wrote {_plain(str(sheet.save(args.sheet)))}", soft_wrap=True)
 
 
 def _table(title: str, *columns: str) -> Table:

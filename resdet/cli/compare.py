@@ -10,11 +10,13 @@ over the images (paired bootstrap) and over the seeds (Welch's t) together, excl
   resdet compare configs/quickstart.yaml --backbones vgg16_bn resnet18 --seeds 3 --output runs/vgg_to_resnet
   resdet compare configs/quickstart.yaml train.steps=300 --backbones resnet18 timm/convnext_atto --output runs/two
   resdet compare CONFIG --backbones vgg16:optim.lr=0.005 resnet50:model.backbone.norm=gn,optim.lr=0.02 --output DIR
+  resdet compare CONFIG --backbones scratch=resnet50 ImageNet=resnet50:model.backbone.weights=FILE --output DIR
   resdet compare CONFIG --backbones resnet50 resnet101 --seeds 3 --devices cuda:0 cuda:1 --output DIR
   resdet compare CONFIG --backbones vgg16_bn resnet18 --seeds 3 --output runs/vgg_to_resnet --report-only
   resdet compare CONFIG --backbones vgg16_bn resnet18 --seeds 3 --output runs/vgg_to_resnet --dry-run
 
-Overrides after a colon are a contestant's own; the page lists them. Runs with other settings in --output are refused.
+Overrides after a colon are a contestant's own; the page lists them. A name before an equals sign replaces that long
+name. Runs with other settings in --output are refused.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--backbones",
         nargs="+",
         required=True,
-        metavar="NAME[:key=value,...]",
+        metavar="[NAME=]BACKBONE[:key=value,...]",
         help="the contestants, the first of which the others are compared with; timm/<model> too",
     )
     parser.add_argument("--seeds", type=int, default=1, metavar="K", help="train.seed 0 .. K-1 (default: %(default)s)")

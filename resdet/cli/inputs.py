@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
 
 
 def split_inputs(inputs: list[str]) -> tuple[list[str], list[str]]:
     """Separates files (configs, checkpoints, images) from key=value overrides; a file name may contain `=`."""
-    files = [text for text in inputs if "=" not in text or Path(text).exists()]
+    files = [text for text in inputs if "=" not in text or os.path.exists(text)]
     return files, [text for text in inputs if text not in files]

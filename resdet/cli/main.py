@@ -13,6 +13,7 @@ from types import ModuleType
 
 from resdet.engine.signals import EXIT_CODE, stopping
 from resdet.errors import UserError, did_you_mean
+from resdet.files import usable_paths
 from resdet.plugins import load_plugins
 from resdet.text import printable
 from resdet.version import __version__
@@ -58,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return MISTAKE
     command = importlib.import_module(COMMANDS[name])
     try:
-        with stopping():
+        with stopping(), usable_paths():
             parsed = parser_of(name, command).parse_intermixed_args(rest)
             load_plugins(getattr(parsed, "plugin", ()))
             return command.run(parsed)

@@ -46,9 +46,12 @@ def run(args: argparse.Namespace) -> int:
         raise UserError("--runs are looked at as they were trained; leave out overrides, --backbones, --norms, --inits")
 
     from resdet.analysis.probe.layers import nets_of, nets_of_runs, probe
-    from resdet.analysis.probe.page import draw_figure, summary_rows, to_json, to_page
-    from resdet.files import write_outputs
+    from resdet.analysis.probe.page import ANOTHER_FIGURE, draw_figure, summary_rows, to_json, to_page
+    from resdet.outputs import check_output, check_outputs, write_outputs
 
+    check_outputs(args.output, ("probe.html", "probe.json"))
+    if args.figure:
+        check_output(args.figure, ANOTHER_FIGURE)
     if args.runs:
         nets = nets_of_runs(args.runs)
     else:

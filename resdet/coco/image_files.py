@@ -57,6 +57,18 @@ def missing_files(folder: Path, names: Sequence[str], source: str) -> list[str]:
     return missing
 
 
+def is_file(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry of a folder is a file, or a link to one. A link in a circle is neither file nor folder; asking
+    the entry itself would raise OSError for it, and so for its whole folder.
+    """
+    return entry.is_file(follow_symlinks=False) or (entry.is_symlink() and os.path.isfile(entry.path))
+
+
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry of a folder is a folder, or a link to one."""
+    return entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and os.path.isdir(entry.path))
+
+
 def _scan_below(root: Path, parent: str) -> dict[str, bool]:
     try:
         return _scan(root, (root / parent).resolve(strict=True))
@@ -68,7 +80,7 @@ def _scan(root: Path, folder: Path) -> dict[str, bool]:
     """Regular files, including links to them, and whether each lies below the root."""
     inside = folder.is_relative_to(root)
     with os.scandir(folder) as entries:
-        return {entry.name: inside and _stays(entry, root) for entry in entries if entry.is_file()}
+        return {entry.name: inside and _stays(entry, root) for entry in entries if is_file(entry)}
 
 
 def _stays(entry: os.DirEntry[str], root: Path) -> bool:

@@ -7,7 +7,7 @@ overrides; an unknown key is an error with a suggestion. A key is declared once,
 from __future__ import annotations
 
 from resdet.config.check import checked
-from resdet.config.load import config_from_yaml, load_config, to_yaml
+from resdet.config.load import config_from_yaml, load_config, merged, to_yaml
 from resdet.config.model import (
     AnchorConfig,
     BackboneConfig,
@@ -63,5 +63,6 @@ __all__ = [
     "config_from_yaml",
     "has_no_classes",
     "load_config",
+    "merged",
     "to_yaml",
 ]

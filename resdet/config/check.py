@@ -18,6 +18,7 @@ from resdet.text import shortened
 
 G = TypeVar("G", bound=Group)
 LONGEST_SHOWN = 100  # characters of a value in a message
+DEEPEST = 5  # lists and mappings inside one another
 LONGEST_TEXT = 4096  # characters: the longest path that Linux takes
 NAMES = {int: ("a whole number", "whole numbers"), float: ("a number", "numbers"), str: ("text", "texts")}
 
@@ -102,6 +103,8 @@ def _as(kind: Any, value: Any, rules: Rules, *, outer: bool = True) -> Any:
     origin = get_origin(kind)
     if origin is list:
         return _as_list(kind, value, rules, outer=outer)
+    if origin is dict:
+        return _as_row(value)
     if origin is Literal and isinstance(value, str) and value in get_args(kind):
         return str(value)
     if kind is bool and isinstance(value, bool):
@@ -118,11 +121,41 @@ def _as(kind: Any, value: Any, rules: Rules, *, outer: bool = True) -> Any:
 
 
 def _as_list(kind: Any, value: Any, rules: Rules, *, outer: bool) -> list[Any]:
+    if isinstance(value, str) and get_origin(get_args(kind)[0]) is dict:
+        value = [value]
     shortest, longest = rules.length if outer else (rules.item_length or 0, rules.item_length or 0)
     if not isinstance(value, list | tuple) or not shortest <= len(value) <= longest:
         raise ValueError
     (item,) = get_args(kind)
     return [_as(item, each, rules, outer=False) for each in value]
+
+
+def _as_row(value: Any) -> dict[str, Any]:
+    """One name with its arguments, {name: {argument: value}}; a name alone has none."""
+    value = {value: {}} if isinstance(value, str) else value
+    if not isinstance(value, dict) or len(value) != 1:
+        raise ValueError
+    ((name, arguments),) = value.items()
+    if not isinstance(name, str) or not isinstance(arguments, dict | None):
+        raise ValueError
+    return {_text(name): _as_plain(arguments or {})}
+
+
+def _as_plain(value: Any, depth: int = 0) -> Any:
+    """Plain values of YAML: text, finite numbers, true and false, null, and lists and mappings of them."""
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        return _text(value)
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    if isinstance(value, numbers.Real) and math.isfinite(value):
+        return float(value)
+    if depth < DEEPEST and isinstance(value, list | tuple):
+        return [_as_plain(each, depth + 1) for each in value]
+    if depth < DEEPEST and isinstance(value, dict) and all(isinstance(name, str) for name in value):
+        return {_text(name): _as_plain(each, depth + 1) for name, each in value.items()}
+    raise ValueError
 
 
 def _within(value: Any, rules: Rules) -> Any:
@@ -155,6 +188,8 @@ def _in_words(kind: Any, rules: Rules) -> str:
     shortest, longest = rules.length
     count = f"{shortest}" if shortest == longest else f"{shortest} to {longest}"
     (item,) = get_args(kind)
+    if get_origin(item) is dict:
+        return f"a list of {count} names, each alone or with its arguments: [{{name: {{argument: value}}}}]"
     if get_origin(item) is list:
         (number,) = get_args(item)
         return f"a list of {count} lists of {rules.item_length} {NAMES[number][1]} {bounds(rules)}"

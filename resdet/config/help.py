@@ -57,6 +57,8 @@ def kind_in_words(kind: Any) -> str:
         return " | ".join(get_args(kind))
     if get_origin(kind) is list:
         return f"list of {kind_in_words(get_args(kind)[0])}"
+    if get_origin(kind) is dict:
+        return "names with arguments"
     return "text" if kind is str else kind.__name__
 
 

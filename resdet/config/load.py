@@ -50,19 +50,21 @@ def _overridden(config: Config, overrides: Sequence[str]) -> Config:
         value = parse(text, source=shown(override))
         for name in reversed(key.split(".")):
             value = {name: value}
-        config = _merged(config, value)
+        config = merged(config, value)
     return config
 
 
 def _from_source(config: Config, data: dict[str, Any], source: str) -> Config:
     try:
-        return _merged(config, data)
+        return merged(config, data)
     except UserError as error:
         raise UserError(f"{source}: {error}") from None
 
 
-def _merged(group: G, data: dict[str, Any], path: str = "") -> G:
-    """The group with the values of `data`; `path` is the path of the group."""
+def merged(group: G, data: dict[str, Any], path: str = "") -> G:
+    """The group with the values of `data`; `path` is the path of the group. Raises UserError for an unknown key, with
+    a suggestion, and for a value that does not fit.
+    """
     declarations, changes = declared(type(group), path), dict[str, Any]()
     for name, value in data.items():
         if name not in declarations:
@@ -72,7 +74,7 @@ def _merged(group: G, data: dict[str, Any], path: str = "") -> G:
         if isinstance(declaration, Key):
             changes[name] = converted(declaration, value)
         elif isinstance(value, dict):
-            changes[name] = _merged(getattr(group, name) or declaration.kind(), value, declaration.path)
+            changes[name] = merged(getattr(group, name) or declaration.kind(), value, declaration.path)
         elif value is None and declaration.optional:
             changes[name] = None
         else:

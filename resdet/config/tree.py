@@ -8,7 +8,7 @@ read these classes: modules take parts and numbers. Lengths and sizes are in pix
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from resdet.config.declare import COUNT, FINITE, MANY, PIXELS, SEED, Group, key, part
 from resdet.config.model import ModelConfig
@@ -48,6 +48,17 @@ class AugmentConfig(Group):
         [], length=(0, 100), help="rows of PIXEL_CHANGES (grey, blur, pca_colour), applied in this order"
     )
     extra_probability: float = key(0.5, ge=0, le=1, help="of each row in extra")
+    transforms: list[dict[str, Any]] | None = key(
+        None,
+        length=(0, 100),
+        help="light, standard, lsj, heavy, or a list of transforms (docs/augmentation.md); null: the keys above",
+    )
+    min_visible: float = key(
+        0.1,
+        ge=0,
+        le=1,
+        help="of transforms: an object of which a smaller share is left is neither positive nor negative",
+    )
     crop: int = key(
         224, ge=8, le=4096, help="classification of image files: pixels a side of the square that the model sees"
     )

@@ -33,6 +33,7 @@ from resdet.text import first_few
 from resdet.version import __version__
 from resdet.weights import read_safetensors
 from resdet.weights.contract import WeightContract
+from resdet.weights.read import check_archive
 
 LARGEST_MANIFEST = 100_000  # bytes
 
@@ -156,6 +157,7 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
     """The optimizer, generators and counters for a resumed run; only plain data and tensors are accepted."""
     path = checkpoint / STATE
     try:
+        check_archive(path)
         with warnings.catch_warnings(action="ignore"):  # torch warns about a foreign pickle before it rejects it
             state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError, TypeError) as error:

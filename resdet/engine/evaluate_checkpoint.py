@@ -24,9 +24,11 @@ def evaluate_checkpoint(
 
     A model predicts with the parts of `config.test`; the models in `also`, which must have the same classes, form an
     ensemble with it. `output` is a folder for the figures and the detections that they count (COCO results). Raises
-    UserError for a damaged checkpoint, a mistake in the overrides, data with none of the model's classes, or parts and
-    models that do not go together.
+    UserError for a damaged checkpoint, a mistake in the overrides, data with none of the model's classes, parts and
+    models that do not go together, or an `output` with such files that are not resdet's.
     """
+    if output:
+        RunFiles(output).check_evaluation()
     models = read_models([path, *also], overrides)
     saved, config = models[0].saved, models[0].saved.config
     task = task_of(config)

@@ -13,7 +13,17 @@ import msgspec
 
 from resdet.config import Config, config_from_yaml, to_yaml
 from resdet.errors import UserError
-from resdet.files import LOCK, leftovers, read_regular, readable_json, replace_file, write_outputs, writing
+from resdet.files import (
+    ANOTHER_OUTPUT,
+    LOCK,
+    leftovers,
+    read_regular,
+    readable_json,
+    replace_file,
+    write_files,
+    writing,
+)
+from resdet.outputs import check_output, signed
 
 if TYPE_CHECKING:
     from resdet.coco.results import CocoResults
@@ -116,6 +126,17 @@ class RunFiles:
             kept = [line for line in text.splitlines() if _step_of(line) <= step]
             replace_file(self.metrics, "".join(f"{line}\n" for line in kept).encode())
 
+    def check_evaluation(self) -> None:
+        """Raises UserError for a folder with figures or detections that resdet did not write: they stay as they are."""
+        if self.hold_a_run:
+            return
+        check_output(self.figures)
+        if self.predictions.exists() and not self.figures.exists():  # COCO's results have no place for a mark
+            raise UserError(
+                f"{self.predictions}: exists, and the folder has no {FIGURES} of resdet; {ANOTHER_OUTPUT}, or delete "
+                "the file first"
+            )
+
     def write_evaluation(
         self, figures: Figures, *, step: int, backend: str | None = None, results: CocoResults | None = None
     ) -> None:
@@ -127,10 +148,10 @@ class RunFiles:
         defined = {name: _number(value) for name, value in figures.items()}
         if results is not None and results.unreadable:
             named[UNREADABLE] = {str(number): problem for number, problem in results.unreadable.items()}
-        contents = {FIGURES: readable_json({**defined, **named, "step": step})}
+        contents = {FIGURES: readable_json(signed({**defined, **named, "step": step}))}
         if results is not None:
             contents[PREDICTIONS] = msgspec.json.encode(results.to_json())
-        write_outputs(self.folder, contents)
+        write_files(self.folder, contents)
 
     def written_figures(self) -> Figures:
         """The figures of the last evaluation. Raises UserError if they cannot be read."""

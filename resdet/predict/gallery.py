@@ -22,7 +22,7 @@ from resdet.engine.run_folder import RunFiles, read_run
 from resdet.engine.task.table import detection_of
 from resdet.errors import UserError
 from resdet.evaluation.coco import CocoResults, read_results
-from resdet.files import writing
+from resdet.files import leftovers, writing
 from resdet.predict.image_list import drawing_names
 from resdet.predict.prediction import DRAWN_SCORE, save_picture
 
@@ -125,10 +125,11 @@ def draw_gallery(
         raise UserError(f"{dataset.annotations}: none of {count} images to draw can be read; check the images")
     files = drawing_names([OVERVIEW, *(example.file_name for example in examples)])[1:]
     with writing(folder):
+        # The sheet is the mark of the folder: written first, it is there if a kill leaves only some of the pictures.
+        save_picture(Image.fromarray(contact_sheet(examples, names)), folder / OVERVIEW)
         for name, example in zip(files, examples, strict=True):
             picture = side_by_side(*example.drawn(names, min_side=480), captions=CAPTIONS)
             save_picture(Image.fromarray(picture), folder / name)
-        save_picture(Image.fromarray(contact_sheet(examples, names)), folder / OVERVIEW)
     return folder / OVERVIEW
 
 
@@ -218,5 +219,6 @@ def _examples(found: _Found, dataset: CocoDataset, config: Config, indices: Sequ
 def _make(folder: Path) -> None:
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        if any(folder.iterdir()) and not (folder / OVERVIEW).exists():
+        others = set(folder.iterdir()) - set(leftovers(folder / OVERVIEW))
+        if others and not (folder / OVERVIEW).exists():
             raise UserError(f"{folder}: holds files that resdet did not draw; choose another --output")

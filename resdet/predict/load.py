@@ -9,9 +9,11 @@ from resdet.data.batches.collate import size_divisor
 from resdet.engine.distributed import World, choose_device, uses_bf16
 from resdet.engine.saved_models import detector_of, read_models
 from resdet.errors import UserError
+from resdet.files import usable_paths
 from resdet.predict.predictor import Origin, Predictor
 
 
+@usable_paths()
 def load(
     checkpoint: str | Path,
     *,

@@ -21,7 +21,7 @@ from resdet.coco.run_lengths import RunLengths
 from resdet.data.images.masks import MaskWindow, encoded_window
 from resdet.drawing.boxes import draw_detections
 from resdet.errors import UserError, did_you_mean
-from resdet.files import readable_json, whole_file, write_output, writing
+from resdet.files import readable_json, replace_file, whole_file, writing
 from resdet.predict.sources import Source
 from resdet.text import printable
 
@@ -173,7 +173,8 @@ class Prediction:
         """
         path = Path(path)
         if path.suffix.lower() == ".json":
-            write_output(path, readable_json(self.to_coco()), "choose another file")
+            with writing(path, "choose another file"):
+                replace_file(path, readable_json(self.to_coco()))
         else:
             save_picture(self.draw(score=score), path)
         return path

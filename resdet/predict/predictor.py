@@ -19,6 +19,7 @@ from resdet.coco.run_lengths import encode_masks
 from resdet.config import Config
 from resdet.data.batches.collate import ImageInfo, Sample, boxes_in_original, collate, padded_shape
 from resdet.data.images.decode import ImageError, resize, resized_size
+from resdet.files import usable_paths
 from resdet.predict.pixels import ChannelOrder, InMemory, check_channel_order
 from resdet.predict.prediction import Prediction
 from resdet.predict.sources import Images, OneImage, Reading, Source
@@ -100,6 +101,7 @@ class Predictor:
         self, images: Iterable[OneImage], *, channels: ChannelOrder = "rgb", recursive: bool = False
     ) -> list[Prediction]: ...
 
+    @usable_paths()
     def __call__(
         self, images: object, *, channels: ChannelOrder = "rgb", recursive: bool = False
     ) -> Prediction | list[Prediction]:

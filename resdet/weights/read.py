@@ -122,7 +122,7 @@ def _check_header(path: Path) -> None:
 
 def _read_torch(path: Path, *, archive: bool) -> Any:
     if archive:
-        _check_archive(path)
+        check_archive(path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=archive)
     except UNREADABLE as error:
@@ -131,8 +131,11 @@ def _read_torch(path: Path, *, archive: bool) -> Any:
         raise UserError(f"{path}: refused or damaged, torch does not load it as tensors alone ({reason!a})") from error
 
 
-def _check_archive(path: Path) -> None:
-    """torch.save stores without compression, so a compressed member is an attack (zip bomb) or another kind of file."""
+def check_archive(path: Path) -> None:
+    """Raises UserError for a file that is no archive of torch.save.
+
+    torch.save stores without compression, so a compressed member is an attack (zip bomb) or another kind of file.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()

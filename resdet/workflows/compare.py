@@ -10,6 +10,7 @@ from pathlib import Path
 from resdet.analysis.compare.compare_backbones import Request, compare_backbones, list_runs
 from resdet.analysis.compare.comparison import Comparison
 from resdet.errors import UserError
+from resdet.files import usable_paths
 
 SAY = partial(print, flush=True)
 
@@ -63,6 +64,7 @@ def request_of(
     )
 
 
+@usable_paths()
 def compare(
     configs: str | Path | Sequence[str | Path],
     backbones: Sequence[str],

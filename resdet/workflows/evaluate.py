@@ -13,6 +13,7 @@ from resdet.data.sets.coco import CocoDataset
 from resdet.engine.distributed import is_lead
 from resdet.engine.evaluate_checkpoint import evaluate_checkpoint
 from resdet.errors import UserError
+from resdet.files import usable_paths
 from resdet.predict.gallery import draw_gallery
 from resdet.workflows.figures import WithFigures, attempt
 
@@ -37,6 +38,7 @@ class Evaluated(WithFigures):
         return f"<Evaluated: {', '.join(shown[:3]) or 'no figure is defined'}; {len(self.figures)} figures>"
 
 
+@usable_paths()
 def evaluate(
     checkpoint: str | Path,
     *,

@@ -9,9 +9,11 @@ from resdet.data.batches.loader import open_split
 from resdet.data.sets.coco import CocoDataset
 from resdet.data.sets.formats import read_set
 from resdet.errors import UserError
+from resdet.files import usable_paths
 from resdet.workflows.train import read_config
 
 
+@usable_paths()
 def open_dataset(
     source: str | Path | Config, images: str | Path | None = None, *, split: str | None = None
 ) -> CocoDataset:

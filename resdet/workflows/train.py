@@ -16,6 +16,7 @@ from resdet.engine.run_folder import BEST, LAST, RunFiles
 from resdet.engine.task.interface import ImageSet
 from resdet.engine.task.table import task_of
 from resdet.errors import UserError
+from resdet.files import usable_paths
 from resdet.predict.gallery import draw_run
 from resdet.predict.load import load
 from resdet.predict.predictor import Predictor
@@ -52,6 +53,7 @@ class TrainedRun(WithFigures):
         return f"<TrainedRun {self.folder}, {task_of(self.config).headline} {_shown(self)}>"
 
 
+@usable_paths()
 def train(
     config: ConfigLike,
     output: str | Path,

@@ -2,6 +2,8 @@
 
 import argparse
 import importlib
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -104,6 +106,42 @@ def test_a_mistake_is_one_line_with_a_remedy_and_exit_code_2(
     assert list(tmp_path.iterdir()) == [], "and leaves nothing behind"
 
 
+LONG = "a" * 300  # no file system of Linux has such a name
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["train", "nano", "--output", LONG],
+        ["train", "nano", "--output", "x", "--resume", LONG],
+        ["train", LONG, "--output", "x"],
+        ["train", "nano", f"data.train.images={LONG}", "--output", "x"],
+        ["train", "nano", f"model.weights={LONG}", "--output", "x"],
+        ["train", "nano", f"model.box_head.class_weights=[{', '.join(['1.0'] * 82)}]", "--output", "x"],
+        ["train", "nano", "--plugin", LONG, "--output", "x"],
+        ["evaluate", LONG],
+        ["predict", LONG, "x.jpg"],
+        ["score", LONG, LONG],
+        ["report", LONG],
+        ["probe", "--runs", LONG, "--output", "x"],
+        ["compare", "nano", "--backbones", "nano", "--output", LONG, "--dry-run"],
+        ["benchmark", "nano", "--json", LONG],
+        ["convert-weights", LONG, "--format", "torchvision", "--output", "x.safetensors"],
+    ],
+)
+def test_an_argument_too_long_for_a_file_name_is_one_line(
+    arguments: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    assert "error: " in answered(arguments, capsys)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_weights_of_80_classes_are_an_override_and_no_file():
+    override = f"model.box_head.class_weights=[{', '.join(['1.0'] * 81)}]"
+    assert split_inputs(["nano", override]) == (["nano"], [override])
+
+
 def test_names_from_outside_do_not_steer_the_terminal(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
@@ -120,6 +158,19 @@ def test_an_interrupt_is_143(monkeypatch: pytest.MonkeyPatch):
 
     monkeypatch.setattr("resdet.cli.train.run", interrupt)
     assert main(["train"]) == 143
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_signal_ends_every_command_in_one_line_and_143(
+    name: str, number: signal.Signals, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(f"{COMMANDS[name]}.add_arguments", lambda _: None)
+    monkeypatch.setattr(f"{COMMANDS[name]}.run", lambda _: os.kill(os.getpid(), number))
+    before = signal.getsignal(number)
+    assert main([name]) == 143
+    assert capsys.readouterr().err == f"stopped by {number.name}\n"
+    assert signal.getsignal(number) == before
 
 
 def test_files_and_overrides_may_be_mixed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

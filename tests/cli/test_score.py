@@ -13,6 +13,7 @@ import pytest
 
 from resdet.cli import score
 from resdet.errors import UserError
+from resdet.version import __version__
 
 TRUTH: dict[str, Any] = {
     "images": [{"id": 1, "height": 50, "width": 50}],
@@ -56,6 +57,7 @@ def test_the_json_file_is_one_flat_object(files: tuple[str, str], tmp_path: Path
     assert run(*files, "--metric", metric, "--json", str(output)) == 0
     figures = json.loads(output.read_text())
     assert names <= set(figures)
+    assert figures.pop("resdet") == __version__
     assert figures.pop("backend").startswith(("pycocotools ", "hotcoco ", "resdet"))
     assert all(value is None or 0 <= value <= 1 for value in figures.values())
     assert [path.name for path in tmp_path.glob(".*")] == []

@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 from pathlib import Path
+from zipfile import ZIP_DEFLATED, ZipFile
 
 import pytest
 import torch
@@ -269,6 +270,17 @@ def test_a_hostile_state_is_refused_without_effect(tmp_path: Path):
     with pytest.raises(UserError, match=r"state.pt"):
         _ = read_state(path)
     assert not (tmp_path / "canary").exists()
+
+
+def test_a_state_that_would_grow_when_it_is_unpacked_is_refused(tmp_path: Path):
+    path = saved(tmp_path, 1)
+    torch.save({"step": 1, "zeros": torch.zeros(1_000_000)}, tmp_path / "plain.pt")
+    with ZipFile(tmp_path / "plain.pt") as plain, ZipFile(path / STATE, "w", ZIP_DEFLATED) as packed:
+        for member in plain.namelist():
+            packed.writestr(member, plain.read(member))
+    assert (path / STATE).stat().st_size < 20_000
+    with pytest.raises(UserError, match=r"state.pt: refused, its members are compressed"):
+        _ = read_state(path)
 
 
 def test_a_truncated_model_file_is_one_line(tmp_path: Path, nano: Config):

@@ -24,6 +24,7 @@ from resdet.engine.train.state import TrainState
 from resdet.engine.train.update import update
 from resdet.errors import UserError
 from resdet.structures import Batch
+from resdet.version import __version__
 
 ROOT = Path(__file__).parents[2]
 
@@ -48,7 +49,7 @@ def weights(run: Path, step: int) -> dict[str, Tensor]:
 def test_a_run_leaves_its_figures_and_can_be_evaluated_again(tmp_path: Path, tiny: Config, read_metrics: Any):
     metrics = train(tiny, tmp_path / "run")
     assert set(metrics) == {"top1/error", "top1/accuracy", "top1/loss", "top5/error", "train/error", "train/loss"}
-    assert json.loads((tmp_path / "run/eval.json").read_text()) == {**metrics, "step": 6}
+    assert json.loads((tmp_path / "run/eval.json").read_text()) == {"resdet": __version__, **metrics, "step": 6}
     lines = read_metrics(tmp_path / "run")
     assert [line["step"] for line in lines if "top1/error" in line] == [3, 6]
     assert [line["step"] for line in lines if "loss_classifier" in line] == [1, 2, 3, 4, 5, 6]

@@ -31,7 +31,6 @@ from resdet.engine.train import train
 from resdet.errors import UserError
 from resdet.files import Appended, FolderLock
 
-pytestmark = pytest.mark.fault
 ROOT = Path(__file__).parents[2]
 
 
@@ -42,7 +41,6 @@ def children(process: int) -> list[int]:
 # Workers
 
 
-@pytest.mark.row(28, "SIGKILL of a data worker", "E")
 def test_a_killed_worker_ends_the_run_in_one_line_and_no_step_is_lost(
     tmp_path: Path, nano_arguments: list[str], read_metrics: Any
 ):
@@ -69,18 +67,17 @@ def test_a_killed_worker_ends_the_run_in_one_line_and_no_step_is_lost(
     assert checkpoints(run)[-1].name == f"step_{step:08d}"
 
 
-@pytest.mark.row(18, "an image that cannot be read, in the middle of a run", "E")
 def test_an_image_that_breaks_during_a_run_loses_no_step(tmp_path: Path, nano: Config, monkeypatch: pytest.MonkeyPatch):
-    from resdet.data.batches import loader
+    from resdet.data.augment import samples
 
-    real, calls = loader.read_image, iter(range(1000))
+    real, calls = samples.read_image, iter(range(1000))
 
     def breaks(*arguments: Any, **options: Any) -> Any:
         if next(calls) >= 8:  # two images a step: the first of step 5
             raise UserError("7.png: is truncated")
         return real(*arguments, **options)
 
-    monkeypatch.setattr(loader, "read_image", breaks)
+    monkeypatch.setattr(samples, "read_image", breaks)
     with pytest.raises(UserError, match=r"^7\.png: is truncated; step 4 is saved, go on from it with --resume$"):
         _ = train(nano, tmp_path / "run")
     assert checkpoints(tmp_path / "run")[-1].name == "step_00000004"
@@ -89,7 +86,6 @@ def test_an_image_that_breaks_during_a_run_loses_no_step(tmp_path: Path, nano: C
 # One training a folder
 
 
-@pytest.mark.row("S-n", "two trainings into one folder", "R")
 @pytest.mark.parametrize("resume", [False, True])
 def test_a_second_training_into_a_folder_is_refused(tmp_path: Path, nano: Config, *, resume: bool):
     with FolderLock(tmp_path / "run", "training") as lock:
@@ -118,7 +114,6 @@ def test_the_lock_of_a_run_is_held_while_it_trains_and_is_free_afterwards(
     assert seen == ["locked", "free"]
 
 
-@pytest.mark.row("S-n", "a foreign folder with a subfolder `checkpoints`, or with a config.yaml", "R")
 @pytest.mark.parametrize("name", ["checkpoints/thesis.txt", "config.yaml"])
 @pytest.mark.parametrize("resume", [False, True])
 def test_a_foreign_folder_is_no_run(tmp_path: Path, nano: Config, name: str, *, resume: bool):
@@ -130,7 +125,6 @@ def test_a_foreign_folder_is_no_run(tmp_path: Path, nano: Config, name: str, *, 
     assert file.read_text() == "mine"
 
 
-@pytest.mark.row(33, "SIGKILL at the beginning of a run", "resumed")
 @pytest.mark.parametrize("written", range(5))
 def test_every_beginning_of_a_run_can_be_resumed(tmp_path: Path, nano: Config, written: int):
     whole, run = tmp_path / "whole", tmp_path / "run"
@@ -149,7 +143,6 @@ def test_every_beginning_of_a_run_can_be_resumed(tmp_path: Path, nano: Config, w
 # Signals where there is nothing to save
 
 
-@pytest.mark.row(37, "SIGTERM before the first step, while drawing and while reporting", "143")
 @pytest.mark.parametrize(
     "place",
     [
@@ -174,7 +167,6 @@ def test_a_signal_outside_of_the_steps_is_one_line_and_143(
     assert signal.getsignal(number) == before
 
 
-@pytest.mark.row(37, "SIGTERM during an evaluation: the AP of a part is not recorded", "143")
 def test_the_figures_of_a_part_of_the_images_are_never_recorded(
     tmp_path: Path, nano: Config, monkeypatch: pytest.MonkeyPatch, read_metrics: Any
 ):
@@ -190,7 +182,16 @@ def test_the_figures_of_a_part_of_the_images_are_never_recorded(
 # The disk
 
 
-@pytest.mark.row(36, "a full disk while a line is added to a log", "kept until there is room")
+def test_a_signal_ends_an_evaluation_of_a_saved_model_without_figures(
+    tmp_path: Path, nano: Config, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    _ = train(nano, tmp_path / "run")
+    terminate_in_evaluation(monkeypatch)
+    assert main(["evaluate", str(tmp_path / "run"), "--output", str(tmp_path / "again")]) == 143
+    assert capsys.readouterr().err.strip().splitlines()[-1] == "stopped by SIGTERM"
+    assert not (tmp_path / "again").exists()
+
+
 def test_a_line_that_the_disk_did_not_take_follows_without_loss_or_doubling(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -213,7 +214,6 @@ def test_a_line_that_the_disk_did_not_take_follows_without_loss_or_doubling(
     assert file.path.read_text() == "first\nsecond\nthird\n"
 
 
-@pytest.mark.row(36, "a full disk when the last figures are written", "E, evaluated again by a resume")
 def test_figures_that_cannot_be_written_are_one_line_and_a_resume_writes_them(
     tmp_path: Path, nano: Config, monkeypatch: pytest.MonkeyPatch
 ):
@@ -247,7 +247,6 @@ cp -r "$1/run" "$1.copy"
 
 
 @pytest.mark.slow
-@pytest.mark.row(36, "a real full disk (tmpfs) that gets room later", "E, then resumed to the same bits")
 @pytest.mark.parametrize("size", [4, 40, 300, 700])
 def test_a_full_disk_is_one_line_and_with_room_the_run_ends_as_if_nothing_had_happened(
     tmp_path: Path, nano: Config, nano_arguments: list[str], size: int
@@ -279,7 +278,6 @@ def test_a_full_disk_is_one_line_and_with_room_the_run_ends_as_if_nothing_had_ha
 # Files that are handed over
 
 
-@pytest.mark.row("S-i", "a pipe or a device as an annotation file, a run's file or a manifest", "R, without a wait")
 def test_a_pipe_or_a_device_is_refused_at_once(tmp_path: Path):
     from resdet.coco.annotation_file import read_annotation_file
     from resdet.coco.json_file import read_json
@@ -299,7 +297,6 @@ def test_a_pipe_or_a_device_is_refused_at_once(tmp_path: Path):
         _ = read_regular(tmp_path / "long", largest=4)
 
 
-@pytest.mark.row("S-i", "best and metrics.jsonl that are not UTF-8", "E, in one line; a damaged line is dropped")
 def test_files_of_a_run_that_are_not_text_do_not_end_in_a_traceback(tmp_path: Path):
     files = RunFiles(tmp_path)
     _ = (tmp_path / "best").write_bytes(b"\xff\xfe")
@@ -314,7 +311,6 @@ def test_files_of_a_run_that_are_not_text_do_not_end_in_a_traceback(tmp_path: Pa
 # Small changes of the code that no other test noticed
 
 
-@pytest.mark.row(32, "an evaluation that is worse than the best", "best stays")
 def test_a_worse_evaluation_does_not_replace_the_best(tmp_path: Path, nano: Config, monkeypatch: pytest.MonkeyPatch):
     import resdet.engine.task.detection as module
 
@@ -326,7 +322,6 @@ def test_a_worse_evaluation_does_not_replace_the_best(tmp_path: Path, nano: Conf
     assert [path.name for path in checkpoints(tmp_path / "run")] == ["step_00000002", "step_00000006"]
 
 
-@pytest.mark.row(30, "a resume of a model with dropout, which draws from the generators", "bit-exact")
 def test_a_resume_goes_on_with_the_same_random_numbers(tmp_path: Path, nano: Config, monkeypatch: pytest.MonkeyPatch):
     from resdet.models.build.detector import build_model
 
@@ -349,7 +344,6 @@ def test_a_resume_goes_on_with_the_same_random_numbers(tmp_path: Path, nano: Con
     assert weights_hash(tmp_path / "plain", 6) != weights_hash(tmp_path / "whole", 6), "the dropout drew something"
 
 
-@pytest.mark.row(31, "another number of processes, another torch", "named warning")
 def test_a_resume_names_what_is_different_here(tmp_path: Path, nano: Config):
     nano.train.steps = 3
     _ = train(nano, tmp_path / "run")
@@ -365,7 +359,6 @@ def test_a_resume_names_what_is_different_here(tmp_path: Path, nano: Config):
     assert f"the run had torch=1.0 and goes on with {torch.__version__}" in log
 
 
-@pytest.mark.row(34, "the order of writes in a save", "the manifest last, renamed when all is on the disk")
 def test_a_checkpoint_gets_its_name_when_its_manifest_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """The only replay of a power loss that needs no special file system: what is synced before the name exists."""
     events: list[str] = []
@@ -410,7 +403,6 @@ def test_a_file_is_synced_before_it_is_renamed(tmp_path: Path, monkeypatch: pyte
     assert events == ["sync .tmp", "rename", "sync folder"]
 
 
-@pytest.mark.row(26, "an error in one process", "the group is not torn down: the others may not answer")
 @pytest.mark.parametrize("fails", [False, True])
 def test_the_group_is_torn_down_only_after_a_normal_end(monkeypatch: pytest.MonkeyPatch, *, fails: bool):
     destroyed = []
@@ -429,7 +421,6 @@ def test_the_group_is_torn_down_only_after_a_normal_end(monkeypatch: pytest.Monk
     assert bool(destroyed) is not fails
 
 
-@pytest.mark.row(26, "a process that was killed and not waited for", "dead")
 def test_a_process_that_was_killed_counts_as_dead_before_its_parent_knows():
     process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     peer = Peer(Peer.here().machine, process.pid)
@@ -442,7 +433,6 @@ def test_a_process_that_was_killed_counts_as_dead_before_its_parent_knows():
     assert peer.is_dead()
 
 
-@pytest.mark.row(9, "train and val list other categories", "E")
 def test_train_and_val_must_list_the_same_categories(tmp_path: Path, nano: Config):
     from dataclasses import replace
 
@@ -455,7 +445,6 @@ def test_train_and_val_must_list_the_same_categories(tmp_path: Path, nano: Confi
         check_categories(train_set, other)
 
 
-@pytest.mark.row(1, "check-data --strict on a box that is skipped", "E")
 def test_strict_makes_an_error_of_what_is_skipped(tmp_path: Path):
     from PIL import Image
 

@@ -30,7 +30,7 @@ def figures(path: Path) -> dict[str, float | None]:
 def test_its_figures_are_recalls_and_the_best_checkpoint_is_chosen_by_them(run: Path) -> None:
     names = {f"recall/AR{size}{limit}" for size in ("", "s", "m", "l") for limit in (100, 300, 1000)}
     written = json.loads((run / "eval.json").read_text())
-    assert written.keys() == names | {"backend", "step"}
+    assert written.keys() == names | {"resdet", "backend", "step"}
     assert (run / "best").read_text().strip() == "step_00000012"
     assert "AR of 1000 proposals" in (run / "log.txt").read_text()
 

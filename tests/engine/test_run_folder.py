@@ -15,6 +15,7 @@ from resdet.engine.run_folder import RunFiles, read_run
 from resdet.engine.train import train
 from resdet.errors import UserError
 from resdet.evaluation.coco import CocoResults
+from resdet.version import __version__
 
 PACKAGE = Path(resdet.__file__).parent
 NAMES = {
@@ -45,7 +46,7 @@ def test_an_evaluation_is_read_back_as_it_was_written(tmp_path: Path):
     figures = {"bbox/AP": 0.1 + 0.2, "bbox/AP/猫": None}
     files.write_evaluation(figures, step=7, backend="hotcoco", results=results)
     assert files.written_figures() == figures
-    assert json.loads(files.figures.read_text()) == {**figures, "backend": "hotcoco", "step": 7}
+    assert json.loads(files.figures.read_text()) == {"resdet": __version__, **figures, "backend": "hotcoco", "step": 7}
     assert json.loads(files.predictions.read_text()) == []
 
 
@@ -106,3 +107,21 @@ def test_memory_is_counted_in_bytes_on_every_system(tmp_path: Path):
     held = torch.zeros(32 * 2**20, dtype=torch.uint8)
     assert peak_memory(torch.device("cpu")) > held.numel()
     assert 0.5 < peak_resident_memory(tmp_path / "absent") / peak_resident_memory() < 4
+
+
+@pytest.mark.parametrize("name", ["eval.json", "predictions.json"])
+def test_an_evaluation_replaces_no_file_of_somebody_else(tmp_path: Path, name: str):
+    _ = (tmp_path / name).write_text("[1, 2]")
+    with pytest.raises(UserError, match=rf"{name}: exists, and .* choose another --output"):
+        RunFiles(tmp_path).check_evaluation()
+
+
+def test_an_evaluation_replaces_an_earlier_one_and_that_of_a_run(tmp_path: Path):
+    files = RunFiles(tmp_path)
+    files.check_evaluation()
+    files.write_evaluation({"bbox/AP": 0.5}, step=7, results=CocoResults())
+    files.check_evaluation()
+    _ = files.config.write_text("")
+    _ = files.metrics.write_text("")
+    _ = files.figures.write_text("damaged")
+    files.check_evaluation()

@@ -39,6 +39,7 @@ from resdet.evaluation.coco import evaluate_coco, read_ground_truth, read_result
 from resdet.models.build.detector import build_model
 from resdet.models.rcnn import RCNN
 from resdet.structures import Batch
+from resdet.version import __version__
 from resdet.weights import WeightContract, save_weights
 
 ROOT = Path(__file__).parents[2]
@@ -71,6 +72,7 @@ def test_a_run_leaves_what_the_next_reader_needs(tmp_path: Path, nano: Config, r
         "predictions.json", "resources.json",
     }  # fmt: skip
     written = json.loads((run / "eval.json").read_text())
+    assert written.pop("resdet") == __version__
     assert written.pop("backend").split()[0] in ("pycocotools", "hotcoco")
     assert written.pop("step") == 6
     assert written == metrics

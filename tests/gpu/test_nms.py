@@ -111,8 +111,9 @@ def test_an_overlap_equal_to_the_threshold_stays(device: torch.device) -> None:
 
 
 def test_a_batch_is_its_images(device: torch.device) -> None:
-    candidates = random_candidates(3, 130, 5)
-    together = on_device(candidates, 0.5, 60, device)
+    boxes, scores, groups, valid = random_candidates(3, 130, 5)
+    together = on_device((boxes, scores, groups, valid), 0.5, 60, device)
     for image in range(3):
-        alone = on_device(tuple(values[image : image + 1] for values in candidates), 0.5, 60, device)
+        one = slice(image, image + 1)
+        alone = on_device((boxes[one], scores[one], groups[one], valid[one]), 0.5, 60, device)
         assert torch.equal(alone[0], together[image])

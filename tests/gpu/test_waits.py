@@ -23,7 +23,7 @@ def test_waits_are_counted_by_the_debug_mode(layout: str, device: torch.device) 
     config = load_config("nano", overrides=[*LAYOUTS[layout], f"train.device={device.type}"])
     functions = runs(Contest(config, size=(64, 96), against=None), 2)
     for function in functions.values():
-        function()  # lazy initializations wait too
+        _ = function()  # lazy initializations wait too
     seen = {name: host_waits(function, device) for name, function in functions.items()}
     assert seen["forward and backward"] == []
     assert seen["prediction"] == []
@@ -36,7 +36,7 @@ def test_launches_do_not_grow_with_the_images(images: int, device: torch.device)
     counted = []
     for count in (2, images):
         function = runs(contest, count)["forward and backward"]
-        function()
+        _ = function()
         seen = events(function, device)
         names = [name for name in seen if name.startswith("resdet::") or "Launch" in name]
         counted.append({name: seen[name] for name in names})

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from resdet.config import Config, MaskHeadConfig
 from resdet.data.batches.loader import open_split
@@ -21,7 +22,9 @@ from resdet.errors import UserError
 from resdet.evaluation.coco import CocoResults
 from resdet.models.build.detector import build_model
 from resdet.models.rcnn import RCNN
+from resdet.predict import gallery
 from resdet.predict.gallery import DRAWN_SCORE, Example, contact_sheet, draw_gallery, draw_run, spread
+from resdet.predict.prediction import save_picture
 
 
 @pytest.fixture
@@ -56,6 +59,34 @@ def test_files_that_are_not_ours_are_left_alone(
     with pytest.raises(UserError, match="drawings: holds files that resdet did not draw"):
         _ = draw_gallery(results, names, dataset, config, tmp_path)
     assert mine.read_bytes() == b""
+
+
+@pytest.mark.parametrize("saved", [0, 1, 2, 3])
+def test_after_a_kill_at_any_picture_the_drawings_are_made_again(
+    results: CocoResults,
+    names: dict[int, str],
+    dataset: CocoDataset,
+    config: Config,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    saved: int,
+) -> None:
+    """The process dies in the write after `saved` pictures, which leaves a temporary file, as SIGKILL does."""
+    written: list[Path] = []
+
+    def save_until_killed(picture: Image.Image, path: Path) -> None:
+        if len(written) == saved:
+            _ = path.with_name(f".{path.name}.0123abcd.tmp").write_bytes(b"half a picture")
+            raise KeyboardInterrupt
+        written.append(path)
+        save_picture(picture, path)
+
+    monkeypatch.setattr(gallery, "save_picture", save_until_killed)
+    with pytest.raises(KeyboardInterrupt):
+        _ = draw_gallery(results, names, dataset, config, tmp_path, count=3)
+    monkeypatch.undo()
+    overview = draw_gallery(results, names, dataset, config, tmp_path, count=3)
+    assert len(list(overview.parent.glob("*.jpg"))) == 4
 
 
 def example(height: int, width: int) -> Example:

@@ -29,9 +29,11 @@ from resdet.data.sets.coco import CocoDataset
 from resdet.engine.checkpoint import checkpoints
 from resdet.engine.evaluate import evaluated_set
 from resdet.errors import UserError
-from resdet.files import readable_json, write_outputs
+from resdet.files import readable_json
+from resdet.outputs import check_outputs, signed, write_outputs
 
 SPEED = "prediction_speed.json"
+PAGE_FILES = ("compare.json", "compare.html")
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,7 @@ def compare_backbones(
     if not train and not any(map(is_finished, runs)):
         raise UserError(f"{request.output}: has no finished run of these; leave --report-only out to train them")
     slots = make_slots(devices, jobs)
+    check_outputs(request.output, PAGE_FILES)
     with alone_in(request.output):
         failures = _train(runs, request, slots, say) if train else {}
         finished = [run for run in runs if is_finished(run)]
@@ -91,7 +94,7 @@ def compare_backbones(
             say(f"missing: {name}: {reason}")
         comparison = _comparison(request, contestants, finished, costs, missing, val_set, say)
         page = comparison_page(comparison).encode()
-        write_outputs(request.output, {"compare.json": comparison.to_json(), "compare.html": page})
+        write_outputs(request.output, dict(zip(PAGE_FILES, (comparison.to_json(), page), strict=True)))
     return Outcome(comparison, failures)
 
 
@@ -172,7 +175,7 @@ def _speed(
         return None
     say(f"timing predictions: {request.rounds} rounds of {len(runs)} detectors in turns")
     speed = prediction_speed([(r.contestant, r.config, r.folder) for r in runs], val_set, rounds=request.rounds)
-    write_outputs(request.output, {SPEED: readable_json(msgspec.to_builtins(speed))})
+    write_outputs(request.output, {SPEED: readable_json(signed(msgspec.to_builtins(speed)))})
     return speed
 
 

@@ -162,9 +162,9 @@ class Comparison(msgspec.Struct, frozen=True):
     `config_differences` are the keys whose values differ between contestants, with each contestant's value.
     """
 
+    resdet: str
     command: str
     format: str
-    resdet: str
     first: str
     val: ValSet
     missing: dict[str, str]

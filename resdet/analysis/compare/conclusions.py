@@ -90,7 +90,7 @@ def compare(
         missing=dict(missing),
         bootstrap=Resampling(resamples, level=0.95),
         not_counted=NOT_COUNTED,
-        config_differences=_differing(present),
+        config_differences=differing_keys(present),
         prediction=speed.setup if speed else None,
         contestants=[
             _contestant(
@@ -251,15 +251,17 @@ def _run(run: Finished) -> Run:
     )
 
 
-def _differing(contestants: Sequence[Contestant]) -> dict[str, dict[str, Any]]:
-    """The config keys (except the backbone's name) whose values differ between contestants, with each contestant's
-    value.
+def differing_keys(contestants: Sequence[Contestant]) -> dict[str, dict[str, Any]]:
+    """The config keys whose values differ between contestants, with each contestant's value; the backbone's name only
+    where the names of the contestants do not begin with it.
     """
+    named = all(contestant.name.startswith(contestant.backbone) for contestant in contestants)
     configs = {contestant.name: flat(contestant.config) for contestant in contestants}
     keys = dict.fromkeys(key for leaves in configs.values() for key in leaves)
     rows = {key: {name: leaves.get(key) for name, leaves in configs.items()} for key in keys}
     return {
         key: row
         for key, row in rows.items()
-        if key != "model.backbone.name" and any(value != row[contestants[0].name] for value in row.values())
+        if not (named and key == "model.backbone.name")
+        and any(value != row[contestants[0].name] for value in row.values())
     }

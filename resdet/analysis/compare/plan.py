@@ -18,7 +18,10 @@ from resdet.models.build.conventions import as_in
 
 @dataclass(frozen=True)
 class Contestant:
-    """A backbone with overrides of its own: `resnet18` or `resnet18:model.backbone.norm=gn,optim.lr=0.01`."""
+    """A backbone with overrides of its own: `resnet18` or `resnet18:model.backbone.norm=gn,optim.lr=0.01`.
+
+    Its name is this text, or a shorter one that stands before it: `with GN=resnet18:model.backbone.norm=gn`.
+    """
 
     name: str
     backbone: str
@@ -68,10 +71,11 @@ def read_contestants(
 
 
 def _contestant(files: Sequence[str | Path], overrides: Sequence[str], text: str) -> Contestant:
-    backbone, colon, rest = text.partition(":")
+    head, colon, rest = text.partition(":")
+    name, equals, backbone = head.rpartition("=")
     own = tuple(re.split(r",(?=[A-Za-z_][\w.]*=)", rest)) if rest else ()  # a comma inside a list does not separate
     example = "write resnet18, or with overrides of its own resnet18:model.backbone.norm=gn,optim.lr=0.01"
-    if not backbone or "=" in backbone or (colon and not rest):
+    if not backbone or (equals and not re.fullmatch(r"[^=.]*[^=.\s][^=.]*", name)) or (colon and not rest):
         raise UserError(f"--backbones {text}: {example}")
     for override in own:
         if not re.fullmatch(r"[A-Za-z_][\w.]*=.*", override, re.DOTALL):
@@ -79,7 +83,7 @@ def _contestant(files: Sequence[str | Path], overrides: Sequence[str], text: str
         _refuse(override, "model.backbone.name", f"the backbone is {backbone}")
         _refuse(override, "train.seed", "the seeds are 0 .. K-1 of --seeds K")
     config = load_config(*files, overrides=[*overrides, f"model.backbone.name={backbone}", *own])
-    return Contestant(text, backbone, own, config)
+    return Contestant(name.strip() or text, backbone, own, config)
 
 
 def _refuse(override: str, key: str, because: str) -> None:

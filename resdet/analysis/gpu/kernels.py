@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ from resdet.ops.nms import _padded_nms
 from resdet.ops.roi_align import assign_levels
 from resdet.ops.roi_align import roi_align as by_embedding_bag
 
+Runs = dict[str, Callable[..., Any]]
 Candidates = tuple[Tensor, Tensor, Tensor, Tensor]
 STRIDES = (4, 8, 16, 32)
 CLASSES = 80
@@ -44,10 +46,14 @@ def measure_nms(record: Record, setting: Setting) -> None:
             "one group": candidates(images, 2 * count, 1, real=1.0),
         }
         for name, given in cases.items():
-            there = tuple(values.to(device) for values in given)
-            runs = {f"kernel, {warps} warps": partial(padded_nms, *there, 0.5, KEEP, warps=warps) for warps in WARPS}
+            boxes, scores, groups, valid = given
+            there = boxes.to(device), scores.to(device), groups.to(device), valid.to(device)
+            runs: Runs = {
+                f"kernel, {warps} warps": partial(padded_nms, *there, 0.5, KEEP, warps=warps) for warps in WARPS
+            }
             runs["torchvision"] = partial(image_by_image, *there)
-            equal = torch.equal(padded_nms(*there, 0.5, KEEP).cpu(), _padded_nms(*given, 0.5, KEEP))
+            found = padded_nms(*there, iou_threshold=0.5, keep=KEEP).cpu()
+            equal = torch.equal(found, _padded_nms(*given, iou_threshold=0.5, keep=KEEP))
             row = {"images": images, "candidates": name, "equals the CPU": str(equal)}
             record.row("kernels", "NMS, milliseconds", row | milliseconds(runs, device, setting.scale))
 
@@ -103,7 +109,9 @@ def compare_forms(
 ) -> None:
     """Records the times of all forms, forward alone and with the backward pass, and their largest relative error."""
     levels = assign_levels(boxes, 2, 5) - 2
-    runs = {name: partial(form, maps, STRIDES, boxes, levels, resolution=resolution) for name, form in forms.items()}
+    runs: Runs = {
+        name: partial(form, maps, STRIDES, boxes, levels, resolution=resolution) for name, form in forms.items()
+    }
     exact = [level.detach().float() for level in maps]
     truth = by_embedding_bag(exact, STRIDES, boxes, levels, resolution=resolution)
     errors = {
@@ -113,11 +121,11 @@ def compare_forms(
     record.row("kernels", "RoIAlign, relative error of the result", dict(row) | errors)
     grad = torch.randn(truth.shape).to(boxes)
 
-    def backward(run: Callable[[], Tensor]) -> None:
+    def backward(run: Callable[..., Any]) -> None:
         pooled = run()
         _ = torch.autograd.grad(pooled, maps, grad.to(pooled))
 
-    both = {name: partial(backward, run) for name, run in runs.items()}
+    both: Runs = {name: partial(backward, run) for name, run in runs.items()}
     for title, functions in (("forward", runs), ("forward and backward", both)):
         times = milliseconds(functions, boxes.device, setting.scale)
         record.row("kernels", f"RoIAlign, milliseconds {title}", dict(row) | times)
@@ -141,7 +149,7 @@ def level_by_level(
     return pooled
 
 
-def milliseconds(runs: dict[str, Callable[[], object]], device: torch.device, scale: Scale) -> dict[str, float]:
+def milliseconds(runs: Runs, device: torch.device, scale: Scale) -> dict[str, float]:
     """The median of each, one after another in turns."""
     seconds = alternate([(run, ()) for run in runs.values()], scale.rounds, device, warmup=scale.warmup)
     return {name: 1e3 * statistics.median(times) for name, times in zip(runs, seconds, strict=True)}

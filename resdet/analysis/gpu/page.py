@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from resdet.errors import UserError
-from resdet.files import write_outputs
+from resdet.files import write_files
 from resdet.text import printable
 
 HEADER = """# On a GPU
@@ -43,7 +43,7 @@ def write_page(measurements: Path, docs: Path) -> None:
         parts = json.loads(content)["parts"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"--page {measurements}: no measurements of tools/on_gpu.py ({error})") from None
-    write_outputs(docs, {"gpu.json": content, "gpu.md": page(parts).encode()})
+    write_files(docs, {"gpu.json": content, "gpu.md": page(parts).encode()})
 
 
 def section(name: str, part: Mapping[str, Any]) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal, TypedDict
 
 from resdet.analysis.gpu.page import page
-from resdet.files import readable_json, write_outputs
+from resdet.files import readable_json, write_files
 
 JSON, PAGE = "gpu.json", "gpu.md"
 
@@ -56,8 +56,9 @@ class Record:
 
     def end(self, part: str, state: State, *, seconds: float = 0.0, problem: str | None = None) -> None:
         """Notes how the part ended."""
-        self.parts[part] |= {"state": state, "seconds": round(seconds, 1), "problem": problem}
+        ended = self.parts[part]
+        ended["state"], ended["seconds"], ended["problem"] = state, round(seconds, 1), problem
         self._write()
 
     def _write(self) -> None:
-        write_outputs(self.folder, {JSON: readable_json({"parts": self.parts}), PAGE: page(self.parts).encode()})
+        write_files(self.folder, {JSON: readable_json({"parts": self.parts}), PAGE: page(self.parts).encode()})

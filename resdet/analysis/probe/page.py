@@ -14,8 +14,7 @@ from markupsafe import Markup
 from resdet.analysis.pages.page import Page, Section, columns, details, render_page, table
 from resdet.analysis.pages.plots import Line, line_plot
 from resdet.analysis.probe.layers import LayerSignal, Snapshot
-from resdet.files import write_output
-from resdet.version import __version__
+from resdet.outputs import SOFTWARE, signed, write_output
 
 Seen = Mapping[str, Sequence[Snapshot]]  # by the name of a network
 
@@ -62,7 +61,7 @@ QUANTITIES = (GRADIENT, RESPONSE, UPDATE)
 def to_json(seen: Seen) -> str:
     """{"resdet": version, "nets": {name: [{"step", "loss", "layers": [{"name", "gradient", ...}]}]}}"""
     nets = {name: [asdict(snapshot) for snapshot in snapshots] for name, snapshots in seen.items()}
-    return json.dumps({"resdet": __version__, "nets": nets}, indent=1, ensure_ascii=False) + "\n"
+    return json.dumps(signed({"nets": nets}), indent=1, ensure_ascii=False) + "\n"
 
 
 def to_page(seen: Seen) -> str:
@@ -158,6 +157,9 @@ def summary_rows(seen: Seen) -> list[dict[str, str]]:
     return rows
 
 
+ANOTHER_FIGURE = "give another file for --figure"
+
+
 def draw_figure(seen: Seen, path: Path) -> None:
     """The quantities by layer at the last snapshot, side by side, as a PNG."""
     from matplotlib.figure import Figure  # the object interface: no display, no global state
@@ -172,5 +174,5 @@ def draw_figure(seen: Seen, path: Path) -> None:
         axes.grid(alpha=0.3)
     figure.axes[0].legend(fontsize=8)
     image = BytesIO()
-    figure.savefig(image, dpi=90, format="png")
-    write_output(path, image.getvalue(), "give another file for --figure")
+    figure.savefig(image, dpi=90, format="png", metadata=SOFTWARE)
+    write_output(path, image.getvalue(), ANOTHER_FIGURE)

@@ -19,7 +19,7 @@ from resdet.data.sets.coco import CocoDataset
 from resdet.engine.run_folder import RunFiles, RunFolder, read_run
 from resdet.engine.task.table import task_of
 from resdet.errors import UserError
-from resdet.files import write_output
+from resdet.outputs import check_output, write_output
 from resdet.version import __version__
 
 LARGEST = 9_500_000  # bytes of the page
@@ -40,6 +40,8 @@ def write_report(run: Path, output: Path | None = None, *, dataset: CocoDataset 
     and for a file that cannot be written; an older report then stays unchanged.
     """
     folder = read_run(run)
+    if output:
+        check_output(output)
     output = output or RunFiles(run).report
     write_output(output, report_html(folder, dataset).encode())
     return output

@@ -1,7 +1,8 @@
-"""Pads samples into a dense batch; the shape of the batch is fixed before the images are decoded."""
+"""Pads samples into a dense batch."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -43,12 +44,13 @@ def boxes_in_original(boxes: Float32[Tensor, "D 4"], image: ImageInfo) -> Float3
 @dataclass(frozen=True)
 class LoadedBatch:
     """`unreadable` has the id and the problem of every image that could not be read; the batch contains a blank in its
-    place.
+    place. `dropped` counts the objects that a list of transforms removed, by reason.
     """
 
     batch: Batch
     images: tuple[ImageInfo, ...]
     unreadable: Mapping[int, str] = field(default_factory=dict)
+    dropped: Mapping[str, int] = field(default_factory=dict)
 
     def pin_memory(self) -> LoadedBatch:
         return replace(self, batch=self.batch.pin_memory())
@@ -66,6 +68,7 @@ class Sample:
     info: ImageInfo
     masks: UInt8[np.ndarray, "n B B"] | None = None  # in the frames of the boxes
     problem: str | None = None  # the reason why the image is a blank
+    dropped: Mapping[str, int] = field(default_factory=dict)  # objects that augmentation removed, by reason
 
 
 def round_up(value: int, multiple: int) -> int:
@@ -115,6 +118,7 @@ def collate(samples: Sequence[Sample], *, shape: tuple[int, int], slots: int) ->
         batch=Batch(images, sizes, Targets(boxes, labels, crowd, valid, seeds, masks)),
         images=tuple(sample.info for sample in samples),
         unreadable={sample.info.image_id: sample.problem for sample in samples if sample.problem},
+        dropped=sum((Counter(sample.dropped) for sample in samples), Counter()),
     )
 
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Int64, UInt8
+from jaxtyping import Int64
 from torch.utils.data import Dataset, Sampler
 
 from resdet.config import Config, DataConfig
+from resdet.data.augment.samples import KeyedSamples, ListedSamples, Samples
 from resdet.data.batches.collate import (
     ImageInfo,
     LoadedBatch,
@@ -22,10 +23,9 @@ from resdet.data.batches.collate import (
     size_divisor,
 )
 from resdet.data.batches.samplers import BatchOrder, evaluation_order, rank_slice, sample_seed
-from resdet.data.batches.small_objects import large_enough, report_small_objects
+from resdet.data.batches.small_objects import report_small_objects
 from resdet.data.batches.workers import Batches
-from resdet.data.images.decode import ImageError, read_image, resize, resized_size
-from resdet.data.images.masks import box_frame_masks
+from resdet.data.images.decode import ImageError
 from resdet.data.images.transforms import Augmentation
 from resdet.data.sets.coco import CocoDataset
 from resdet.data.sets.formats import read_set
@@ -39,7 +39,12 @@ def open_split(data: DataConfig, split: str) -> CocoDataset:
     tolerated = data.max_bad_fraction if data.on_bad_image == "skip" else 0.0
     training = split == "train"
     dataset = read_set(annotations, images, require_objects=training, max_missing_fraction=tolerated)
-    return report_small_objects(dataset, data.augment) if training else dataset
+    if not training:
+        return dataset
+    if data.augment.transforms is not None:
+        _ = ListedSamples(dataset, data)  # raises for a list that does not fit
+        return dataset
+    return report_small_objects(dataset, data.augment)
 
 
 def subset(dataset: CocoDataset, count: int) -> CocoDataset:
@@ -61,7 +66,22 @@ def training_batches(
     size = config.train.batch_size
     if size % world_size:
         raise UserError(f"train.batch_size={size} cannot be shared by {world_size} processes; make it a multiple")
-    augment = config.data.augment
+    samples = training_samples(dataset, config.data)
+    samples.check()
+    reader = _Reader(
+        dataset, config, samples, mask_resolution=config.data.mask_resolution if config.model.mask_head else None
+    )
+    portrait = (dataset.heights > dataset.widths).astype(np.int64)
+    order = BatchOrder(portrait, size, config.train.seed)
+    keys = _TrainingKeys(order, start_step, rank, world_size)
+    return checked_batches(start_loader(reader, keys, config), len(dataset), config)
+
+
+def training_samples(dataset: CocoDataset, data: DataConfig) -> Samples:
+    """The source of training samples that `data.augment` describes. Raises UserError for a list that does not fit."""
+    augment = data.augment
+    if augment.transforms is not None:
+        return ListedSamples(dataset, data)
     random = augment.flip > 0 or augment.photometric > 0 or augment.extra
     augmentation = Augmentation(
         flip=augment.flip,
@@ -69,24 +89,16 @@ def training_batches(
         extra=augment.extra,
         extra_probability=augment.extra_probability,
     )
-    reader = _Reader(
-        dataset,
-        config,
-        short_sides=augment.short_side,
-        augmentation=augmentation if random else None,
-        mask_resolution=config.data.mask_resolution if config.model.mask_head else None,
-    )
-    portrait = (dataset.heights > dataset.widths).astype(np.int64)
-    order = BatchOrder(portrait, size, config.train.seed)
-    keys = _TrainingKeys(reader, order, start_step, rank, world_size)
-    return checked_batches(start_loader(reader, keys, config), len(dataset), config)
+    return KeyedSamples(dataset, data, augment.short_side, augmentation if random else None)
 
 
 def evaluation_batches(dataset: CocoDataset, config: Config, *, rank: int, world_size: int) -> Iterable[LoadedBatch]:
     """This process's share of the images, each image once over all processes; may be iterated several times."""
-    reader = _Reader(dataset, config, short_sides=[config.data.augment.test_short_side])
+    reader = _Reader(
+        dataset, config, KeyedSamples(dataset, config.data, short_sides=[config.data.augment.test_short_side])
+    )
     order = evaluation_order(dataset.heights, dataset.widths, config.eval.batch_size)
-    keys = [reader.key(batch, batch, epoch=0) for batch in order[rank::world_size]]
+    keys = [_key(batch, batch, epoch=0) for batch in order[rank::world_size]]
     return _Evaluation(dataset, start_loader(reader, keys, config), config)
 
 
@@ -105,17 +117,15 @@ class _Evaluation:
 
 @dataclass(frozen=True)
 class _Key:
-    """The information that a worker needs about a batch."""
+    """The information that a worker needs about a batch: this process's share, and the whole batch."""
 
     indices: tuple[int, ...]
+    batch: tuple[int, ...]
     epoch: int
-    shape: tuple[int, int]
-    slots: int
 
 
 @dataclass(frozen=True)
 class _TrainingKeys(Sampler[_Key]):
-    reader: _Reader
     order: BatchOrder
     start_step: int
     rank: int
@@ -123,7 +133,12 @@ class _TrainingKeys(Sampler[_Key]):
 
     def __iter__(self) -> Iterator[_Key]:
         for epoch, batch in self.order.from_step(self.start_step):
-            yield self.reader.key(rank_slice(batch, self.rank, self.world_size), batch, epoch=epoch)
+            yield _key(rank_slice(batch, self.rank, self.world_size), batch, epoch=epoch)
+
+
+def _key(share: Int64[np.ndarray, " n"], batch: Int64[np.ndarray, " m"], *, epoch: int) -> _Key:
+    """The key for the `share` of a global batch, padded to the shape of the whole `batch`."""
+    return _Key(tuple(share.tolist()), tuple(batch.tolist()), epoch)
 
 
 class _Reader(Dataset[LoadedBatch | UserError]):
@@ -133,87 +148,52 @@ class _Reader(Dataset[LoadedBatch | UserError]):
     """
 
     def __init__(
-        self,
-        dataset: CocoDataset,
-        config: Config,
-        *,
-        short_sides: Sequence[int],
-        augmentation: Augmentation | None = None,
-        mask_resolution: int | None = None,
+        self, dataset: CocoDataset, config: Config, samples: Samples, *, mask_resolution: int | None = None
     ) -> None:
-        self.dataset, self.short_sides = dataset, short_sides
-        self.augmentation, self.mask_resolution = augmentation, mask_resolution
+        self.dataset, self.samples, self.mask_resolution = dataset, samples, mask_resolution
         self.data, self.seed = config.data, config.train.seed
         self.divisor = size_divisor(config.model)
 
-    def key(self, share: Int64[np.ndarray, " n"], batch: Int64[np.ndarray, " m"], *, epoch: int) -> _Key:
-        """The key for the `share` of a global batch, padded to the shape of the whole `batch`."""
-        sizes = [self._size(index, sample_seed(self.seed, epoch, index)) for index in batch.tolist()]
-        objects = np.diff(self.dataset.offsets)[batch].max()
-        return _Key(tuple(share.tolist()), epoch, padded_shape(sizes, self.divisor), ground_truth_slots(int(objects)))
-
     def __getitem__(self, key: _Key) -> LoadedBatch | UserError:
+        """The images' sizes follow from the seeds alone, so every process pads to the shape of the global batch."""
         try:
-            samples = [self._sample(index, sample_seed(self.seed, key.epoch, index)) for index in key.indices]
+            samples = {index: self._sample(index, sample_seed(self.seed, key.epoch, index)) for index in key.indices}
+            others = [index for index in key.batch if index not in samples]
+            sizes = [self.samples.size(index, sample_seed(self.seed, key.epoch, index)) for index in others]
         except UserError as error:
             return error
-        return collate(samples, shape=key.shape, slots=key.slots)
+        sizes += [sample.image.shape[:2] for sample in samples.values()]
+        return collate(
+            [samples[index] for index in key.indices],
+            shape=padded_shape(sizes, self.divisor),
+            slots=ground_truth_slots(self._objects(key, samples)),
+        )
 
-    def _size(self, index: int, seed: int) -> tuple[int, int]:
-        """The (height, width) after the resize; the seed of a sample selects its short side."""
-        short_side = self.short_sides[seed % len(self.short_sides)]
-        height, width = int(self.dataset.heights[index]), int(self.dataset.widths[index])
-        return resized_size(height, width, short_side, self.data.augment.max_side)
+    def _objects(self, key: _Key, samples: Mapping[int, Sample]) -> int:
+        """The most objects of an image: the global batch's where an image has its own objects alone."""
+        own = max(len(sample.boxes) for sample in samples.values())
+        return max(own, int(np.diff(self.dataset.offsets)[list(key.batch)].max()))
 
     def _sample(self, index: int, seed: int) -> Sample:
         dataset = self.dataset
-        size = self._size(index, seed)
-        info = self._info(index, size)
         try:
-            original = read_image(dataset.path(index), info.height, info.width, sixteen_bit=self.data.sixteen_bit)
+            sampled = self.samples.sample(index, seed, self.mask_resolution)
         except ImageError as error:
             if self.data.on_bad_image == "skip":
-                return _blank(size, info, seed, str(error), self.mask_resolution)
+                size = self.samples.size(index, seed)
+                return _blank(size, self._info(index, size), seed, str(error), self.mask_resolution)
             raise
-        rows = np.arange(dataset.offsets[index], dataset.offsets[index + 1])
-        scale = np.array([info.scale_y, info.scale_x])
-        rows = rows[dataset.crowd[rows] | large_enough(dataset.boxes[rows], scale)]
-        image = resize(original, size)
-        boxes = dataset.boxes[rows] * np.array([info.scale_x, info.scale_y] * 2, np.float32)
-        corners = np.array([[0, 0], size[::-1]], np.float32)
-        if self.augmentation:
-            changed = self.augmentation(image, boxes, seed=seed)
-            image, boxes, corners = changed.image, changed.boxes, changed.corners
-        masks = self._masks(index, rows, boxes, corners) if self.mask_resolution else None
-        return Sample(image, boxes, dataset.labels[rows], dataset.crowd[rows], seed, info, masks)
-
-    def _masks(
-        self,
-        index: int,
-        rows: Int64[np.ndarray, " n"],
-        boxes: Float32[np.ndarray, "n 4"],
-        corners: Float32[np.ndarray, "2 2"],
-    ) -> UInt8[np.ndarray, "n B B"]:
-        """The objects' masks in the frames of their boxes, sampled once from the original masks; crowd regions have no
-        masks.
-
-        `boxes` and the image's `corners` are the positions after resize and augmentation.
-        """
-        assert self.mask_resolution is not None
-        height, width = int(self.dataset.heights[index]), int(self.dataset.widths[index])
-        # x decreases if the image is mirrored
-        origin, extent = np.tile(corners[0], 2), np.tile(corners[1] - corners[0], 2)
-        masks = np.zeros((len(rows), self.mask_resolution, self.mask_resolution), np.uint8)
-        single = ~self.dataset.crowd[rows]
-        masks[single] = box_frame_masks(
-            self.dataset.segmentations,
-            rows[single],
-            ((boxes - origin) / extent * [width, height, width, height])[single],
-            height=height,
-            width=width,
-            resolution=self.mask_resolution,
+        size = (sampled.image.shape[0], sampled.image.shape[1])
+        return Sample(
+            sampled.image,
+            sampled.boxes,
+            dataset.labels[sampled.rows],
+            sampled.ignored,
+            seed,
+            self._info(index, size),
+            sampled.masks,
+            dropped=sampled.dropped,
         )
-        return masks
 
     def _info(self, index: int, size: tuple[int, int]) -> ImageInfo:
         height, width = int(self.dataset.heights[index]), int(self.dataset.widths[index])

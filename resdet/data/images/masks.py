@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,8 +46,17 @@ def box_frame_masks(
     for mask, row, frame in zip(masks, rows.tolist(), frames.astype(np.float64), strict=True):
         window = mask_window(segmentations, row, height, width)
         if window.pixels.size:
-            mask[:] = _coverage(window.pixels, frame - np.tile((window.x, window.y), 2), resolution)
+            mask[:] = window_coverage(window, frame, (resolution, resolution))
     return masks
+
+
+def window_coverage(
+    window: MaskWindow, frame: Float64[np.ndarray, "4"], cells: tuple[int, int]
+) -> UInt8[np.ndarray, "h w"]:
+    """The coverage of each cell of a frame, 0 .. 255; `cells` is their number (down, across). The window must not be
+    empty.
+    """
+    return _coverage(window.pixels, frame - np.tile((window.x, window.y), 2), cells)
 
 
 def mask_window(segmentations: Segmentations, row: int, height: int, width: int) -> MaskWindow:
@@ -56,12 +65,17 @@ def mask_window(segmentations: Segmentations, row: int, height: int, width: int)
     if len(runs):
         return run_window(runs, height)
     polygons = segmentations.polygons(row)
-    if not polygons:
-        return EMPTY
+    return polygon_window(polygons, height, width) if polygons else EMPTY
+
+
+def polygon_window(polygons: Sequence[Float64[np.ndarray, "_ 2"]], height: int, width: int) -> MaskWindow:
+    """Polygons with vertices (x, y), pixel by pixel as in COCO's evaluation, cut at an image of this size."""
     vertices = np.concatenate(polygons)
     low = np.maximum(np.floor(vertices.min(0)) - 1, 0)  # the rasterizer rounds outlines to fifths of a pixel
     high = np.minimum(np.ceil(vertices.max(0)) + 1, (width, height))
     across, down = (high - low).astype(np.int64).tolist()
+    if across <= 0 or down <= 0:
+        return EMPTY
     moved = [(polygon - low).ravel().tolist() for polygon in polygons]
     left, top = low.astype(np.int64).tolist()
     window = encoded_window(coco_mask.merge(coco_mask.frPyObjects(moved, down, across)))
@@ -94,15 +108,15 @@ def run_window(runs: Integer[np.ndarray, " n"], height: int) -> MaskWindow:
 
 
 def _coverage(
-    pixels: UInt8[np.ndarray, "h w"], frame: Float64[np.ndarray, "4"], resolution: int
-) -> UInt8[np.ndarray, "B B"]:
+    pixels: UInt8[np.ndarray, "h w"], frame: Float64[np.ndarray, "4"], cells: tuple[int, int]
+) -> UInt8[np.ndarray, "rows columns"]:
     """The exact fraction of each cell that set pixels cover: the integral image is bilinear between pixel corners."""
     x1, y1, x2, y2 = frame.tolist()
     integral = cv2.integral(pixels)
-    table = _between(integral, np.linspace(y1, y2, resolution + 1))
-    table = _between(table.T, np.linspace(x1, x2, resolution + 1)).T
+    table = _between(integral, np.linspace(y1, y2, cells[0] + 1))
+    table = _between(table.T, np.linspace(x1, x2, cells[1] + 1)).T
     covered = np.diff(np.diff(table, axis=0), axis=1)
-    cell = (x2 - x1) * (y2 - y1) / resolution**2
+    cell = (x2 - x1) * (y2 - y1) / (cells[0] * cells[1])
     return np.rint(np.clip(covered * (255 / cell), 0, 255)).astype(np.uint8)
 
 

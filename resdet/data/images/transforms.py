@@ -1,19 +1,15 @@
-"""Training augmentation. Only this file uses albumentations."""
+"""The flip, the change of colours and the pixel changes that the keys of `data.augment` name."""
 
 from __future__ import annotations
-
-import os
-
-os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # otherwise it asks the network for a newer version when it is imported
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import albumentations as A
 import cv2
 import numpy as np
 from jaxtyping import Float32, UInt8
 
+from resdet.data.images.library import A
 from resdet.errors import UserError, row_of
 
 Image = UInt8[np.ndarray, "H W 3"]

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int64
 
-from resdet.coco.image_files import IMAGE_SUFFIXES
+from resdet.coco.image_files import IMAGE_SUFFIXES, is_folder
 from resdet.coco.packed_strings import PackedStrings
 from resdet.data.sets.ilsvrc import ground_truth_file, read_val_labels
 from resdet.errors import UserError, did_you_mean
@@ -144,7 +144,7 @@ def listed(folder: Path) -> list[tuple[str, bool]]:
     """The names in a folder, sorted, and whether each is a folder; hidden ones are left out."""
     try:
         with os.scandir(folder) as entries:
-            return sorted((entry.name, entry.is_dir()) for entry in entries if entry.name[0] != ".")
+            return sorted((entry.name, is_folder(entry)) for entry in entries if entry.name[0] != ".")
     except (OSError, ValueError) as error:  # ValueError: a name that no file system accepts
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise UserError(f"{folder}: {reason}; give a folder of images (datasets/README.md shows the layouts)") from None

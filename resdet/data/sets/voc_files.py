@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
-from resdet.coco.image_files import IMAGE_SUFFIXES, check_file_name
+from resdet.coco.image_files import IMAGE_SUFFIXES, check_file_name, is_file
 from resdet.errors import UserError
 
 BY_ENTRY = "image found by the name of its xml file, for the file that the xml's filename names is not there"
@@ -32,7 +32,7 @@ class _Folder:
     def names(self) -> frozenset[str]:
         try:
             with os.scandir(self.path) as entries:
-                files = [entry.name for entry in entries if entry.name[0] != "." and entry.is_file()]
+                files = [entry.name for entry in entries if entry.name[0] != "." and is_file(entry)]
         except (OSError, ValueError):  # ValueError: a name that no file system accepts
             return frozenset()
         return frozenset(name for name in files if PurePosixPath(name).suffix.lower() in self.suffixes)

@@ -160,6 +160,8 @@ def open_labelled(data: DataConfig, split: str) -> LabelledSet:
 def check_side(config: Config, dataset: LabelledSet) -> None:
     """Raises UserError for images that are too small for the net, and for sides that do not go together."""
     name, augment = config.model.backbone.name, config.data.augment
+    if augment.transforms is not None:
+        raise UserError("data.augment.transforms is for task=detection; use flip, photometric, extra, crop and pad")
     side = augment.crop if isinstance(dataset, LabelledFiles) else dataset.images.shape[1]
     needed = SIDE_OF_FC if config.model.classifier.name == "two_fc" else SIDE_OF_VGG if name.startswith("vgg") else 0
     if side < needed:

@@ -57,8 +57,8 @@ def padded_nms(
         keep,
         NO_GROUP=NO_GROUP,
         BLOCK=BLOCK,
-        num_warps=warps,
-        enable_fp_fusion=False,
+        num_warps=warps,  # pyright: ignore[reportCallIssue]
+        enable_fp_fusion=False,  # pyright: ignore[reportCallIssue]
     )
     survivors = torch.zeros_like(kept).scatter(1, ranks, kept).cumsum(1)  # how many there are up to each rank
     wanted = torch.arange(1, keep + 1, device=boxes.device, dtype=survivors.dtype).expand(images, keep).contiguous()

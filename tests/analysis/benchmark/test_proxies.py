@@ -54,9 +54,9 @@ def parts(layout: str, images: int, size: tuple[int, int] = (64, 64)) -> dict[st
 
 
 def operators(run: Callable[[], object]) -> Counter[str]:
-    run()  # state of the optimizer is made in the first step
+    _ = run()  # state of the optimizer is made in the first step
     with Operators() as counted:
-        run()
+        _ = run()
     return counted.counts
 
 
@@ -70,15 +70,15 @@ def test_a_step_has_as_many_operators_for_four_images_as_for_two_and_not_more_th
 
 def peak_memory(run: Callable[[], object]) -> int:
     """The most bytes that are taken at once during a run, of those that it takes itself."""
-    run()
+    _ = run()
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
-        run()
+        _ = run()
     assert recorded.profiler is not None
     assert recorded.profiler.kineto_results is not None
     events = [event for event in recorded.profiler.kineto_results.events() if event.name() == "[memory]"]
     now = most = 0
     for event in sorted(events, key=lambda event: event.start_ns()):
-        now += event.nbytes()
+        now += event.nbytes()  # pyright: ignore[reportAttributeAccessIssue]
         most = max(most, now)
     return most
 

@@ -13,7 +13,7 @@ import pytest
 
 from resdet.analysis.compare.compare_backbones import Request, compare_backbones, list_runs
 from resdet.analysis.compare.comparison import read_comparison
-from resdet.analysis.compare.conclusions import training_speed
+from resdet.analysis.compare.conclusions import differing_keys, training_speed
 from resdet.analysis.compare.page import HE_2015
 from resdet.analysis.compare.plan import PlannedRun, folder_name, planned_runs, read_contestants
 from resdet.analysis.compare.schedule import alone_in, make_slots
@@ -91,6 +91,19 @@ def test_overrides_after_a_colon_are_the_contestants_own() -> None:
     assert (special.config.model.backbone.name, special.config.optim.lr) == ("resnet18", 0.01)
 
 
+def test_a_contestant_may_have_a_shorter_name() -> None:
+    short, plain = read_contestants([NANO], [], ["with GN=nano:model.backbone.norm=gn", "nano"])
+    assert (short.name, short.backbone, short.overrides) == ("with GN", "nano", ("model.backbone.norm=gn",))
+    assert (plain.name, plain.backbone) == ("nano", "nano")
+
+
+def test_the_backbone_of_a_shorter_name_is_among_the_differences() -> None:
+    assert differing_keys(read_contestants([NANO], [], ["nano", "vgg16"])) == {}
+    assert differing_keys(read_contestants([NANO], [], ["nano", "classic=vgg16"])) == {
+        "model.backbone.name": {"nano": "nano", "classic": "vgg16"}
+    }
+
+
 @pytest.mark.parametrize(
     ("overrides", "backbones", "hint"),
     [
@@ -101,6 +114,9 @@ def test_overrides_after_a_colon_are_the_contestants_own() -> None:
         ([], ["model.backbone.name=nano"], "write resnet18"),
         ([], ["nano:train.seed=3"], "--seeds K"),
         ([], ["nano:model.backbone.name=vgg16"], "the backbone is nano"),
+        ([], ["=nano"], "write resnet18"),
+        ([], ["a=b=nano"], "write resnet18"),
+        ([], ["a=nano", "a=vgg16"], "a takes part 2 times"),
         (["train.seed=1"], ["nano"], "--seeds K"),
         (["model.backbone.name=vgg16"], ["nano"], "with --backbones"),
         ([], ["nano", "nano"], "takes part 2 times"),

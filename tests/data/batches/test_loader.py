@@ -20,7 +20,8 @@ import pytest
 import torch
 
 from resdet.config import Config, load_config
-from resdet.data.batches import loader, workers
+from resdet.data.augment import samples
+from resdet.data.batches import workers
 from resdet.data.batches.loader import LoadedBatch, evaluation_batches, open_split, subset, training_batches
 from resdet.data.images.transforms import PIXEL_CHANGES
 from resdet.data.sets.coco import CocoDataset
@@ -281,7 +282,7 @@ def test_a_killed_worker_is_a_clear_error(
     dataset: CocoDataset, config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config.data.workers = 1
-    monkeypatch.setattr(loader, "read_image", lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))
+    monkeypatch.setattr(samples, "read_image", lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))
     with pytest.raises(UserError, match=r"a data worker \(process \d+\) was ended by SIGKILL.* data\.workers=0"):
         _ = first(1, dataset, config)
 
@@ -322,7 +323,7 @@ def test_a_worker_that_hangs_is_a_clear_error(
 ) -> None:
     config.data.workers = 1
     monkeypatch.setattr(workers, "WORKER_TIMEOUT", 1)
-    monkeypatch.setattr(loader, "read_image", lambda *_, **__: signal.pause())
+    monkeypatch.setattr(samples, "read_image", lambda *_, **__: signal.pause())
     with pytest.raises(UserError, match=r"no data worker has given a batch for .* data\.workers=0"):
         _ = first(1, dataset, config)
 
@@ -349,7 +350,7 @@ def test_a_worker_that_hangs_does_not_keep_the_process_from_ending(
 ) -> None:
     config.data.workers = 1
     monkeypatch.setattr(workers, "WORKER_TIMEOUT", 1)
-    monkeypatch.setattr(loader, "read_image", lambda *_, **__: signal.pause())
+    monkeypatch.setattr(samples, "read_image", lambda *_, **__: signal.pause())
     with pytest.raises(UserError, match=r"no data worker has given a batch"):
         _ = first(1, dataset, config)
     _ = gc.collect()

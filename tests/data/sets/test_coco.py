@@ -326,6 +326,12 @@ def test_a_link_that_leaves_the_images_folder_is_refused(folder: Folder, tmp_pat
     assert len(folder.read(content())) == 2  # a link that no name speaks of is no concern of ours
 
 
+def test_a_link_in_a_circle_is_no_image_and_no_concern_of_the_others(folder: Folder) -> None:
+    (folder.images / "circle.jpg").symlink_to("circle.jpg")
+    assert len(folder.read(content())) == 2
+    assert "1 of 2 image files" in folder.refusal(with_image(file_name="circle.jpg"))
+
+
 def test_links_inside_the_images_folder_are_fine(folder: Folder) -> None:
     (folder.images / "c.jpg").symlink_to("b.jpg")
     assert len(folder.read(with_image(file_name="c.jpg"))) == 2

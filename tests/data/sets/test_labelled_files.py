@@ -30,6 +30,11 @@ def test_a_folder_per_class_has_the_classes_in_their_order_and_the_files_in_thei
     assert dataset.report.summary() == f"16 images, 8 classes ({root}/Data/CLS-LOC/train)"
 
 
+def test_a_link_in_a_circle_is_no_class_and_hides_none(root: Path) -> None:
+    (root / "Data/CLS-LOC/train/circle").symlink_to("circle")
+    assert len(imagenet(root.parent, "train").class_names) == 8
+
+
 def test_the_devkit_s_numbers_give_the_classes_of_the_flat_folder(root: Path) -> None:
     """The map says which synset a number means: 3 is the first one here."""
     _ = (root / "devkit/data" / NUMBERS).write_text("3\n1\n3\n8\n2\n")

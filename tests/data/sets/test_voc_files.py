@@ -229,6 +229,15 @@ def test_the_conversion_is_made_again_when_a_subfolders_files_change(tmp_path: P
     assert len({first, second, annotation_file(path)}) == 3
 
 
+def test_a_link_in_a_circle_hides_no_other_file(tmp_path: Path) -> None:
+    _ = touched(tmp_path / "JPEGImages/a.jpg")
+    for folder in ("JPEGImages/circle.jpg", "Annotations/circle.xml"):
+        (tmp_path / folder).parent.mkdir(exist_ok=True)
+        (tmp_path / folder).symlink_to(Path(folder).name)
+    _ = annotated(tmp_path, "a", "a.jpg")
+    assert read_set(listed(tmp_path, "a"), tmp_path / "JPEGImages").file_names[0] == "a.jpg"
+
+
 def test_a_linked_folder_inside_the_images_is_read(tmp_path: Path) -> None:
     _ = touched(tmp_path / "JPEGImages/real/a.jpg")
     (tmp_path / "JPEGImages/link").symlink_to(tmp_path / "JPEGImages/real")
