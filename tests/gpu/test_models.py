@@ -54,7 +54,7 @@ def losses_and_gradient(model: RCNN, batch: Batch, *, bf16: bool = False) -> tup
     model.zero_grad()
     with torch.autocast(batch.images.device.type, dtype=torch.bfloat16, enabled=bf16):
         losses = model.train()(batch)
-    torch.stack(list(losses.values())).sum().backward()
+    _ = torch.stack(list(losses.values())).sum().backward()
     gradients = [parameter.grad for parameter in model.parameters() if parameter.requires_grad]
     assert all(gradient is not None for gradient in gradients)
     row = torch.cat([gradient.detach().cpu().double().flatten() for gradient in gradients if gradient is not None])

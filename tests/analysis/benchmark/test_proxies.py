@@ -108,6 +108,7 @@ print(counters["stats"]["unique_graphs"])
 MOST_COMPILATIONS = 4  # for twelve shapes of batches: one, then with a height and a width that vary
 
 
+@pytest.mark.slow
 def test_many_shapes_of_batches_are_compiled_a_few_times() -> None:
     done = subprocess.run([sys.executable, "-c", COMPILATIONS], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
