@@ -16,20 +16,26 @@ if TYPE_CHECKING:
     from resdet.predict.load import load
     from resdet.predict.prediction import Prediction
     from resdet.predict.predictor import Predictor
+    from resdet.predict.tiles import Tiling
     from resdet.workflows.augmented_sheet import draw_augmented
     from resdet.workflows.compare import compare
     from resdet.workflows.evaluate import evaluate
+    from resdet.workflows.export import export
+    from resdet.workflows.find_learning_rate import find_learning_rate
     from resdet.workflows.open_dataset import open_dataset
     from resdet.workflows.train import train
 
 __all__ = [
     "Prediction",
     "Predictor",
+    "Tiling",
     "__version__",
     "build_model",
     "compare",
     "draw_augmented",
     "evaluate",
+    "export",
+    "find_learning_rate",
     "load",
     "load_config",
     "open_dataset",
@@ -39,10 +45,13 @@ __all__ = [
 _HOMES = {  # the module of each name
     "Prediction": "resdet.predict.prediction",
     "Predictor": "resdet.predict.predictor",
+    "Tiling": "resdet.predict.tiles",
     "build_model": "resdet.models.build.detector",
     "compare": "resdet.workflows.compare",
     "draw_augmented": "resdet.workflows.augmented_sheet",
     "evaluate": "resdet.workflows.evaluate",
+    "export": "resdet.workflows.export",
+    "find_learning_rate": "resdet.workflows.find_learning_rate",
     "load": "resdet.predict.load",
     "load_config": "resdet.config",
     "open_dataset": "resdet.workflows.open_dataset",

@@ -9,8 +9,9 @@ import fcntl
 import json
 import os
 import secrets
+import shutil
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from io import TextIOWrapper
 from pathlib import Path
@@ -202,3 +203,30 @@ def readable_json(content: object) -> bytes:
     """
     # Half of a surrogate pair (a file name that is not UTF-8) becomes \udc80, which JSON reads back unchanged.
     return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False).encode(errors="backslashreplace") + b"\n"
+
+
+@contextmanager
+def whole_folder(path: Path, *, replaces: Callable[[Path], bool]) -> Iterator[Path]:
+    """A temporary folder for writing; it is renamed to `path` when the block ends, and removed after an error.
+
+    An existing folder is replaced only if `replaces` says that it may be. Raises UserError if it may not, or if the
+    folder cannot be written.
+    """
+    with writing(path):
+        if os.path.lexists(path) and not (path.is_dir() and (not any(path.iterdir()) or replaces(path))):
+            raise UserError(f"{path}: exists already and holds something else; {ANOTHER_OUTPUT}")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary, old = (path.with_name(f"{_beginning(path)}{secrets.token_hex(4)}.tmp") for _ in range(2))
+        temporary.mkdir()
+        try:
+            yield temporary
+            for file in temporary.iterdir():
+                _sync(file)
+            sync_folder(temporary)
+            if path.exists():
+                path.rename(old)
+            temporary.rename(path)
+            sync_folder(path.parent)
+        finally:
+            for folder in (temporary, old):
+                shutil.rmtree(folder, ignore_errors=True)

@@ -55,7 +55,12 @@ def write_coloured(root: Path) -> Path:
             ys, xs = np.nonzero(mask)
             box = [xs.min(), ys.min(), xs.max() + 1 - xs.min(), ys.max() + 1 - ys.min()]
             picture[mask] = colour_of(identity)
-            entry = {"id": 1000 + identity, "image_id": 10 + number, "category_id": 1 + identity % 3, "iscrowd": 0}
+            entry: dict[str, Any] = {
+                "id": 1000 + identity,
+                "image_id": 10 + number,
+                "category_id": 1 + identity % 3,
+                "iscrowd": 0,
+            }
             entry |= {"bbox": [float(side) for side in box], "area": float(mask.sum())}
             as_runs = {"size": runs["size"], "counts": runs["counts"].decode()}
             entry["segmentation"] = [outline] if place % 2 == 0 else as_runs

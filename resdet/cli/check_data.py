@@ -84,11 +84,15 @@ def run(args: argparse.Namespace) -> int:
 
 def _draw_augmented(args: argparse.Namespace, console: Console) -> None:
     """Draws the sheet of augmented samples, and prints what became of the objects."""
+    from pathlib import Path
+
     from resdet.errors import UserError
-    from resdet.workflows.augmented_sheet import draw_augmented
+    from resdet.outputs import check_output
+    from resdet.workflows.augmented_sheet import ANOTHER_SHEET, draw_augmented
 
     if args.samples < 1:
         raise UserError(f"--samples {args.samples}: give a number of at least 1")
+    check_output(Path(args.sheet), ANOTHER_SHEET)
     config, *overrides = args.augment
     if args.annotations is not None:
         overrides += [f"data.train.annotations={args.annotations}", f"data.train.images={args.images}"]
@@ -148,12 +152,12 @@ def _sizes(dataset: CocoDataset) -> Table:
         if len(values):
             table.add_row(name, *(f"{value:,.0f}" for value in np.quantile(values, (0, 0.5, 1))))
 
-    add("image height, pixels", dataset.heights)  # pyright: ignore[reportArgumentType]  # an array is a sequence here
-    add("image width, pixels", dataset.widths)  # pyright: ignore[reportArgumentType]
+    add("image height, pixels", dataset.heights.tolist())
+    add("image width, pixels", dataset.widths.tolist())
     widths, heights = (dataset.boxes[:, 2:] - dataset.boxes[:, :2]).T
-    add("box height, pixels", heights)
-    add("box width, pixels", widths)
-    add("objects an image", dataset.objects_per_image())  # pyright: ignore[reportArgumentType]
+    add("box height, pixels", heights.tolist())
+    add("box width, pixels", widths.tolist())
+    add("objects an image", dataset.objects_per_image().tolist())
     return table
 
 

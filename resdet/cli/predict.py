@@ -1,8 +1,8 @@
 """Detect objects in images: drawings, and predictions.json in COCO's results form.
 
 CHECKPOINT is a run or RUN/best (its best checkpoint), RUN/last, a checkpoint's folder or a model.safetensors. A
-PATH is an image, a folder whose images are taken in the order of their names, a pattern such as 'photos/**/*.jpg', or -
-for a list of paths on the standard input, one a line.
+PATH is an image, an https address, a folder whose images are taken in the order of their names, a pattern such as
+'photos/**/*.jpg', or - for a list of paths on the standard input, one a line.
 
 DIR receives <name>.jpg for each image, with the boxes whose score is at least --score; predictions.json with all
 detections of the model (above its own score_threshold, 0.05 unless its config says otherwise); and images.json, which
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from resdet.predict.prediction_folder import PredictionFolder
     from resdet.predict.predictor import Origin, Predictor
     from resdet.predict.sources import Source
+    from resdet.predict.tiles import Tiling
 
 PLAIN_EVERY = 10.0  # seconds between lines if there is no terminal
 
@@ -47,6 +48,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--score", type=float, default=0.5, help="smallest score of a box that is drawn (default: 0.5)")
     parser.add_argument("--recursive", action="store_true", help="also the images in the subfolders of folders")
+    parser.add_argument("--tile", type=int, metavar="PIXELS", help="predict in square tiles, for large images")
+    parser.add_argument(
+        "--overlap", type=float, default=0.2, metavar="FRACTION",
+        help="of a tile's side that neighbours share; best the size of the largest object (default: 0.2)",
+    )  # fmt: skip
     parser.add_argument("--classes", nargs="+", metavar="NAME", help="only objects of these classes")
     parser.add_argument("--max", type=int, metavar="N", help="only the N best objects of an image")
     parser.add_argument("--csv", action="store_true", help="objects.csv (boxes, scores, areas) and counts.csv")
@@ -68,6 +74,9 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"--score {args.score:g} must lie between 0 and 1")
     if args.max is not None and args.max < 1:
         raise UserError(f"--max {args.max} must be at least 1")
+    from resdet.predict.tiles import Tiling
+
+    tiling = None if args.tile is None else Tiling(args.tile, args.overlap)
     inputs, overrides = split_inputs(args.inputs)
     paths = find_images(with_stdin(inputs), recursive=args.recursive)
 
@@ -94,7 +103,7 @@ def run(args: argparse.Namespace) -> int:
         tables=args.csv,
     )
     with folder:
-        predict(detector, paths, folder, classes=args.classes, most=args.max)
+        predict(detector, paths, folder, classes=args.classes, most=args.max, tiling=tiling)
     print(f"drawings: {printable(str(folder.folder))}   predictions: {PREDICTIONS}   image ids: {IMAGES}")
     if folder.skipped:
         raise UserError(
@@ -133,11 +142,12 @@ def introduction(given: Path, origin: Origin) -> str:
 
 def predict(
     predictor: Predictor,
-    paths: list[Path],
+    paths: list[Path | str],
     folder: PredictionFolder,
     *,
     classes: list[str] | None,
     most: int | None,
+    tiling: Tiling | None,
 ) -> None:
     """Predicts all images into the folder, the chosen objects alone. On a terminal there is a live line."""
     from rich.console import Console
@@ -157,11 +167,10 @@ def predict(
         task = progress.add_task("", total=len(paths), speed="")
 
         def skip(source: Source, problem: ImageError) -> None:
-            assert source.path is not None
-            folder.skip(source.path, problem)
+            folder.skip(source.name, problem)
             console.print(printable(f"skipped: {problem}"), soft_wrap=True)
 
-        for prediction in predictor.stream(paths, on_error=skip):
+        for prediction in predictor.stream(paths, tiling=tiling, on_error=skip):
             folder.add(prediction.chosen(classes=classes, most=most))
             now, done = time.perf_counter(), len(folder.images) + len(folder.skipped)
             speed = f"{done / (now - start):.3g} images/s"

@@ -178,6 +178,12 @@ def encode_masks(
     return [RunLengths(size=[height, width], counts=counts) for counts in compress(runs)]
 
 
+def encode_pixels(pixels: Bool[np.ndarray, "h w"], x: int, y: int, height: int, width: int) -> RunLengths:
+    """The run lengths of an image of `height` x `width` with a mask in the window whose first pixel is at (x, y)."""
+    (counts,) = compress([_window_runs(pixels.T, x, y, height, width)])
+    return RunLengths(size=[height, width], counts=counts)
+
+
 def _window_runs(window: Bool[np.ndarray, "w h"], x: int, y: int, height: int, width: int) -> Int64[np.ndarray, " n"]:
     """The run lengths of an image with an object in a window at (x, y); the window is stored column by column."""
     columns, rows = window.shape

@@ -1,7 +1,8 @@
 """The configuration: a typed tree whose defaults are the papers' 1x recipe on COCO 2017, and YAML files over it.
 
 A config file is data and never runs code. Files are merged left to right over the defaults, then `key=value`
-overrides; an unknown key is an error with a suggestion. A key is declared once, in the tree (tree.py, model.py).
+overrides; an unknown key is an error with a suggestion. A key is declared once, in the tree (tree.py, model.py,
+training.py).
 """
 
 from __future__ import annotations
@@ -20,19 +21,17 @@ from resdet.config.model import (
     RPNConfig,
     has_no_classes,
 )
+from resdet.config.training import EMAConfig, EvalConfig, OptimConfig, TrainConfig
 from resdet.config.tree import (
     AugmentationConfig,
     AugmentConfig,
     Config,
     DataConfig,
-    EvalConfig,
-    OptimConfig,
     PatchesConfig,
     RefinementConfig,
     ShapesConfig,
     SplitConfig,
     TestConfig,
-    TrainConfig,
     VotingConfig,
 )
 
@@ -46,6 +45,7 @@ __all__ = [
     "ClassifierConfig",
     "Config",
     "DataConfig",
+    "EMAConfig",
     "EvalConfig",
     "MaskHeadConfig",
     "ModelConfig",

@@ -20,6 +20,7 @@ G = TypeVar("G", bound=Group)
 LONGEST_SHOWN = 100  # characters of a value in a message
 DEEPEST = 5  # lists and mappings inside one another
 LONGEST_TEXT = 4096  # characters: the longest path that Linux takes
+MOST_ARGUMENTS = 100  # of a key with values by name
 NAMES = {int: ("a whole number", "whole numbers"), float: ("a number", "numbers"), str: ("text", "texts")}
 
 
@@ -37,7 +38,7 @@ def converted(key: Key, value: Any) -> Any:
     if value is None and key.optional:
         return None
     try:
-        return _as(key.kind, value, key.rules)
+        return _as_arguments(value) if get_origin(key.kind) is dict else _as(key.kind, value, key.rules)
     except ValueError:
         raise UserError(f"{key.path}={shown(value)} {_fault(key, value)}") from None
 
@@ -56,6 +57,8 @@ def _fault(key: Key, value: Any) -> str:
 
 def expected(key: Key) -> str:
     """The permitted values of the key, in words: "a whole number of at least 1 and at most 8, or null"."""
+    if get_origin(key.kind) is dict:
+        return "plain values by name, such as {first: 0.9, second: [1, 2]}"
     return _in_words(key.kind, key.rules) + (", or null" if key.optional else "")
 
 
@@ -176,6 +179,15 @@ def _text(value: str) -> str:
     ):
         raise ValueError
     return value
+
+
+def _as_arguments(value: Any) -> dict[str, Any]:
+    """Plain values by name (see `_as_plain`)."""
+    if not isinstance(value, dict) or len(value) > MOST_ARGUMENTS:
+        raise ValueError
+    if not all(isinstance(name, str) and name.isidentifier() and len(name) <= LONGEST_SHOWN for name in value):
+        raise ValueError
+    return {str(name): _as_plain(each) for name, each in value.items()}
 
 
 def _in_words(kind: Any, rules: Rules) -> str:

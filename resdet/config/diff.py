@@ -13,6 +13,7 @@ from resdet.config.declare import Key, Rules, walked
 from resdet.config.tree import Config
 from resdet.errors import UserError
 
+STEPS = "train.steps"
 OF_PARTS = Rules("a part of the model or of the test that comes or goes")
 
 
@@ -54,13 +55,19 @@ def check_same_run(old: Config, new: Config, folder: Path) -> None:
     changed = [
         _change(key, *values)
         for key, values in differences(old, new).items()
-        if rules_of(key).resume != "free" and not rules_of(key).place
+        if rules_of(key).resume != "free" and not rules_of(key).place and not (key == STEPS and _steps_follow(old, new))
     ]
     if changed:
         raise UserError(
             f"{folder}: was trained with another config: {', '.join(changed)};"
             " compare with the same one, or choose another --output"
         )
+
+
+def _steps_follow(old: Config, new: Config) -> bool:
+    """Whether train.steps follows in both from the same epochs or minutes, and may not be known yet."""
+    lengths = [(config.train.epochs, config.train.minutes) for config in (old, new)]
+    return lengths[0] == lengths[1] != (None, None)
 
 
 def check_scored_alike(configs: Sequence[tuple[str, Config]]) -> None:

@@ -44,7 +44,8 @@ def _is_absent(part: Part) -> bool:
 
 
 def _key(key: Key) -> str:
-    of = " ".join(filter(None, [kind_in_words(key.kind), bounds(key.rules)])) + (", or null" if key.optional else "")
+    kind = "plain values by name" if get_origin(key.kind) is dict else kind_in_words(key.kind)
+    of = " ".join(filter(None, [kind, bounds(key.rules)])) + (", or null" if key.optional else "")
     notes = "; ".join(filter(None, [key.rules.help, CHANGES[key.rules.resume]]))
     return "\n".join(
         [_wrapped(f"{key.path}={shown(key.default)}", "", "    "), _wrapped(of, "    "), _wrapped(notes, "    ")]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_origin
 
 from resdet.config.check import checked, converted, not_a_group, shown
 from resdet.config.declare import Group, Key, declared
@@ -72,6 +72,8 @@ def merged(group: G, data: dict[str, Any], path: str = "") -> G:
             raise UserError(f"unknown key {here!r}{did_you_mean(name, declarations)}")
         declaration = declarations[name]
         if isinstance(declaration, Key):
+            if isinstance(value, dict) and get_origin(declaration.kind) is dict:
+                value = {**getattr(group, name), **value}
             changes[name] = converted(declaration, value)
         elif isinstance(value, dict):
             changes[name] = merged(getattr(group, name) or declaration.kind(), value, declaration.path)

@@ -1,8 +1,9 @@
 """The whole configuration as one typed tree; its defaults are the papers' 1x recipe on COCO 2017.
 
-Each key is declared here (those of `model.` in model.py) and nowhere else: type, default, bounds, a line of help, and
-the changes that a resumed run and a comparison permit (declare.py). Only `build`, the loader and the layers above them
-read these classes: modules take parts and numbers. Lengths and sizes are in pixels.
+Each key is declared here (those of `model.` in model.py, of `train.`, `optim.` and `eval.` in training.py) and nowhere
+else: type, default, bounds, a line of help, and the changes that a resumed run and a comparison permit (declare.py).
+Only `build`, the loader and the layers above them read these classes: modules take parts and numbers. Lengths and sizes
+are in pixels.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from resdet.config.declare import COUNT, FINITE, MANY, PIXELS, SEED, Group, key, part
+from resdet.config.declare import MANY, PIXELS, SEED, Group, key, part
 from resdet.config.model import ModelConfig
+from resdet.config.training import EvalConfig, OptimConfig, TrainConfig
 
 
 @dataclass
@@ -116,92 +118,6 @@ class DataConfig(Group):
 
 
 @dataclass
-class TrainConfig(Group):
-    """How long, on what and how a model is trained."""
-
-    steps: int = key(90000, ge=1, le=COUNT, resume="warned", help="updates of the weights")
-    batch_size: int = key(16, ge=1, le=32768, help="images an update, over all processes")
-    overfit: int | None = key(
-        None, ge=1, le=MANY, scored_on=True, help="train and evaluate on the first so many training images with objects"
-    )
-    seed: int = key(0, ge=0, le=SEED, help="of the first weights, the order of the images and all that is drawn")
-    device: Literal["auto", "cpu", "cuda"] = key(
-        "auto", resume="warned", place=True, help="auto: a GPU where there is one"
-    )
-    amp: Literal["auto", "off", "bf16", "native"] = key(
-        "auto", resume="warned", help="auto: bf16 on a GPU; native: also on a CPU with bf16 instructions"
-    )
-    compile: bool = key(False, resume="warned", help="compile the model with torch.compile")
-    channels_last: bool = key(True, resume="warned", help="memory format of weights and features")
-    parts: list[str] | None = key(
-        None, length=(0, 4), help="of backbone, neck, rpn, roi_heads: those that learn; null: all"
-    )
-    proposals: str | None = key(
-        None, help="a run or checkpoint on whose proposals the second stage trains, in place of the model's own"
-    )
-    grad_clip: float | None = key(
-        35.0, gt=0, le=FINITE, help="largest L2 norm of all gradients together; null: no limit"
-    )
-    precise_bn: int = key(
-        0, ge=0, le=MANY, help="batches that give the batch norms new statistics at the end; 0: the running averages"
-    )
-    log_every: int = key(20, ge=1, le=COUNT, resume="free", help="steps")
-    checkpoint_every: int = key(5000, ge=1, le=COUNT, resume="free", help="steps")
-    keep_checkpoints: int = key(2, ge=1, le=COUNT, resume="free", help="the newest so many are kept, and the best")
-    tensorboard: bool = key(
-        False, resume="free", help="also write TensorBoard event files into the run's folder (the extra `log`)"
-    )
-
-
-@dataclass
-class OptimConfig(Group):
-    """The optimizer and the learning rate."""
-
-    name: Literal["sgd", "adamw"] = key("sgd", help="the optimizer")
-    lr: float = key(
-        0.02, ge=0, le=FINITE, help="for reference_batch images a step; scaled in proportion to train.batch_size"
-    )
-    reference_batch: int = key(16, ge=1, le=MANY, help="images a step that lr is meant for")
-    backbone_lr: float = key(1.0, ge=0, le=FINITE, help="factor on the learning rate of the backbone")
-    layer_decay: float = key(
-        1.0, ge=0, le=1, help="a further factor for each stage of the backbone before its last one"
-    )
-    momentum: float = key(0.9, ge=0, le=1, help="of sgd")
-    weight_decay: float = key(1e-4, ge=0, le=FINITE, help="of all weights but those of normalization layers")
-    norm_weight_decay: float = key(0.0, ge=0, le=FINITE, help="of weights and biases of normalization layers")
-    schedule: Literal["step", "cosine", "constant"] = key("step", help="how the learning rate falls after the warm-up")
-    milestones: list[float] = key(
-        [2 / 3, 8 / 9], ge=0, le=1, length=(0, 100), help="of schedule=step: fractions of train.steps"
-    )
-    gamma: float = key(0.1, ge=0, le=1, help="of schedule=step: factor on the learning rate at each milestone")
-    warmup_steps: int = key(1000, ge=0, le=COUNT, help="over which the learning rate rises linearly")
-    warmup_factor: float = key(0.001, ge=0, le=1, help="the share of the learning rate that the warm-up starts from")
-
-
-@dataclass
-class EvalConfig(Group):
-    """When and how a model is evaluated."""
-
-    every: int = key(0, ge=0, le=COUNT, resume="free", help="steps; 0: at the end only")
-    batch_size: int = key(2, ge=1, le=32768, resume="free", help="images that are predicted together")
-    backend: Literal["auto", "pycocotools", "hotcoco"] = key(
-        "auto", resume="free", help="auto: hotcoco where it is installed"
-    )
-    count_skipped: bool = key(
-        False,
-        scored_on=True,
-        help="skipped annotations are objects to find, as in pycocotools (docs/data.md)",
-    )
-    metric: str = key(
-        "coco",
-        help="a row of METRICS, beside COCO's figures: voc07, voc12 (voc/AP50), ilsvrc_det (ilsvrc/AP), ilsvrc_loc",
-    )
-    train_images: int = key(
-        0, ge=0, le=MANY, help="classification: the first so many training images are evaluated too (train/error)"
-    )
-
-
-@dataclass
 class RefinementConfig(Group):
     """Regions are looked at again where the first look put them (He et al. 2015, appendix B)."""
 
@@ -213,6 +129,20 @@ class VotingConfig(Group):
     """A detection's box becomes the mean of the overlapping candidates of its class (Gidaris & Komodakis 2015)."""
 
     iou: float = key(0.5, ge=0, le=1, help="candidates that overlap a detection as much vote")
+
+
+@dataclass
+class SoftNmsConfig(Group):
+    """An overlapping box loses score instead of being dropped (Bodla et al. 2017)."""
+
+    sigma: float = key(0.5, gt=0, le=100, help="scores fall by exp(-overlap^2 / sigma)")
+
+
+@dataclass
+class FusionConfig(Group):
+    """The boxes of all views become weighted means, in place of NMS over the views (Solovyev et al. 2019)."""
+
+    iou: float = key(0.55, ge=0, le=1, help="boxes of a class that overlap more are one object")
 
 
 @dataclass
@@ -239,6 +169,8 @@ class TestConfig(Group):
         help="short sides in pixels, such as [400, 600, 800]; each region is pooled from two, merged by maxout",
     )
     augmentation: AugmentationConfig | None = None
+    soft_nms: SoftNmsConfig | None = None
+    fusion: FusionConfig | None = None
     crops: Literal["center", "ten", "full"] = key(
         "center",
         help="classification of image files: the central square; 4 corners, centre and mirror images; the full image",

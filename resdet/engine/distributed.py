@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import torch
 import torch.distributed as dist
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm  # the common base of BatchNorm2d and SyncBatchNorm
 
@@ -125,7 +125,7 @@ def choose_device(name: str, world: World) -> torch.device:
 
 class SharedLosses(nn.Module):
     """The losses of a model whose batch is divided among processes: their mean over the processes is the loss of the
-    whole batch.
+    whole batch. The batch of a process may be divided once more: then it is the mean of the sums over the parts.
     """
 
     def __init__(self, model: RCNN | Classifier, processes: int) -> None:
@@ -133,13 +133,14 @@ class SharedLosses(nn.Module):
         self.model = model
         self.processes = processes
 
-    def forward(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
+    def forward(self, batch: Batch, counts: Int64[Tensor, " L"] | None = None) -> dict[str, Float[Tensor, ""]]:
         """Every process must call this. All numbers of entries are added up at once, on the device, which is not
-        waited for.
+        waited for. `counts` are these numbers, if they are known.
         """
         losses = self.model.mean_losses(batch)
-        counts = torch.stack([loss.count for loss in losses.values()])
-        dist.all_reduce(counts)
+        if counts is None:
+            counts = torch.stack([loss.count for loss in losses.values()])
+            dist.all_reduce(counts)
         whole = zip(losses.items(), counts.unbind(), strict=True)
         return {name: loss.over(count, shares=self.processes) for (name, loss), count in whole}
 
@@ -152,9 +153,10 @@ def trainable(model: RCNN | Classifier, train: TrainConfig, world: World) -> nn.
     no search for unused parameters.
     """
     losses_of: nn.Module = model.train()
+    if world.size > 1 or train.accumulate > 1:
+        losses_of = SharedLosses(model, world.size)
     if world.size > 1:
-        shared = SharedLosses(model, world.size)
-        losses_of = nn.parallel.DistributedDataParallel(shared, broadcast_buffers=False)
+        losses_of = nn.parallel.DistributedDataParallel(losses_of, broadcast_buffers=False)
     return torch.compile(losses_of) if train.compile else losses_of  # pyright: ignore[reportReturnType]
 
 
@@ -192,15 +194,18 @@ def to_device(batch: Batch, train: TrainConfig, device: torch.device) -> Batch:
 
 
 def autocast(train: TrainConfig, device: torch.device) -> torch.autocast:
-    """bfloat16 for matrix products if train.amp requires it."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=uses_bf16(train, device))
+    """Matrix products in the precision that train.amp requires."""
+    half = half_precision(train, device)
+    return torch.autocast(device.type, dtype=half or torch.bfloat16, enabled=half is not None)
 
 
-def uses_bf16(train: TrainConfig, device: torch.device) -> bool:
-    """`auto` uses bfloat16 on a GPU, `native` also on a CPU with instructions for it."""
+def half_precision(train: TrainConfig, device: torch.device) -> torch.dtype | None:
+    """`auto` uses bfloat16 on a GPU, `native` also on a CPU with instructions for it; None: all in float32."""
+    if train.amp == "fp16":
+        return torch.float16
     on_gpu = device.type == "cuda"
     wanted = {"off": False, "bf16": True, "auto": on_gpu, "native": on_gpu or cpu_multiplies_bf16()}
-    return wanted[train.amp]
+    return torch.bfloat16 if wanted[train.amp] else None
 
 
 def cpu_multiplies_bf16() -> bool:

@@ -4,51 +4,32 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, runtime_checkable
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
 
+from resdet.engine.boards import Board
 from resdet.engine.pace import clock
 from resdet.engine.run_folder import RunFiles
-from resdet.errors import UserError
 from resdet.files import Appended
 from resdet.text import printable
 
 SPEED = ("images_per_second", "data_wait", "seconds_left")
 
 
-@runtime_checkable
-class Board(Protocol):
-    """Another receiver of the figures, for example TensorBoard's SummaryWriter."""
-
-    def add_scalar(self, tag: str, scalar_value: float, global_step: int) -> None: ...
-
-    def close(self) -> None: ...
-
-
-def tensorboard(folder: Path) -> Board:
-    """Event files in the run's folder: `tensorboard --logdir runs` compares several runs."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ModuleNotFoundError:
-        raise UserError("train.tensorboard=true needs a package more: pip install -e '.[log]'") from None
-    return SummaryWriter(str(folder))
-
-
 class RunLog:
     """The output of one run. Only the leading process writes to the terminal and to files."""
 
-    def __init__(self, folder: Path | None, *, steps: int, speaks: bool = True, board: Board | None = None) -> None:
-        """`folder` None writes no files (a dry run); otherwise the folder must exist. `board` receives every figure as
+    def __init__(self, folder: Path | None, *, steps: int, speaks: bool = True, boards: Sequence[Board] = ()) -> None:
+        """`folder` None writes no files (a dry run); otherwise the folder must exist. `boards` receive every figure as
         well.
         """
-        self._board = board
+        self._boards = boards
         self.console = Console(stderr=False, quiet=not speaks, markup=False, highlight=False, emoji=False)
         self._text = Appended(RunFiles(folder).log) if folder and speaks else None
         self._metrics = Appended(RunFiles(folder).metrics) if folder and speaks else None
@@ -76,9 +57,13 @@ class RunLog:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.display.stop()
-        for file in (self._text, self._metrics, self._board):
+        for file in (self._text, self._metrics, *self._boards):
             if file:
                 file.close()
+
+    def expect(self, steps: int) -> None:
+        """Sets the number of steps of the live line."""
+        self.display.update(self._training, total=steps)
 
     def say(self, text: str, *, style: str = "") -> None:
         """Writes one line to the terminal and to log.txt."""
@@ -109,10 +94,10 @@ class RunLog:
         if self._metrics:
             finite = {name: value if value is None or math.isfinite(value) else None for name, value in values.items()}
             self._add(self._metrics, json.dumps({"step": step, **finite}, ensure_ascii=False) + "\n")
-        if self._board:
+        for board in self._boards:
             for name, value in values.items():
                 if value is not None:
-                    self._board.add_scalar(name, value, step)
+                    board.add_scalar(name, value, step)
 
     def progress(self, step: int, values: Mapping[str, float]) -> None:
         """Updates the live line; the first step of this process is also a plain line, as a sign of life."""

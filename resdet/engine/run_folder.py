@@ -35,7 +35,9 @@ FIGURES = "eval.json"  # of the last evaluation
 PREDICTIONS = "predictions.json"  # the detections of the last evaluation, in COCO's results form
 DATA = "data_report.json"  # the reports of reading the data, by split
 RESOURCES = "resources.json"  # memory, seconds and device of the training
-BAD_STEP = "bad_step.json"  # the images of a step whose loss was not finite
+BAD_STEP = "bad_step.json"  # what is known about a step whose loss or gradient was not finite
+BAD_BATCH = "bad_step_rank{rank}.pt"  # the share of its batch that a process had
+TRACE = "trace.json"  # of a profiler
 REPORT = "report.html"
 DRAWINGS = "drawings"
 CHECKPOINTS = "checkpoints"
@@ -44,6 +46,8 @@ LAST = "last"  # not a file: RUN/last refers to the newest checkpoint, as RUN/be
 MODEL, STATE, MANIFEST = "model.safetensors", "state.pt", "manifest.json"  # in a checkpoint's folder
 
 UNREADABLE = "unreadable"  # in FIGURES: the problem of each image that could not be read, by its id
+
+ENDED = "ended"  # in FIGURES: the key that ended the training, where that is not train.steps
 
 LARGEST_NAME = 1000  # bytes of `best`
 
@@ -85,6 +89,10 @@ class RunFiles:
         return self.folder / BAD_STEP
 
     @property
+    def trace(self) -> Path:
+        return self.folder / TRACE
+
+    @property
     def report(self) -> Path:
         return self.folder / REPORT
 
@@ -119,6 +127,11 @@ class RunFiles:
             replace_file(self.folder / DATA, readable_json(dict(reports)))
             self.forget_after(step)
 
+    def record(self, config: Config) -> None:
+        """Writes a config in which something was decided. Raises UserError where the folder cannot be written."""
+        with writing(self.folder):
+            replace_file(self.config, to_yaml(config).encode())
+
     def forget_after(self, step: int) -> None:
         """Removes the lines of metrics after the step from which a run resumes, because they will be written again."""
         if self.metrics.exists():
@@ -138,13 +151,22 @@ class RunFiles:
             )
 
     def write_evaluation(
-        self, figures: Figures, *, step: int, backend: str | None = None, results: CocoResults | None = None
+        self,
+        figures: Figures,
+        *,
+        step: int,
+        backend: str | None = None,
+        results: CocoResults | None = None,
+        ended: str | None = None,
     ) -> None:
         """Writes an evaluation's figures, and its detections, if there are any; creates the folder.
 
-        `backend` is the evaluator that scored the detections. Raises UserError if the folder cannot be written.
+        `backend` is the evaluator that scored the detections; `ended` is the key that ended the training at this step,
+        where that is not train.steps of the config that a user gave. Raises UserError if the folder cannot be written.
         """
         named: dict[str, Any] = {} if backend is None else {"backend": backend}
+        if ended is not None:
+            named[ENDED] = ended
         defined = {name: _number(value) for name, value in figures.items()}
         if results is not None and results.unreadable:
             named[UNREADABLE] = {str(number): problem for number, problem in results.unreadable.items()}
@@ -166,12 +188,16 @@ class RunFiles:
 
     def is_finished(self, config: Config) -> bool:
         """Whether the evaluation after the last step and its detections exist."""
-        step = _object(self.figures, []).get("step")
-        return self.predictions.exists() and step == config.train.steps
+        written = _object(self.figures, [])
+        return self.predictions.exists() and (written.get("step") == config.train.steps or ENDED in written)
 
     def write_bad_step(self, content: Mapping[str, Any]) -> None:
-        """Writes the information about a step whose loss was not finite."""
+        """Writes the information about a step whose loss or gradient was not finite. Raises OSError."""
         replace_file(self.bad_step, readable_json(dict(content)))
+
+    def write_bad_batch(self, rank: int, data: bytes) -> None:
+        """Writes a process's share of the batch of such a step. Raises OSError."""
+        replace_file(self.folder / BAD_BATCH.format(rank=rank), data)
 
     def write_unreadable(self, problems: Sequence[str]) -> None:
         """Adds images that were left out in training to the report on the data. Raises OSError."""
@@ -188,6 +214,16 @@ class RunFiles:
             return read_regular(self.folder / BEST, largest=LARGEST_NAME).decode(errors="replace").strip()
         except FileNotFoundError:
             return None
+
+    def number_on(self, board: str, *, otherwise: str) -> str:
+        """The number of this run on another board of figures; `otherwise`, which is written, if it has none yet."""
+        path = self.folder / f".{board}_run"  # W&B would take a file .wandb for its folder
+        try:
+            return read_regular(path, largest=LARGEST_NAME).decode(errors="replace").strip()
+        except FileNotFoundError:
+            with writing(self.folder):
+                replace_file(path, f"{otherwise}\n".encode())
+            return otherwise
 
     def write_resources(self, content: Mapping[str, Any]) -> None:
         """Writes the resources that the training took. Raises OSError."""

@@ -99,6 +99,10 @@ CLASSIFICATION_FIGURES = (
     Figure(r"top5/error", "share of images whose five best classes are wrong", higher_is_better=False),
     Figure(r"train/error", "the same on training images", higher_is_better=False),
 )
+LOSS_FIGURES = (
+    Figure(r"val/loss", "sum of the losses on the val images", higher_is_better=False),
+    Figure(r"val/loss_(\w+)", "{}, a part of it", higher_is_better=False),
+)
 METRICS = {
     "coco": Metric(_coco, COCO_FIGURES, own_comparison=False),
     "voc07": Metric(_voc07, VOC_FIGURES),
@@ -111,7 +115,11 @@ METRICS = {
 
 def figure(name: str) -> Figure | None:
     """The row of a figure over all classes, with its meaning filled in; None for one that is not known."""
-    for row in (*(row for metric in METRICS.values() for row in metric.figures), *CLASSIFICATION_FIGURES):
+    for row in (
+        *(row for metric in METRICS.values() for row in metric.figures),
+        *CLASSIFICATION_FIGURES,
+        *LOSS_FIGURES,
+    ):
         if match := re.fullmatch(row.name, name):
             return Figure(name, row.meaning.format(*match.groups()), row.higher_is_better)
     return None

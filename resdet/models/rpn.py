@@ -147,7 +147,7 @@ class RPN(nn.Module):
         best, levels = [], []
         start = 0
         for level, count in enumerate(output.level_sizes):
-            kept = min(limits.pre_nms, count)
+            kept = torch.sym_min(limits.pre_nms, count)  # a number, or a symbol where the size of images is dynamic
             best.append(output.logits[:, start : start + count].topk(kept).indices + start)
             levels.append(best[-1].new_full((kept,), level))
             start += count

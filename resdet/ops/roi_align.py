@@ -17,7 +17,7 @@ from torch import Tensor
 
 from resdet.ops.boxes import box_area
 from resdet.ops.dense import constants
-from resdet.ops.roi_kernels import adaptive_roi_align
+from resdet.ops.roi_kernels import kernel_roi_align
 
 # a box of this size (pixels) belongs to CANONICAL_LEVEL: ImageNet's image size, on the C4 of a ResNet
 CANONICAL_SIZE = 224
@@ -53,7 +53,9 @@ def roi_align(
         aligned: half-pixel correction (Detectron2). Without it boxes are at least one cell wide, as in the paper.
     """
     if sampling_ratio == 0:
-        return adaptive_roi_align(features, strides, boxes, levels, resolution=resolution, aligned=aligned)
+        return kernel_roi_align(
+            features, strides, boxes, levels, resolution=resolution, sampling_ratio=0, aligned=aligned
+        )
     cells = cells_of(features, strides, boxes, levels, resolution, sampling_ratio, aligned=aligned)
     # rows (N, R, bins, 1, taps, 1) by columns (N, R, 1, bins, 1, taps)
     rows, columns = cells.y[:, :, :, None, :, None], cells.x[:, :, None, :, None, :]

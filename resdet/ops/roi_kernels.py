@@ -1,7 +1,8 @@
-"""RoIPool, and RoIAlign with an adaptive number of samples: torchvision's kernels over all levels of a pyramid.
+"""RoIPool and RoIAlign: torchvision's kernels over all levels of a pyramid.
 
-The number of cells that they read depends on the boxes, so they are custom operators: opaque to a compiler, with a
-result of fixed size and a backward operator.
+The number of cells that they read may depend on the boxes, so they are custom operators: opaque to a compiler, with a
+result of fixed size and a backward operator. An exported graph has them in the place of the weighted sums of
+`ops.roi_align`, because every runtime has kernels for them (`resdet/exporting`).
 """
 
 # ruff: noqa: FBT001  # the schema of an operator is positional
@@ -19,21 +20,22 @@ from torch import Tensor
 KERNELS = torch.ops.torchvision
 
 
-def adaptive_roi_align(
+def kernel_roi_align(
     features: Sequence[Float[Tensor, "N C _h _w"]],
     strides: Sequence[int | float],
     boxes: Float[Tensor, "N R 4"],
     levels: Int64[Tensor, "N R"],
     *,
     resolution: int,
+    sampling_ratio: int,
     aligned: bool,
 ) -> Float[Tensor, "N*R C {resolution} {resolution}"]:
-    """RoIAlign (He et al. 2017, section 3) with one sample per cell of a bin's width or height, rounded up.
+    """RoIAlign (He et al. 2017, section 3) by a kernel for each level.
 
     Arguments are those of `ops.roi_align.roi_align`.
     """
     scales = [1 / stride for stride in strides]
-    return _align(list(features), _with_image(boxes), levels.flatten(), scales, resolution, aligned)
+    return _align(list(features), _with_image(boxes), levels.flatten(), scales, resolution, sampling_ratio, aligned)
 
 
 def roi_pool(
@@ -69,15 +71,22 @@ def _members(levels: Tensor, count: int, level: int) -> Any:
 
 
 @torch.library.custom_op(
-    "resdet::adaptive_roi_align",
+    "resdet::roi_align",
     mutates_args=(),
-    schema="(Tensor[] features, Tensor rois, Tensor levels, float[] scales, int resolution, bool aligned) -> Tensor",
+    schema="(Tensor[] features, Tensor rois, Tensor levels, float[] scales, int resolution,"
+    " int sampling_ratio, bool aligned) -> Tensor",
 )
 def _align(
-    features: list[Tensor], rois: Tensor, levels: Tensor, scales: list[float], resolution: int, aligned: bool
+    features: list[Tensor],
+    rois: Tensor,
+    levels: Tensor,
+    scales: list[float],
+    resolution: int,
+    ratio: int,
+    aligned: bool,
 ) -> Tensor:
     def of_level(level: int, regions: Any) -> Tensor:
-        bins = (scales[level], resolution, resolution, 0, aligned)
+        bins = (scales[level], resolution, resolution, ratio, aligned)
         return KERNELS.roi_align(features[level].float(), rois[regions], *bins)
 
     return _by_level(levels, len(features), of_level).to(features[0])
@@ -85,23 +94,30 @@ def _align(
 
 @_align.register_fake
 def _(
-    features: list[Tensor], rois: Tensor, levels: Tensor, scales: list[float], resolution: int, aligned: bool
+    features: list[Tensor],
+    rois: Tensor,
+    levels: Tensor,
+    scales: list[float],
+    resolution: int,
+    ratio: int,
+    aligned: bool,
 ) -> Tensor:
     return features[0].new_empty((rois.shape[0], features[0].shape[1], resolution, resolution))
 
 
 @torch.library.custom_op(
-    "resdet::adaptive_roi_align_backward",
+    "resdet::roi_align_backward",
     mutates_args=(),
-    schema="(Tensor grad, Tensor[] features, Tensor rois, Tensor levels, float[] scales, bool aligned) -> Tensor[]",
+    schema="(Tensor grad, Tensor[] features, Tensor rois, Tensor levels, float[] scales,"
+    " int sampling_ratio, bool aligned) -> Tensor[]",
 )
 def _align_backward(
-    grad: Tensor, features: list[Tensor], rois: Tensor, levels: Tensor, scales: list[float], aligned: bool
+    grad: Tensor, features: list[Tensor], rois: Tensor, levels: Tensor, scales: list[float], ratio: int, aligned: bool
 ) -> list[Tensor]:
     gradients = []
     for level, (feature, scale) in enumerate(zip(features, scales, strict=True)):
         regions = _members(levels, len(features), level)
-        bins = (scale, *grad.shape[2:], *feature.shape, 0, aligned)
+        bins = (scale, *grad.shape[2:], *feature.shape, ratio, aligned)
         gradient = KERNELS._roi_align_backward(grad[regions].float(), rois[regions], *bins)
         gradients.append(gradient.to(feature))
     return gradients
@@ -109,19 +125,20 @@ def _align_backward(
 
 @_align_backward.register_fake
 def _(
-    grad: Tensor, features: list[Tensor], rois: Tensor, levels: Tensor, scales: list[float], aligned: bool
+    grad: Tensor, features: list[Tensor], rois: Tensor, levels: Tensor, scales: list[float], ratio: int, aligned: bool
 ) -> list[Tensor]:
     return [torch.empty_like(feature, memory_format=torch.contiguous_format) for feature in features]
 
 
 def _keep_for_align(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    features, rois, levels, ctx.scales, _, ctx.aligned = inputs
+    features, rois, levels, ctx.scales, _, ctx.ratio, ctx.aligned = inputs
     ctx.save_for_backward(rois, levels, *features)
 
 
 def _grad_of_align(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     rois, levels, *features = ctx.saved_tensors
-    return _align_backward(grad, features, rois, levels, ctx.scales, ctx.aligned), None, None, None, None, None
+    gradients = _align_backward(grad, features, rois, levels, ctx.scales, ctx.ratio, ctx.aligned)
+    return gradients, None, None, None, None, None, None
 
 
 _align.register_autograd(_grad_of_align, setup_context=_keep_for_align)

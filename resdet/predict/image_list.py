@@ -9,13 +9,21 @@ from pathlib import Path
 
 from resdet.coco.image_files import IMAGE_SUFFIXES
 from resdet.errors import UserError
+from resdet.predict.addresses import is_address
 
 LONGEST_NAME = 200  # bytes; file systems do not permit more than 255
 
 
-def find_images(paths: Sequence[str | Path], *, recursive: bool = False) -> list[Path]:
-    """The files given, and the images in the folders given and among the matches of patterns, each once."""
-    return list(dict.fromkeys(path for given in paths for path in images_at(given, recursive=recursive)))
+def find_images(paths: Sequence[str | Path], *, recursive: bool = False) -> list[Path | str]:
+    """The files given, and the images in the folders given and among the matches of patterns, each once.
+
+    An address stays the text that it is.
+    """
+    found: dict[Path | str, None] = {}
+    for given in paths:
+        one = isinstance(given, str) and is_address(given)
+        found.update(dict.fromkeys([given] if one else images_at(given, recursive=recursive)))
+    return list(found)
 
 
 def images_at(given: str | Path, *, recursive: bool = False) -> list[Path]:
@@ -31,7 +39,7 @@ def images_at(given: str | Path, *, recursive: bool = False) -> list[Path]:
     if os.path.lexists(path):
         return [path]
     if "://" in str(given):
-        raise UserError(f"{given}: is an address; download the image and give its path")
+        raise UserError(f"{given}: is an address of a kind that is not read; give an https address or a path")
     if glob.has_magic(str(given)):
         return _matches(str(given))
     raise UserError(f"{given}: no such file or folder; give images or folders of images")
@@ -39,7 +47,9 @@ def images_at(given: str | Path, *, recursive: bool = False) -> list[Path]:
 
 def is_one_file(given: str | Path) -> bool:
     """Whether a path refers to a single file, and not to a folder or a pattern."""
-    return not Path(given).is_dir() and (os.path.lexists(given) or not glob.has_magic(str(given)))
+    return is_address(given) or (
+        not Path(given).is_dir() and (os.path.lexists(given) or not glob.has_magic(str(given)))
+    )
 
 
 def is_image(path: Path) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from resdet.data.batches.collate import size_divisor
-from resdet.engine.distributed import World, choose_device, uses_bf16
+from resdet.engine.distributed import World, choose_device, half_precision
 from resdet.engine.saved_models import detector_of, read_models
 from resdet.errors import UserError
 from resdet.files import usable_paths
@@ -46,7 +46,7 @@ def load(
         class_names=saved.class_names,
         category_ids=saved.category_ids,
         batch_size=config.eval.batch_size,
-        bf16=uses_bf16(config.train, place),
+        half=half_precision(config.train, place),
         channels_last=config.train.channels_last,
         sixteen_bit=config.data.sixteen_bit,
         origin=Origin(

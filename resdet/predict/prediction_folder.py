@@ -39,7 +39,7 @@ class PredictionFolder:
     def __init__(
         self,
         folder: Path,
-        paths: Sequence[Path],
+        paths: Sequence[Path | str],
         *,
         class_names: Sequence[str],
         category_ids: Sequence[int],
@@ -47,13 +47,13 @@ class PredictionFolder:
         extras: Collection[str] = (),
         tables: bool = False,
     ) -> None:
-        self.folder = folder
+        self.folder, self.paths = folder, paths
         self.extras, self.tables = tuple(extras), tables
         self._open = ExitStack()
         self.class_names, self.category_ids, self.drawn_score = class_names, category_ids, drawn_score
         self.drawn = 0  # the number of boxes in all drawings
-        self.planned: dict[Path, dict[str, Any]] = {
-            path: {"id": number, "file_name": _readable(path), "drawing": name}
+        self.planned: dict[str, dict[str, Any]] = {
+            str(path): {"id": number, "file_name": _readable(path), "drawing": name}
             for number, (path, name) in enumerate(zip(paths, drawing_names(paths), strict=True), start=1)
         }
         self.images: list[dict[str, Any]] = []
@@ -65,7 +65,7 @@ class PredictionFolder:
         Raises UserError if the folder contains anything else, or one of the images.
         """
         folder = self.folder
-        if any(path.parent.resolve() == folder.resolve() for path in self.planned):
+        if any(Path(path).parent.resolve() == folder.resolve() for path in self.paths if isinstance(path, Path)):
             raise UserError(f"{folder}: holds the images themselves; choose another --output")
         with writing(folder):
             if folder.exists() and not folder.is_dir():
@@ -92,8 +92,7 @@ class PredictionFolder:
 
     def add(self, prediction: Prediction) -> None:
         """Writes one image's drawing and detections. The prediction is that of one of the folder's paths."""
-        assert prediction.path is not None
-        entry = self.planned[prediction.path]
+        entry = self.planned[prediction.source.name]
         with writing(self.folder):
             save_picture(prediction.draw(score=self.drawn_score), self.folder / entry["drawing"])
             for result in prediction.to_coco(entry["id"]):
@@ -104,9 +103,9 @@ class PredictionFolder:
         self.images.append({**entry, "height": prediction.height, "width": prediction.width})
         self.drawn += len(shown)
 
-    def skip(self, path: Path, problem: ImageError) -> None:
-        """Records an image that could not be read."""
-        entry = self.planned[path]
+    def skip(self, name: str, problem: ImageError) -> None:
+        """Records an image that could not be read, by the name of its source."""
+        entry = self.planned[name]
         self.skipped.append({"id": entry["id"], "file_name": entry["file_name"], "problem": str(problem)})
 
     def _write_extras(self, shown: Prediction, entry: dict[str, Any]) -> None:
@@ -128,11 +127,11 @@ class PredictionFolder:
         replace_file(self.folder / IMAGES, readable_json(content))
 
 
-def _readable(path: Path) -> str:
+def _readable(path: Path | str) -> str:
     """The path with / between folders; bytes that are not UTF-8 become question marks, because JSON cannot contain
     them.
     """
-    return os.fsencode(path.as_posix()).decode("utf-8", "replace")
+    return os.fsencode(path.as_posix() if isinstance(path, Path) else path).decode("utf-8", "replace")
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, overload
@@ -23,6 +24,7 @@ from resdet.files import usable_paths
 from resdet.predict.pixels import ChannelOrder, InMemory, check_channel_order
 from resdet.predict.prediction import Prediction
 from resdet.predict.sources import Images, OneImage, Reading, Source
+from resdet.predict.tiles import Tiling, crops, merged
 from resdet.structures import Batch, Detections
 from resdet.text import first_few, printable
 
@@ -57,7 +59,7 @@ class Predictor:
         class_names, category_ids: by label; a label without a name is `class 3`, one without an id has its number
             counted from 1.
         batch_size: the largest number of images at a time.
-        bf16: matrix products in bfloat16.
+        half: the type of matrix products, bfloat16 or float16; None: float32.
         channels_last: the model's memory format.
         sixteen_bit: "error", "scale" or "auto" (see `eight_bits`), for images with more than 8 bits per channel.
         origin: where the model comes from, for one that was loaded.
@@ -73,7 +75,7 @@ class Predictor:
         class_names: Sequence[str] = (),
         category_ids: Sequence[int] = (),
         batch_size: int = 1,
-        bf16: bool = False,
+        half: torch.dtype | None = None,
         channels_last: bool = False,
         sixteen_bit: str = "error",
         origin: Origin | None = None,
@@ -85,40 +87,55 @@ class Predictor:
         self.class_names = tuple(class_names)
         self.category_ids = tuple(category_ids)
         self.batch_size = batch_size
-        self.bf16 = bf16
+        self.half = half
         self.layout = torch.channels_last if channels_last else torch.contiguous_format
         self.sixteen_bit = sixteen_bit
         self.origin = origin
 
     @overload
-    def __call__(self, images: InMemory, *, channels: ChannelOrder = "rgb", recursive: bool = False) -> Prediction: ...
+    def __call__(
+        self, images: InMemory, *, channels: ChannelOrder = "rgb", recursive: bool = False, tiling: Tiling | None = None
+    ) -> Prediction: ...
 
     @overload  # a path may be that of a folder
-    def __call__(self, images: str | Path, *, channels: ChannelOrder = "rgb", recursive: bool = False) -> Any: ...
+    def __call__(
+        self,
+        images: str | Path,
+        *,
+        channels: ChannelOrder = "rgb",
+        recursive: bool = False,
+        tiling: Tiling | None = None,
+    ) -> Any: ...
 
     @overload
     def __call__(
-        self, images: Iterable[OneImage], *, channels: ChannelOrder = "rgb", recursive: bool = False
+        self,
+        images: Iterable[OneImage],
+        *,
+        channels: ChannelOrder = "rgb",
+        recursive: bool = False,
+        tiling: Tiling | None = None,
     ) -> list[Prediction]: ...
 
     @usable_paths()
     def __call__(
-        self, images: object, *, channels: ChannelOrder = "rgb", recursive: bool = False
+        self, images: object, *, channels: ChannelOrder = "rgb", recursive: bool = False, tiling: Tiling | None = None
     ) -> Prediction | list[Prediction]:
         """The prediction of one image; of a list, a folder or a pattern (`photos/*.jpg`), a list of predictions.
 
         `images` is a path (text or Path), a PIL image, a numpy array (height, width, 3), a torch tensor (3, height,
         width), or a list of these (see `as_rgb`). `channels` is "bgr" for arrays that OpenCV has read. `recursive`
-        also takes the images in the subfolders of a folder. Images without detections give empty predictions. The
-        list does not keep the pixels of files; `Prediction.image` reads them again.
+        also takes the images in the subfolders of a folder. With `tiling` (`resdet.Tiling(640, overlap=0.2)`) every
+        image is predicted in tiles, and what their seams cut is joined. Images without detections give empty
+        predictions. The list does not keep the pixels of files; `Prediction.image` reads them again.
 
         Raises UserError for a path that does not exist, and ImageError, which is one, for an image that cannot be used.
         """
         reading = self._reading(channels, recursive=recursive)
         if reading.is_one(images):
-            (prediction,) = self._stream(reading.sources(images), on_error=None)
+            (prediction,) = self._chosen_stream(reading.sources(images), tiling, None)
             return prediction
-        predictions = self._stream(reading.sources(images), on_error=None)
+        predictions = self._chosen_stream(reading.sources(images), tiling, None)
         return [replace(prediction, pixels=None) if prediction.path else prediction for prediction in predictions]
 
     def stream(
@@ -127,6 +144,7 @@ class Predictor:
         *,
         channels: ChannelOrder = "rgb",
         recursive: bool = False,
+        tiling: Tiling | None = None,
         on_error: Callable[[Source, ImageError], None] | None = None,
     ) -> Iterator[Prediction]:
         """The predictions one by one, in the order of the images, of which only a few batches are in memory at a time.
@@ -134,7 +152,7 @@ class Predictor:
         The arguments are those of a call; `images` may also be an iterator, which is read as the predictions are taken.
         An image that cannot be used is given to `on_error` and left out; without it, its ImageError is raised.
         """
-        return self._stream(self._reading(channels, recursive=recursive).sources(images), on_error=on_error)
+        return self._chosen_stream(self._reading(channels, recursive=recursive).sources(images), tiling, on_error)
 
     def __repr__(self) -> str:
         where = "" if self.origin is None else f" {' + '.join(map(str, self.origin.files))} (step {self.origin.step})"
@@ -144,6 +162,43 @@ class Predictor:
     def _reading(self, channels: ChannelOrder, *, recursive: bool) -> Reading:
         check_channel_order(channels)
         return Reading(channels, self.sixteen_bit, recursive)
+
+    def _chosen_stream(
+        self, sources: Iterator[Source], tiling: Tiling | None, on_error: Callable[[Source, ImageError], None] | None
+    ) -> Iterator[Prediction]:
+        if tiling is None:
+            return self._stream(sources, on_error=on_error)
+        return self._tiled_stream(sources, tiling, on_error=on_error)
+
+    def _tiled_stream(
+        self, sources: Iterator[Source], tiling: Tiling, *, on_error: Callable[[Source, ImageError], None] | None
+    ) -> Iterator[Prediction]:
+        """One image after the other, the tiles of each in batches."""
+        for source, image in read_ahead(sources, ahead=1 + READERS):
+            if isinstance(image, ImageError):
+                if on_error is None:
+                    raise image
+                on_error(source, image)
+                continue
+            height, width = image.shape[:2]
+            windows = tiling.windows(height, width)
+            tiles = (Source(source.name, partial(np.asarray, tile)) for tile in crops(image, windows))
+            yield merged(list(self._stream(tiles, on_error=None)), windows, self._nothing(source, image))
+
+    def _nothing(self, source: Source, image: UInt8[np.ndarray, "H W 3"]) -> Prediction:
+        """The prediction of an image without objects."""
+        return Prediction(
+            boxes=np.zeros((0, 4), np.float32),
+            scores=np.zeros(0, np.float32),
+            labels=np.zeros(0, np.int64),
+            run_lengths=None,
+            height=image.shape[0],
+            width=image.shape[1],
+            class_names=self.class_names,
+            category_ids=self.category_ids,
+            source=source,
+            pixels=image,
+        )
 
     def _stream(
         self, sources: Iterator[Source], *, on_error: Callable[[Source, ImageError], None] | None
@@ -166,7 +221,8 @@ class Predictor:
         """The predictions of images of one padded shape."""
         samples = [self._sample(read.image) for read in group]
         batch = self._on_device(samples)
-        with torch.inference_mode(), torch.autocast(batch.images.device.type, torch.bfloat16, enabled=self.bf16):
+        half, device = self.half, batch.images.device.type
+        with torch.inference_mode(), torch.autocast(device, half or torch.bfloat16, enabled=half is not None):
             detections = self._detections(batch).to("cpu")
         return [
             self._prediction(read, detections, row, sample.info)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from resdet.data.images.decode import read_image
 from resdet.errors import UserError
+from resdet.predict.addresses import is_address, read_address
 from resdet.predict.image_list import images_at, is_one_file
 from resdet.predict.pixels import ACCEPTED, ChannelOrder, InMemory, as_rgb
 
@@ -61,6 +62,8 @@ class Reading:
         return is_one_file(images) if isinstance(images, str | Path) else is_image_or_path(images)
 
     def _of(self, image: object, name: str) -> list[Source]:
+        if isinstance(image, str) and is_address(image):
+            return [Source(image, partial(read_address, image, sixteen_bit=self.sixteen_bit))]
         if isinstance(image, str | Path):
             return [self._file(path) for path in images_at(image, recursive=self.recursive)]
         if not is_in_memory(image):

@@ -8,17 +8,17 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from resdet.models.second_stage.detections import suppressed
 from resdet.ops.dense import zero_padding
 from resdet.structures import Batch, Detections
 from resdet.test_time.refinement import union
-from resdet.test_time.region_detector import RegionDetector
+from resdet.test_time.region_detector import RegionDetector, Suppress
 from resdet.test_time.views import mirrored, mirrored_boxes, resized
 from resdet.test_time.voting import vote
 
 
 class AugmentedDetector(nn.Module):
-    """The union of the detections of all views, after NMS (as Detectron2's GeneralizedRCNNWithTTA merges them).
+    """The union of the detections of all views, after NMS (as Detectron2's GeneralizedRCNNWithTTA merges them) or what
+    takes its place.
 
     Masks, if there are any, are predicted for the final boxes in the original batch.
 
@@ -26,16 +26,24 @@ class AugmentedDetector(nn.Module):
         detector: predicts each view.
         factors: sizes of the views, relative to the size of the batch.
         flip: predict each view also mirrored.
+        merge: chooses the detections among those of all views; None: as the detector does.
         voting_iou: detections with at least this overlap vote; None: each keeps its box.
     """
 
     def __init__(
-        self, detector: RegionDetector, *, factors: Sequence[float], flip: bool, voting_iou: float | None = None
+        self,
+        detector: RegionDetector,
+        *,
+        factors: Sequence[float],
+        flip: bool,
+        merge: Suppress | None = None,
+        voting_iou: float | None = None,
     ) -> None:
         super().__init__()
         self.detector = detector
         self.factors = tuple(factors)
         self.flip = flip
+        self.merge = merge or detector.suppress
         self.voting_iou = voting_iou
 
     @torch.no_grad()
@@ -44,7 +52,7 @@ class AugmentedDetector(nn.Module):
         seen = [self._view(batch, factor) for factor in self.factors]
         seen += [self._mirrored_view(batch, factor) for factor in self.factors] if self.flip else []
         candidates = union(*seen)
-        detections = suppressed(candidates, self.detector.limits)
+        detections = self.merge(candidates, self.detector.limits)
         if self.voting_iou is not None:
             detections = vote(detections, candidates, iou=self.voting_iou)
         return self.detector.add_masks(batch, detections)

@@ -5,6 +5,7 @@ reads a config.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TypeVar
 
 from torch import nn
@@ -12,8 +13,11 @@ from torch import nn
 from resdet.config import Config, TestConfig
 from resdet.data.batches.collate import size_divisor
 from resdet.errors import UserError
+from resdet.models.second_stage.detections import suppressed
 from resdet.test_time.augmentation import AugmentedDetector
+from resdet.test_time.fusion import fused
 from resdet.test_time.region_detector import RegionDetector
+from resdet.test_time.soft_nms import softly_suppressed
 
 Model = TypeVar("Model", bound=nn.Module)
 MAX_ENLARGEMENT = 8  # limit of the sides of a view; memory grows with its square
@@ -35,13 +39,16 @@ def build_detector(models: Sequence[Model], config: Config) -> Model | RegionDet
         factors=[side / short_side for side in test.scales or [short_side]],
         refinement_iou=test.refinement.nms_iou if test.refinement else None,
         voting_iou=None if test.augmentation else iou,  # all detections of all views vote
+        suppress=partial(softly_suppressed, sigma=test.soft_nms.sigma) if test.soft_nms else suppressed,
         size_divisor=size_divisor(config.model),
     )
     if test.augmentation is None:
         return detector
     sides = _short_sides(test) or [short_side]
     factors = [side / short_side for side in sides]
-    return AugmentedDetector(detector, factors=factors, flip=test.augmentation.flip, voting_iou=iou)
+    views = len(factors) * (2 if test.augmentation.flip else 1)
+    merge = partial(fused, iou=test.fusion.iou, views=views) if test.fusion else None
+    return AugmentedDetector(detector, factors=factors, flip=test.augmentation.flip, merge=merge, voting_iou=iou)
 
 
 def _check(test: TestConfig, short_side: int) -> None:
@@ -52,6 +59,12 @@ def _check(test: TestConfig, short_side: int) -> None:
             "test.scales and test.augmentation.short_sides are two ways to test at several scales; leave one out"
             " (test.augmentation.flip goes with both)"
         )
+    if test.fusion and not test.augmentation:
+        raise UserError(
+            "test.fusion joins the boxes of several views; add test.augmentation.flip=true, or leave it out"
+        )
+    if test.fusion and test.voting:
+        raise UserError("test.fusion and test.voting are two means of boxes; leave one out")
     sides = {"test.scales": test.scales, "test.augmentation.short_sides": _short_sides(test)}
     for key, values in sides.items():
         if values and max(values) > MAX_ENLARGEMENT * short_side:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from resdet.data.batches.collate import SIZE_DIVISORS
 from resdet.errors import UserError
 from resdet.models.rcnn import RCNN
-from resdet.models.second_stage.detections import suppressed
+from resdet.models.second_stage.detections import DetectionLimits, suppressed
 from resdet.models.second_stage.roi_heads import RoIHeads
 from resdet.models.second_stage.roi_pooler import Pool
 from resdet.structures import Batch, Detections, Proposals
@@ -24,6 +24,9 @@ from resdet.test_time.views import resized
 from resdet.test_time.voting import vote
 
 Maps = list[Tensor]  # a neck's output for a batch, one map a level
+
+# From candidates to at most `limits.detections` of them: NMS, or what takes its place.
+Suppress = Callable[[Detections, DetectionLimits], Detections]
 
 # From boxes (N, R, 4) and the first stage to use, to class probabilities (N, R, K + 1) and boxes (N, R, B, 4).
 Classify = Callable[..., tuple[Tensor, Tensor]]
@@ -55,6 +58,7 @@ class RegionDetector(nn.Module):
         refinement_iou: classify the refined boxes again, and apply NMS to the union with this overlap; None: classify
             once.
         voting_iou: boxes with at least this overlap vote; None: each detection keeps its box.
+        suppress: chooses the detections among the candidates, in place of NMS.
         size_divisor: pixels that the sides of resized batches are multiples of.
 
     Raises:
@@ -68,6 +72,7 @@ class RegionDetector(nn.Module):
         factors: Sequence[float] = (1.0,),
         refinement_iou: float | None = None,
         voting_iou: float | None = None,
+        suppress: Suppress = suppressed,
         size_divisor: int = max(SIZE_DIVISORS.values()),
     ) -> None:
         super().__init__()
@@ -76,6 +81,7 @@ class RegionDetector(nn.Module):
         self.factors = tuple(factors)
         self.refinement_iou = refinement_iou
         self.voting_iou = voting_iou
+        self.suppress = suppress
         self.size_divisor = size_divisor
         own = self.members[0].heads.limits
         self.limits = own if refinement_iou is None else replace(own, nms_iou=refinement_iou)
@@ -103,7 +109,7 @@ class RegionDetector(nn.Module):
         proposals = all_proposals([member.propose(own, batch) for member, own in with_maps])
         classify = partial(self._classify, [self._pool(member, own, batch) for member, own in with_maps], batch)
         candidates = self._candidates(proposals, classify, batch)
-        detections = suppressed(candidates, self.limits)
+        detections = self.suppress(candidates, self.limits)
         return detections if self.voting_iou is None else vote(detections, candidates, iou=self.voting_iou)
 
     def _candidates(self, proposals: Proposals, classify: Classify, batch: Batch) -> Detections:

@@ -242,13 +242,14 @@ def reachable(url: str, seconds: float = CONNECT_SECONDS) -> bool:
     return answered.is_set()
 
 
-class _HttpsOnly(urllib.request.HTTPRedirectHandler):
+class HttpsOnly(urllib.request.HTTPRedirectHandler):
     """A redirect may change the host, but not the scheme."""
 
     def redirect_request(
         self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: HTTPMessage, newurl: str
     ) -> urllib.request.Request | None:
         if urllib.parse.urlsplit(newurl).scheme != "https":
+            fp.close()
             raise UserError(f"{req.full_url}: refused, it redirects to {newurl[:120]!a}, which is not https")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
@@ -263,7 +264,7 @@ def download(
     """
     if urllib.parse.urlsplit(url).scheme != "https":
         raise UserError(f"{url}: refused, weights are fetched over https only; {remedy}")
-    opener = urllib.request.build_opener(_HttpsOnly, *handlers)  # pyright: ignore[reportArgumentType]
+    opener = urllib.request.build_opener(HttpsOnly, *handlers)  # pyright: ignore[reportArgumentType]
     try:
         with whole_file(path) as part:
             with opener.open(url, timeout=STALL_SECONDS) as answer, part.open("wb") as file:

@@ -11,7 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 from jaxtyping import Float32, UInt8
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from resdet.data.augment.samples import Sampled
 from resdet.data.batches.loader import open_split, training_samples
@@ -20,12 +20,13 @@ from resdet.data.images.masks import MaskWindow
 from resdet.data.sets.coco import CocoDataset
 from resdet.drawing.boxes import draw_detections, grid
 from resdet.errors import UserError
-from resdet.files import write_output
+from resdet.outputs import SOFTWARE, write_output
 from resdet.workflows.train import ConfigLike, read_config
 
 IGNORED = "ignored"  # the tag of crowd regions and of objects of which too little is left
 MASK_CELLS = 128  # a side of the masks that are drawn
 COLUMNS = 4
+ANOTHER_SHEET = "name another file"
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,10 +39,12 @@ class AugmentedSheet:
     dropped: dict[str, int]
 
     def save(self, path: str | Path) -> Path:
-        """Writes a PNG. Raises UserError if it cannot be written."""
-        data = io.BytesIO()
-        Image.fromarray(self.picture).save(data, "PNG")
-        write_output(Path(path), data.getvalue(), "name another file")
+        """Writes a PNG. Raises UserError if it cannot be written, or if it would replace a file of somebody else."""
+        mark, data = PngImagePlugin.PngInfo(), io.BytesIO()
+        for name, value in SOFTWARE.items():
+            mark.add_text(name, value)
+        Image.fromarray(self.picture).save(data, "PNG", pnginfo=mark)
+        write_output(Path(path), data.getvalue(), ANOTHER_SHEET)
         return Path(path)
 
 

@@ -18,7 +18,7 @@ from resdet.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 OPTIONS = {
-    "train": ["inputs", "--output", "--resume", "--dry-run", "--overfit", "--help-config", "--plugin"],
+    "train": ["inputs", "--output", "--resume", "--dry-run", "--find-lr", "--overfit", "--help-config", "--plugin"],
     "evaluate": ["inputs", "--output", "--plugin"],
     "compare": [
         "inputs", "--backbones", "--seeds", "--output", "--jobs", "--devices", "--report-only", "--dry-run",

@@ -32,7 +32,7 @@ def test_a_key_has_its_default_its_type_with_bounds_and_its_help() -> None:
     assert kind == "    float above 0 and at most 1e+38, or null"
     assert help_lines
     assert all(line.startswith("    ") for line in help_lines)
-    assert "\n    sgd | adamw\n" in config_help("optim.name")
+    assert "\n    step | cosine | poly | " in config_help("optim.schedule")
 
 
 def test_it_fits_80_columns() -> None:

@@ -61,7 +61,7 @@ def test_a_config_written_is_read_back_the_same():
         ("optim.lr=.nan", r"optim.lr=.nan must be a number of at least 0"),
         ("optim.lr=.inf", r"optim.lr=.inf must be a number of at least 0"),
         ("optim.momentum=1.5", r"optim.momentum=1.5 must be a number of at least 0 and at most 1"),
-        ("optim.name=sdg", r"optim.name=sdg is not known; did you mean 'sgd'\?"),
+        ("optim.schedule=cosin", r"optim.schedule=cosin is not known; did you mean 'cosine'\?"),
         ("train=3", r"train is a group of keys \(steps, "),
         ("train.steps", r"'train.steps' is not an override; write key=value"),
         ("train.steps=[", r"not readable as YAML"),

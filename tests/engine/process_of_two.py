@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from resdet.config import load_config
 from resdet.engine.distributed import World, average_statistics, batch_norms, join_world, trainable
+from resdet.engine.train.accumulate import forwards_of, unsynced
+from resdet.engine.train.step import summed_gradients
 from resdet.models.build.detector import build_model
 from resdet.models.rcnn import RCNN
 from resdet.structures import Batch, Targets
@@ -64,16 +66,22 @@ def share(batch: Batch, world: World) -> Batch:
     return Batch(batch.images[rows], batch.sizes[rows], mine)
 
 
-def losses_and_gradients(world: World) -> dict[str, tuple[dict[str, float], list[Tensor]]]:
-    """By model and batch: the mean of the losses over the processes, and the gradient of each parameter."""
-    config = load_config(NANO).train
+def losses_and_gradients(world: World, parts: int = 1) -> dict[str, tuple[dict[str, float], list[Tensor]]]:
+    """By model and batch: the mean of the losses over the processes, and the gradient of each parameter; each process
+    computes its share in so many parts.
+    """
+    config, exact = (
+        load_config(NANO, overrides=[f"train.accumulate={parts}"]).train,
+        torch.autocast("cpu", enabled=False),
+    )
     found: dict[str, tuple[dict[str, float], list[Tensor]]] = {}
     for model_name in MODELS:
         for batch_name in BATCHES:
             model = model_of(model_name)
             losses_of = trainable(model, config, world)  # it averages the gradients as long as it exists
-            losses = losses_of(share(batch_of(batch_name), world))
-            _ = torch.stack(list(losses.values())).sum().backward()
+            mine = share(batch_of(batch_name), world)
+            forwards = forwards_of(losses_of, model, mine, parts, precision=exact, world=world)
+            losses = summed_gradients(forwards, model, exact, unsynced=unsynced(losses_of))
             means = world.mean([loss.item() for loss in losses.values()])
             gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
             found[f"{model_name}, {batch_name}"] = dict(zip(losses, means, strict=True)), gradients
@@ -94,7 +102,11 @@ def statistics(world: World) -> tuple[list[Tensor], list[Tensor]]:
 def main(output: Path) -> None:
     torch.set_num_threads(1)
     with join_world("cpu") as world:
-        result = {"steps": losses_and_gradients(world), "statistics": statistics(world)}
+        result = {
+            "steps": losses_and_gradients(world),
+            "parts": losses_and_gradients(world, parts=2),
+            "statistics": statistics(world),
+        }
         torch.save(result, output / f"rank{os.environ['RANK']}.pt")
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from resdet.engine.log import RunLog, tensorboard
+from resdet.engine.boards import tensorboard
+from resdet.engine.log import RunLog
 from resdet.engine.run_folder import RunFiles
 from resdet.errors import UserError
 
@@ -47,7 +48,7 @@ def test_a_process_that_does_not_lead_is_silent(tmp_path: Path, capsys: pytest.C
 def test_tensorboard_gets_the_same_figures(tmp_path: Path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    with RunLog(tmp_path, steps=1, board=tensorboard(tmp_path)) as log:
+    with RunLog(tmp_path, steps=1, boards=[tensorboard(tmp_path)]) as log:
         log.metrics(7, {"loss": 0.5, "bbox/AP": None})
     events = EventAccumulator(str(tmp_path))
     _ = events.Reload()

@@ -38,14 +38,20 @@ def one() -> dict[str, Any]:
     return losses_and_gradients(World())
 
 
+@pytest.fixture(scope="module", params=["steps", "parts"])
+def way(request: pytest.FixtureRequest) -> str:
+    """Each process computes its share at once, or (train.accumulate) in two parts."""
+    return request.param
+
+
 @pytest.mark.parametrize("batch", BATCHES)
 @pytest.mark.parametrize("model", MODELS)
 def test_two_processes_have_the_losses_and_gradients_of_one(
-    one: dict[str, Any], two: list[dict[str, Any]], model: str, batch: str
+    one: dict[str, Any], two: list[dict[str, Any]], way: str, model: str, batch: str
 ) -> None:
     losses, gradients = one[f"{model}, {batch}"]
     for rank in range(2):
-        theirs, their_gradients = two[rank]["steps"][f"{model}, {batch}"]
+        theirs, their_gradients = two[rank][way][f"{model}, {batch}"]
         assert theirs == pytest.approx(losses, rel=1e-5, abs=1e-9)
         assert_close(their_gradients, gradients, rtol=1e-4, atol=1e-6)
 

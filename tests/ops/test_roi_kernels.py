@@ -99,6 +99,6 @@ def test_the_operators_keep_the_rules_of_operators(levels: int) -> None:
     boxes = regions(6)
     arguments = (pyramid(levels), roi_kernels._with_image(boxes), (assign_levels(boxes, 2, 1 + levels) - 2).flatten())
     scales = [1 / stride for stride in STRIDES[:levels]]
-    for operator, options in ((roi_kernels._align, (3, True)), (roi_kernels._pool, (3,))):
+    for operator, options in ((roi_kernels._align, (3, 0, True)), (roi_kernels._pool, (3,))):
         result = torch.library.opcheck(operator, (*arguments, scales, *options))
         assert set(result.values()) == {"SUCCESS"}

@@ -92,4 +92,4 @@ def test_a_name_that_is_no_utf8_can_be_written_and_read(tmp_path: Path) -> None:
     name = json.loads((tmp_path / "out/images.json").read_text())["images"]
     assert name == []
     folder = PredictionFolder(tmp_path / "out", [path], class_names=["a"], category_ids=[1], drawn_score=0.5)
-    assert folder.planned[path]["file_name"].encode().endswith("a\ufffd.jpg".encode())
+    assert folder.planned[str(path)]["file_name"].encode().endswith("a\ufffd.jpg".encode())

@@ -68,7 +68,7 @@ def test_folders_patterns_and_lists_give_lists(predictor: Predictor, photos: Pat
         ([None], "image 0 of the list is of type NoneType; give a path"),
         ([[[0, 0, 0]]], "image 0 of the list is of type list; give"),
         ("absent.png", "absent.png: no such file or folder"),
-        ("https://example.org/a.jpg", "is an address; download the image"),
+        ("ftp://example.org/a.jpg", "is an address of a kind that is not read"),
         ("*.nothing", r"\*.nothing: matches no images"),
         (["absent.png"], "absent.png: no such file"),
     ],

@@ -27,7 +27,7 @@ def test_the_sheet_counts_every_object(folder: Path, tmp_path: Path) -> None:
     overrides = [*files(folder), "data.augment.transforms=[horizontal_flip]"]
     sheet = resdet.draw_augmented("nano", overrides=overrides, count=2)
     assert (sheet.objects, sheet.ignored, sheet.dropped) == (10, 2, {})
-    picture = cv2.imread(str(sheet.save(tmp_path / "sheet.png")))
+    picture = cv2.imread(str(sheet.save(sheet.save(tmp_path / "sheet.png"))))  # its own file is replaced
     assert picture is not None
     assert picture.shape == sheet.picture.shape
 
@@ -67,6 +67,14 @@ def test_what_cannot_be_drawn_is_one_line(
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+
+def test_a_photo_is_not_replaced_by_a_sheet(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (folder / "0.png").read_bytes()
+    arguments = ["--augment", "nano", *files(folder), "--sheet", str(folder / "0.png")]
+    assert main(["check-data", *arguments]) == 2
+    assert "resdet did not write it; name another file" in capsys.readouterr().err
+    assert (folder / "0.png").read_bytes() == before
 
 
 def test_a_classification_config_is_refused() -> None:

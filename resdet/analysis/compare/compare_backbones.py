@@ -62,7 +62,7 @@ class Outcome:
 def list_runs(request: Request) -> list[str]:
     """One line for each run with its present state. Writes nothing. Raises UserError as `compare_backbones` does."""
     _, runs = _plan(request)
-    lines = [f"{len(runs)} runs of {runs[0].config.train.steps} steps in {request.output}"]
+    lines = [f"{len(runs)} runs of {runs[0].config.train.length} in {request.output}"]
     return lines + [f"  {run.name}: {_state(run)}" for run in runs]
 
 

@@ -124,7 +124,7 @@ def train_all(
                     slot = free.pop(0)
                     child = _start(run, number, output, slot)
                     active[number] = slot, child
-                    say(f"[{number}/{len(runs)}] {run.name}: training {run.config.train.steps} steps, log: {child.log}")
+                    say(f"[{number}/{len(runs)}] {run.name}: training {run.config.train.length}, log: {child.log}")
                 time.sleep(POLL_SECONDS)
                 for number, (slot, child) in list(active.items()):
                     if child.process.poll() is None:

@@ -29,7 +29,7 @@ def training_section(run: RunFolder) -> Section:
         return Section("training", "Training", body)
     parts = sorted({name for _, values in run.records for name in values if name.startswith("loss_")})
     plots = [
-        line_plot(_smooth("loss", steps, loss, 1), title="Loss", x_label="step"),
+        line_plot([*_smooth("loss", steps, loss, 1), *_val_loss(run)], title="Loss", x_label="step"),
         *_parts_plot(run, parts),
         *_evaluations(run),
         line_plot([Line("learning rate", *run.series("lr"))], title="Learning rate", x_label="step"),
@@ -44,6 +44,11 @@ def training_section(run: RunFolder) -> Section:
     ]
     lead = "Pale: as logged. Strong: the average over neighbouring steps."
     return Section("training", "Training", columns(*plots), lead if len(steps) >= FEWEST_TO_SMOOTH else "")
+
+
+def _val_loss(run: RunFolder) -> list[Line]:
+    steps, values = run.series("val/loss")
+    return [Line("on the val images", steps, values, 2, points=True)] if steps else []
 
 
 def _parts_plot(run: RunFolder, parts: Sequence[str]) -> list[Markup]:

@@ -81,9 +81,7 @@ FAULTS = (ValueError, TypeError, ArithmeticError, cv2.error, IndexError)
 
 
 class LibraryTransform:
-    """One transform of albumentations, which decides itself whether it is applied (its argument `p`)."""
-
-    p = 1.0
+    """One transform of albumentations."""
 
     def __init__(self, name: str, arguments: Mapping[str, Any], masks: Masks, where: str) -> None:
         """`where` begins the messages. Raises UserError, one line, for an unknown name or argument or a value that the
@@ -92,6 +90,7 @@ class LibraryTransform:
         self.name, self.where, self._masks = name, where, masks
         self.reads_boxes = name in READ_BOXES
         transform = _made(name, arguments, where)
+        self.p, transform.p = float(transform.p), 1.0  # whether it happens is drawn as for every transform
         self.keeps_size = name not in LINES or (name in KEEP_THE_SIZE and _has_the_size(transform))
         self._compose = A.Compose(
             [transform],

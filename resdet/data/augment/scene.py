@@ -123,7 +123,7 @@ class Scene:
         """Objects cut at the border of the image; those outside are dropped."""
         cut = self.with_objects(self.objects.within(self.size))
         sides = cut.objects.boxes[:, 2:] - cut.objects.boxes[:, :2]
-        return cut.keep((sides > 0).all(axis=1), OUTSIDE)
+        return cut.keep(np.all(sides > 0, axis=1), OUTSIDE)
 
 
 def ordered(points: Float[np.ndarray, "n 4"]) -> Float[np.ndarray, "n 4"]:

@@ -193,7 +193,7 @@ def fitted(size: Size, side: float) -> Size:
 
 def _centres_inside(boxes: Float32[np.ndarray, "n 4"], crop: Float32[np.ndarray, "4"]) -> Bool[np.ndarray, " n"]:
     centres = (boxes[:, :2] + boxes[:, 2:]) / 2
-    return ((centres > crop[:2]) & (centres < crop[2:])).all(axis=1)
+    return np.all((centres > crop[:2]) & (centres < crop[2:]), axis=1)
 
 
 def _ious(boxes: Float32[np.ndarray, "n 4"], crop: Float32[np.ndarray, "4"]) -> Float64[np.ndarray, " n"]:

@@ -92,11 +92,15 @@ def training_samples(dataset: CocoDataset, data: DataConfig) -> Samples:
     return KeyedSamples(dataset, data, augment.short_side, augmentation if random else None)
 
 
-def evaluation_batches(dataset: CocoDataset, config: Config, *, rank: int, world_size: int) -> Iterable[LoadedBatch]:
-    """This process's share of the images, each image once over all processes; may be iterated several times."""
-    reader = _Reader(
-        dataset, config, KeyedSamples(dataset, config.data, short_sides=[config.data.augment.test_short_side])
-    )
+def evaluation_batches(
+    dataset: CocoDataset, config: Config, *, rank: int, world_size: int, mask_resolution: int | None = None
+) -> Iterable[LoadedBatch]:
+    """This process's share of the images, each image once over all processes; may be iterated several times.
+
+    The targets have masks with `mask_resolution` cells a side; None: no masks.
+    """
+    samples = KeyedSamples(dataset, config.data, short_sides=[config.data.augment.test_short_side])
+    reader = _Reader(dataset, config, samples, mask_resolution=mask_resolution)
     order = evaluation_order(dataset.heights, dataset.widths, config.eval.batch_size)
     keys = [_key(batch, batch, epoch=0) for batch in order[rank::world_size]]
     return _Evaluation(dataset, start_loader(reader, keys, config), config)

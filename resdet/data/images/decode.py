@@ -42,7 +42,13 @@ def read_image(
     ALPHA_BACKGROUND, CMYK is converted as Pillow does. Raises ImageError naming the file and the remedy; a file whose
     header gives too many pixels is rejected before decoding.
     """
-    data = _read(path)
+    return decode_image(_read(path), path, height, width, sixteen_bit=sixteen_bit)
+
+
+def decode_image(
+    data: bytes, path: Path | str, height: int | None = None, width: int | None = None, *, sixteen_bit: str = "error"
+) -> UInt8[np.ndarray, "H W 3"]:
+    """The image in the bytes of a file, as `read_image` gives it; `path` stands for it in messages."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns about unusual metadata and about sizes that are checked here
         header = _open(path, data)
@@ -135,7 +141,7 @@ def _read(path: Path) -> bytes:
     return data
 
 
-def _open(path: Path, data: bytes) -> Image.Image:
+def _open(path: Path | str, data: bytes) -> Image.Image:
     """Parses only the header."""
     try:
         header = Image.open(io.BytesIO(data), formats=FORMATS)
@@ -176,7 +182,7 @@ def _is_deep(header: Image.Image, data: bytes) -> bool:
     return max(bits if isinstance(bits, tuple) else (bits,)) > 8
 
 
-def _decode(path: Path, data: bytes, mode: int) -> np.ndarray:
+def _decode(path: Path | str, data: bytes, mode: int) -> np.ndarray:
     try:
         _check_chunks(data)
         image = cv2.imdecode(np.frombuffer(data, np.uint8), mode | cv2.IMREAD_IGNORE_ORIENTATION)
@@ -202,7 +208,7 @@ def _check_chunks(data: bytes) -> None:
             raise EOFError("a chunk ends behind the end of the file")
 
 
-def _decode_deep(path: Path, data: bytes, sixteen_bit: str) -> UInt8[np.ndarray, "H W 3"]:
+def _decode_deep(path: Path | str, data: bytes, sixteen_bit: str) -> UInt8[np.ndarray, "H W 3"]:
     image = _decode(path, data, cv2.IMREAD_UNCHANGED)
     if image.dtype != np.uint16 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (3, 4)):
         raise ImageError(f"{path}: pixels of type {image.dtype} have no stated range; convert it to 8 bits")

@@ -19,6 +19,7 @@ from resdet.engine.evaluate.classifier import LabelledSet, configured_views, eva
 from resdet.engine.signals import StopRequest
 from resdet.engine.task.interface import Evaluation, Progress, Task
 from resdet.errors import UserError, did_you_mean
+from resdet.evaluation.metrics import CLASSIFICATION_FIGURES, Figure
 from resdet.models.build.classifier import build_classifier, pretrained_classifier
 from resdet.models.classifier import Classifier
 
@@ -33,6 +34,8 @@ class Classification(Task[LabelledSet]):
     has_detections = False
 
     def open_data(self, config: Config) -> tuple[LabelledSet, LabelledSet]:
+        if config.eval.loss:
+            raise UserError("eval.loss=true is for detectors; a classifier always has top1/loss: leave eval.loss out")
         train_set = open_labelled(config.data, "train")
         check_side(config, train_set)
         if config.train.overfit is not None:
@@ -42,6 +45,10 @@ class Classification(Task[LabelledSet]):
         if isinstance(val_set, LabelledFiles):
             val_set = val_set.with_classes(train_set.class_names)
         return train_set, val_set
+
+    def figure_rows(self, config: Config) -> tuple[Figure, ...]:
+        rows = (*CLASSIFICATION_FIGURES, Figure("top1/loss", "cross entropy", higher_is_better=False))
+        return tuple(row for row in rows if config.eval.train_images or not row.name.startswith("train"))
 
     def build(self, model: ModelConfig, num_classes: int) -> Classifier:
         return build_classifier(model, num_classes)

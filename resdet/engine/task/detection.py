@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,11 +28,13 @@ from resdet.engine.evaluate import (
     scoring_notes,
     unreadable_notes,
 )
+from resdet.engine.evaluate.val_loss import validation_losses
 from resdet.engine.signals import StopRequest
 from resdet.engine.task.classification import LABELLED_SETS
 from resdet.engine.task.interface import Evaluation, Progress, Task
 from resdet.errors import UserError
 from resdet.evaluation.coco import backend_name
+from resdet.evaluation.metrics import LOSS_FIGURES, METRICS, Figure
 from resdet.models.build.detector import build_model, pretrained_detector
 from resdet.models.rcnn import RCNN
 from resdet.text import first_few
@@ -55,6 +58,12 @@ class Detection(Task[CocoDataset]):
         val_set = evaluated_set(config)
         check_categories(train_set, val_set)
         return train_set, val_set
+
+    def figure_rows(self, config: Config) -> tuple[Figure, ...]:
+        rows = [row for row in METRICS["coco"].figures]
+        if config.eval.metric != "coco":
+            rows += METRICS[config.eval.metric].figures
+        return (*rows, *LOSS_FIGURES) if config.eval.loss else tuple(rows)
 
     def build(self, model: ModelConfig, num_classes: int) -> RCNN:
         return build_model(model, num_classes)
@@ -80,8 +89,13 @@ class Detection(Task[CocoDataset]):
         stop: StopRequest | None = None,
         progress: Progress | None = None,
     ) -> Evaluation:
+        losses: dict[str, float | None] = {}
+        if config.eval.loss:
+            assert isinstance(model, RCNN)
+            losses = validation_losses(model, val_set, config, world=world, stop=stop or StopRequest())
         found = predict_dataset(model, val_set, config, world=world, stop=stop, progress=progress)
-        return self._scored(model, val_set, config, found, self.categories(val_set), world)
+        evaluation = self._scored(model, val_set, config, found, self.categories(val_set), world)
+        return replace(evaluation, figures=evaluation.figures | losses)
 
     def evaluate_saved(
         self,
@@ -175,6 +189,9 @@ class FirstStage(Detection):
     """Proposals alone: every label is 0, the class `object`, with the data set's first category id."""
 
     headline, headline_words = "recall/AR1000", "AR of 1000 proposals"
+
+    def figure_rows(self, config: Config) -> tuple[Figure, ...]:
+        return (*METRICS["recall"].figures, *(LOSS_FIGURES if config.eval.loss else ()))
 
     def saved_classes(self, dataset: CocoDataset) -> tuple[tuple[str, ...], tuple[int, ...]]:
         ((number, name),) = self.categories(dataset).items()

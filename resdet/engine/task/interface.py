@@ -20,6 +20,7 @@ from resdet.data.sets.labelled_files import LabelledFiles
 from resdet.engine.distributed import World
 from resdet.engine.run_folder import Figures
 from resdet.engine.signals import StopRequest
+from resdet.evaluation.metrics import Figure
 from resdet.models.classifier import Classifier
 from resdet.models.rcnn import RCNN
 
@@ -62,6 +63,10 @@ class Task(ABC, Generic[Data]):
 
         Raises UserError for data that are missing, damaged, or not usable for this task and model.
         """
+
+    @abstractmethod
+    def figure_rows(self, config: Config) -> tuple[Figure, ...]:
+        """The figures over all classes that an evaluation in training has."""
 
     @abstractmethod
     def build(self, model: ModelConfig, num_classes: int) -> Model:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from resdet.config import Config
 from resdet.engine.distributed import World, trainable
 from resdet.engine.saved_models import built, place, read_models
+from resdet.engine.train.recompute import recompute_blocks
 from resdet.errors import UserError, did_you_mean
 from resdet.models.classifier import Classifier
 from resdet.models.rcnn import RCNN
@@ -31,13 +32,16 @@ class OnProposals(nn.Module):
         self.propose = proposer.propose  # not registered as a submodule: it stays in evaluation mode
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        with torch.no_grad():
-            proposals = self.propose(replace(batch, targets=None))
-        return self.losses_of(replace(batch, proposals=proposals))
+        return self.losses_of(self.with_proposals(batch))
+
+    @torch.no_grad()
+    def with_proposals(self, batch: Batch) -> Batch:
+        return replace(batch, proposals=self.propose(replace(batch, targets=None)))
 
 
 def losses_module(model: RCNN | Classifier, config: Config, world: World, device: torch.device) -> nn.Module:
     """The model as it is trained; it uses the proposals of `train.proposals` if that is given."""
+    recompute_blocks(model, config)
     losses_of = trainable(model, config.train, world)
     if config.train.proposals is None:
         return losses_of

@@ -9,6 +9,7 @@ from torch import nn
 
 from resdet.config import Config
 from resdet.engine.train.optim import learning_rate_scales, peak_learning_rate
+from resdet.engine.train.schedules import WITHOUT_WARMUP
 from resdet.engine.train.state import Run, TrainState
 from resdet.version import __version__
 
@@ -28,23 +29,47 @@ def announce(state: TrainState, run: Run, source: Path | None, *, loaded: list[s
         log.say(f"{name}: {dataset.report.summary()}")
     if run.train_set is run.val_set:
         log.say(f"overfit: trains and evaluates on the same {len(run.train_set)} images")
-    optim = config.optim
-    log.say(
-        f"learning rate {peak_learning_rate(optim, config.train):.6g} = {optim.lr:g} x {config.train.batch_size} /"
-        f" {optim.reference_batch} (optim.lr x batch / reference batch), {optim.warmup_steps} steps of warm-up,"
-        f" {optim.schedule} schedule, {config.train.steps} steps"
-    )
-    low, high = learning_rate_scales(state.optimizer)
-    if (low, high) != (1.0, 1.0):
-        scales = f"backbone_lr={optim.backbone_lr:g}, layer_decay={optim.layer_decay:g}"
-        log.say(f"learning rates of the layers: {low:.3g} to {high:.3g} times that (optim: {scales})")
-    for line in loaded:
+    for line in (*lines_about_rates(state, run), *lines_about_choices(run), *loaded):
         log.say(line)
     gaps = run.task.warnings(run.val_set, config)
     for warning in (*random_constants(config, state.model), *gaps, *warnings):
         log.warn(warning)
     if source:
         log.say(f"resumed from {source} at step {state.step}")
+
+
+def lines_about_rates(state: TrainState, run: Run) -> list[str]:
+    """The length of the training and its learning rates."""
+    optim, train = run.config.optim, run.config.train
+    lines: list[str] = []
+    if train.epochs is not None:
+        lines.append(f"train.epochs={train.epochs:g} of {len(run.train_set)} images: train.steps={train.steps}")
+    warmup = f"{optim.warmup_steps} steps of" if optim.schedule not in WITHOUT_WARMUP else "no"
+    lines.append(
+        f"learning rate {peak_learning_rate(optim, train):.6g} = {optim.lr:g} x {train.batch_size} /"
+        f" {optim.reference_batch} (optim.lr x batch / reference batch), {warmup} warm-up,"
+        f" {optim.schedule} schedule, {train.steps} steps"
+    )
+    low, high = learning_rate_scales(state.optimizer)
+    if (low, high) != (1.0, 1.0):
+        scales = f"backbone_lr={optim.backbone_lr:g}, layer_decay={optim.layer_decay:g}"
+        lines.append(f"learning rates of the layers: {low:.3g} to {high:.3g} times that (optim: {scales})")
+    return lines
+
+
+def lines_about_choices(run: Run) -> list[str]:
+    """What differs from a plain training."""
+    train = run.config.train
+    lines: list[str] = []
+    if train.accumulate > 1:
+        lines.append(f"each update in {train.accumulate} parts (train.accumulate); a batch norm sees the images of one")
+    if train.ema:
+        lines.append(f"the average of the weights is evaluated and saved (train.ema, decay {train.ema.decay:g})")
+    if train.patience is not None:
+        lines.append(f"ends after {train.patience} evaluations without a better {run.goal.words} (train.patience)")
+    if run.config.eval.best is not None:
+        lines.append(f"the best checkpoint is chosen by {run.goal.name} (eval.best)")
+    return lines
 
 
 def random_constants(config: Config, model: nn.Module) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,9 @@ from resdet.engine.distributed import World, batch_norms
 from resdet.engine.task.interface import ImageSet
 from resdet.engine.task.table import task_of
 from resdet.engine.train.alternating import choose_parts
+from resdet.engine.train.ema import average_of
 from resdet.engine.train.optim import build_optimizer
+from resdet.engine.train.optimizers import check_optimizer
 from resdet.engine.train.state import TrainState
 from resdet.errors import UserError
 from resdet.models.build.conventions import completed
@@ -23,12 +26,42 @@ from resdet.models.rcnn import RCNN
 
 
 def check_setup(config: Config, world: World) -> None:
-    """Raises UserError for numbers that cannot be divided among the processes."""
+    """Raises UserError for numbers that cannot be divided among the processes, and each share into its parts."""
     if config.train.batch_size % world.size:
         raise UserError(
             f"train.batch_size={config.train.batch_size} counts the images of all processes and must be divisible by"
             f" their number, {world.size}"
         )
+    check_length(config)
+    check_optimizer(config.optim)
+    if config.eval.loss and config.train.proposals is not None:
+        raise UserError("eval.loss=true with train.proposals: the first stage is not trained; set eval.loss=false")
+    share = config.train.batch_size // world.size
+    if share % config.train.accumulate:
+        raise UserError(
+            f"train.accumulate={config.train.accumulate} must divide the images of a process in an update, {share}"
+            f" (train.batch_size={config.train.batch_size} over {world.size} processes)"
+        )
+
+
+def check_length(config: Config) -> None:
+    """Raises UserError for keys about the end of a training that contradict one another."""
+    if config.train.epochs is not None and config.train.minutes is not None:
+        raise UserError("train.epochs and train.minutes both say how long to train; set one of them to null")
+    if config.train.patience is not None and not config.eval.every:
+        raise UserError(
+            f"train.patience={config.train.patience} counts evaluations, and there is one, at the end; set eval.every"
+        )
+
+
+def with_steps(config: Config, images: int) -> Config:
+    """The config with the `train.steps` that follow from `train.epochs`, if that is given: a whole number of updates,
+    at least one. An epoch is as many batches as hold all training images.
+    """
+    if config.train.epochs is None:
+        return config
+    in_an_epoch = math.ceil(images / config.train.batch_size)
+    return replace(config, train=replace(config.train, steps=max(1, round(config.train.epochs * in_an_epoch))))
 
 
 def check_num_classes(config: Config, dataset: ImageSet) -> None:
@@ -63,7 +96,9 @@ def build_state(
     layout = torch.channels_last if config.train.channels_last else torch.contiguous_format
     model = model.to(device, memory_format=layout)  # pyright: ignore[reportCallIssue]
     _ = torch.manual_seed(config.train.seed + world.rank)  # dropout must differ between processes
-    return TrainState(model, build_optimizer(model, config.optim)), config, list(loaded)
+    ema = average_of(model, config.train.ema)
+    scaler = torch.amp.grad_scaler.GradScaler(device.type) if config.train.amp == "fp16" else None
+    return TrainState(model, build_optimizer(model, config.optim), ema, scaler), config, list(loaded)
 
 
 def with_backbone_file(config: Config) -> Config:
@@ -79,9 +114,9 @@ def with_backbone_file(config: Config) -> Config:
 def check_batch_norm(model: nn.Module, config: Config, world: World) -> None:
     """Statistics of a single image are too noisy for training (the pixels of one image are not independent)."""
     learns_statistics = any(isinstance(module, nn.BatchNorm2d) for module in model.modules())
-    if learns_statistics and config.train.batch_size // world.size == 1:
+    if learns_statistics and config.train.batch_size // (world.size * config.train.accumulate) == 1:
         raise UserError(
-            "batch normalization with 1 image a process (train.batch_size over the number of processes);"
+            "batch normalization with 1 image a process (train.batch_size over processes and train.accumulate);"
             " use model.backbone.norm=gn, frozen_bn or sync_bn, or a larger batch"
         )
     if config.train.precise_bn and not batch_norms(model):

@@ -12,41 +12,49 @@ from resdet.engine.run_folder import Figures
 from resdet.engine.signals import StopRequest
 from resdet.engine.task.interface import Evaluation
 from resdet.engine.train.alternating import losses_module
+from resdet.engine.train.budget import budget_of, fit_to_time
 from resdet.engine.train.precise_bn import make_precise
 from resdet.engine.train.saving import leave, save
 from resdet.engine.train.state import Run, TrainState
+from resdet.engine.train.trace import traced
 from resdet.engine.train.update import update
 from resdet.errors import UserError
 
 
 def fit(state: TrainState, run: Run) -> Figures:
     """The training loop."""
-    config, world, log, stop = run.config, run.world, run.log, run.stop
-    steps = config.train.steps
+    world, log, stop = run.world, run.log, run.stop
     # A signal interrupted an evaluation. The last evaluation may also have changed the model (precise BN).
-    if due_for_evaluation(state, config) and (evaluate_step(state, run) or state.step == steps):
+    if due_for_evaluation(state, run.config) and (evaluate_step(state, run) or state.is_over(run.config)):
         save(state, run)
     batches = run.task.training_batches(
-        run.train_set, config, start_step=state.step, rank=world.rank, world_size=world.size
+        run.train_set, run.config, start_step=state.step, rank=world.rank, world_size=world.size
     )
-    losses_of = losses_module(state.model, config, world, run.device)
-    meter, forecast = Meter(config.train.batch_size), Forecast(steps - state.step, run.device.type)
-    while state.step < steps:
-        with meter.waiting():
-            loaded, problem = next_batch(batches, stop)
-        if world.any(stop.requested or problem is not None) or loaded is None:
-            raise leave(state, run, problem)
+    losses_of = losses_module(state.model, run.config, world, run.device)
+    meter = Meter(run.config.train.batch_size)
+    forecast = Forecast(run.config.train.steps - state.step, run.device.type)
+    budget = budget_of(state, run)
+    with traced(run) as trace:
+        while not state.is_over(run.config):
+            with meter.waiting():
+                loaded, problem = next_batch(batches, stop)
+            if world.any(stop.requested or problem is not None) or loaded is None:
+                raise leave(state, run, problem)
 
-        record = update(state, run, losses_of, loaded)
-        meter.step()
-        log.progress(state.step, record)
-        if estimate := forecast.after_step():
-            log.say(estimate)
-        if due(state.step, config.train.log_every) or state.step == steps:
-            log.training(state.step, steps, record | meter.figures(steps - state.step))
-        improved = due_for_evaluation(state, config) and evaluate_step(state, run)
-        if improved or due(state.step, config.train.checkpoint_every) or state.step == steps:
-            save(state, run)
+            record = update(state, run, losses_of, loaded)
+            trace()
+            if budget and not state.fitted:
+                fit_to_time(state, run, budget)
+            config, steps = run.config, run.config.train.steps
+            meter.step()
+            log.progress(state.step, record)
+            if (estimate := forecast.after_step()) and run.config.train.minutes is None:
+                log.say(estimate)
+            if due(state.step, config.train.log_every) or state.step == steps:
+                log.training(state.step, steps, record | meter.figures(steps - state.step))
+            improved = due_for_evaluation(state, config) and evaluate_step(state, run)
+            if improved or due(state.step, config.train.checkpoint_every) or state.is_over(config):
+                save(state, run)
     return finish(state, run)
 
 
@@ -65,8 +73,7 @@ def due(step: int, every: int) -> bool:
 
 def due_for_evaluation(state: TrainState, config: Config) -> bool:
     """Due after every `eval.every` steps and at the end; the end counts once."""
-    last = state.step == config.train.steps
-    return state.evaluated != state.step and (last or due(state.step, config.eval.every))
+    return state.evaluated != state.step and (state.is_over(config) or due(state.step, config.eval.every))
 
 
 def evaluate_step(state: TrainState, run: Run) -> bool:
@@ -75,12 +82,36 @@ def evaluate_step(state: TrainState, run: Run) -> bool:
     If the config requires it, the last evaluation uses a model with precise batch statistics. It also writes its
     detections into the run as a COCO results file.
     """
-    at_the_end = state.step == run.config.train.steps
-    if at_the_end and run.config.train.precise_bn and not make_precise(state.model, run):
+    at_the_end = state.is_over(run.config)
+    if at_the_end and run.config.train.precise_bn and not make_precise(state.scored, run):
         raise leave(state, run)
+    evaluation = evaluated(state, run)
+    for note in evaluation.notes:
+        run.log.warn(note)
+    state.evaluated, run.metrics = state.step, evaluation.figures
+    value = evaluation.figures.get(run.goal.name)
+    improved = run.goal.improves(value, state.best)
+    if not state.out_of_patience(run.config):  # an end stays an end
+        state.stale = 0 if improved else state.stale + 1
+    if improved:
+        state.best, state.best_step = value, state.step
+    ends = state.out_of_patience(run.config) and not at_the_end
+    write_evaluation(evaluation, state, run, with_results=at_the_end or ends)
+    described = "undefined: no ground truth" if value is None else f"{value:.4f}"
+    run.log.say(f"step {state.step}: {run.goal.words} {described}{' (the best so far)' if improved else ''}")
+    if ends:
+        run.log.say(f"{state.stale} evaluations without a better {run.goal.words}: training ends (train.patience)")
+    if ends and run.config.train.precise_bn:
+        state.evaluated = 0  # once more, with precise statistics; also after an interruption
+        return evaluate_step(state, run) or improved
+    return improved
+
+
+def evaluated(state: TrainState, run: Run) -> Evaluation:
+    """The evaluation of the model; a signal or an error leaves the training after the state is saved."""
     try:
-        evaluation = run.task.evaluate(
-            state.model,
+        return run.task.evaluate(
+            state.scored,
             run.train_set,
             run.val_set,
             run.config,
@@ -96,17 +127,6 @@ def evaluate_step(state: TrainState, run: Run) -> bool:
         if run.world.size == 1:
             save(state, run)
         raise
-    for note in evaluation.notes:
-        run.log.warn(note)
-    state.evaluated, run.metrics = state.step, evaluation.figures
-    headline = evaluation.figures[run.task.headline]
-    improved = headline is not None and (state.best is None or headline > state.best)
-    if improved:
-        state.best, state.best_step = headline, state.step
-    write_evaluation(evaluation, state, run, with_results=at_the_end)
-    described = "undefined: no ground truth" if headline is None else f"{headline:.4f}"
-    run.log.say(f"step {state.step}: {run.task.headline_words} {described}{' (the best so far)' if improved else ''}")
-    return improved
 
 
 def write_evaluation(evaluation: Evaluation, state: TrainState, run: Run, *, with_results: bool) -> None:
@@ -118,7 +138,13 @@ def write_evaluation(evaluation: Evaluation, state: TrainState, run: Run, *, wit
         run.log.metrics(state.step, evaluation.figures)
         kept = evaluation.counted if with_results else None
         try:
-            run.files.write_evaluation(evaluation.figures, step=state.step, backend=evaluation.backend, results=kept)
+            run.files.write_evaluation(
+                evaluation.figures,
+                step=state.step,
+                backend=evaluation.backend,
+                results=kept,
+                ended=ended_by(state, run.config) if with_results else None,
+            )
         except UserError as error:
             failure = str(error)
     failure = run.world.from_lead(failure)
@@ -130,11 +156,18 @@ def write_evaluation(evaluation: Evaluation, state: TrainState, run: Run, *, wit
     run.log.warn(f"step {state.step}: {failure}")
 
 
+def ended_by(state: TrainState, config: Config) -> str | None:
+    """The key that ended a training at another step than a config alone tells."""
+    keys = {"patience": state.out_of_patience(config), "minutes": state.fitted, "epochs": config.train.epochs}
+    return next((f"train.{key}={getattr(config.train, key):g}" for key, is_it in keys.items() if is_it), None)
+
+
 def finish(state: TrainState, run: Run) -> Figures:
     """The figures of the last evaluation; they are read from the run if it had already ended before."""
     if run.world.any(run.stop.requested):
         raise leave(state, run)
     if not run.metrics:
-        run.log.say(f"finished at step {state.step} before; raise train.steps to go on, or start a new --output")
+        what = (ended_by(state, run.config) or "train.steps").partition("=")[0]
+        run.log.say(f"finished at step {state.step} before; raise {what} to go on, or start a new --output")
         run.metrics = run.files.written_figures()
     return run.metrics

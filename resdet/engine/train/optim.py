@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import assert_never
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from resdet.config import Config, OptimConfig, TrainConfig, checked
+from resdet.engine.train.optimizers import check_optimizer, made_optimizer
+from resdet.engine.train.schedules import SCHEDULES, WITHOUT_WARMUP
 from resdet.models.backbones import Backbone
 
 NORMALIZATION = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.LocalResponseNorm)
@@ -23,21 +24,12 @@ def peak_learning_rate(optim: OptimConfig, train: TrainConfig) -> float:
 def learning_rate(step: int, optim: OptimConfig, train: TrainConfig) -> float:
     """The learning rate of update number `step`, counted from 0.
 
-    A linear warm-up from `warmup_factor` to 1 multiplies the schedule: `step` multiplies by `gamma` at each milestone
-    (a fraction of all steps), `cosine` decreases to 0 over all steps, `constant` does not change.
+    A linear warm-up from `warmup_factor` to 1 multiplies the schedule (a row of SCHEDULES), unless that has its own.
     """
     warmup = 1.0
-    if step < optim.warmup_steps:
+    if step < optim.warmup_steps and optim.schedule not in WITHOUT_WARMUP:
         warmup = optim.warmup_factor + (1 - optim.warmup_factor) * step / optim.warmup_steps
-    match optim.schedule:
-        case "step":
-            decay = optim.gamma ** sum(step >= round(milestone * train.steps) for milestone in optim.milestones)
-        case "cosine":
-            decay = 0.5 * (1 + math.cos(math.pi * min(1.0, step / train.steps)))
-        case "constant":
-            decay = 1.0
-        case unknown:
-            assert_never(unknown)
+    decay = SCHEDULES[optim.schedule](step, train.steps, optim)
     return peak_learning_rate(optim, train) * warmup * decay
 
 
@@ -56,11 +48,13 @@ def rate_warnings(old: Config, new: Config, step: int) -> list[str]:
 
 
 def build_optimizer(model: nn.Module, optim: OptimConfig) -> torch.optim.Optimizer:
-    """SGD with momentum or AdamW over the trainable parameters; normalization layers have their own weight decay.
+    """The optimizer over the trainable parameters; normalization layers have their own weight decay.
 
     A group's `lr_scale` is its factor on the learning rate: the value of `backbone_scales`, or 1 outside the backbone.
+    Raises UserError for an optimizer or an argument that does not exist or does not fit.
     """
     optim = checked(optim)
+    check_optimizer(optim)
     of_norms = {
         id(parameter)
         for module in model.modules()
@@ -80,9 +74,7 @@ def build_optimizer(model: nn.Module, optim: OptimConfig) -> torch.optim.Optimiz
         }
         for (is_norm, scale), parameters in sorted(members.items(), key=lambda member: member[0])
     ]
-    if optim.name == "adamw":
-        return torch.optim.AdamW(groups, lr=optim.lr)
-    return torch.optim.SGD(groups, lr=optim.lr, momentum=optim.momentum)
+    return made_optimizer(groups, optim)
 
 
 def backbone_scales(model: nn.Module, optim: OptimConfig) -> dict[int, float]:

@@ -78,9 +78,11 @@ def sound_checkpoint(path: Path) -> Path:
 
 
 def as_resumed(config: Config, source: Path) -> Config:
-    """The config with the conventions of the run that is continued."""
-    saved = checkpoint.read_model_file(source / MODEL).config.model
-    return replace(config, model=as_in(config.model, saved))
+    """The config with the conventions of the run that is continued, and the steps that were fitted to its time."""
+    saved, train = checkpoint.read_model_file(source / MODEL).config, config.train
+    if train.minutes is not None and train.minutes == saved.train.minutes:
+        train = replace(train, steps=saved.train.steps)
+    return replace(config, model=as_in(config.model, saved.model), train=train)
 
 
 def abandoned(output: Path, state: TrainState) -> list[str]:

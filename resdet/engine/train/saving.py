@@ -27,7 +27,7 @@ def save(state: TrainState, run: Run) -> None:
     run.failed_saves.append(failure)
     newest = [path.name for path in checkpoint.checkpoints(run.folder)][-1:] or ["none"]
     message = f"step {state.step}: checkpoint not saved: {failure}; the newest is still {newest[0]}"
-    if len(run.failed_saves) >= MOST_FAILED_SAVES or state.step == run.config.train.steps:
+    if len(run.failed_saves) >= MOST_FAILED_SAVES or state.is_over(run.config):
         raise UserError(f"{message}; make room in {run.folder} and go on with --resume")
     run.log.warn(f"{message}; training goes on")
 
@@ -39,8 +39,8 @@ def write(state: TrainState, run: Run, snapshot: dict[str, Any], unreadable: lis
         path = checkpoint.save_checkpoint(
             run.folder,
             step=state.step,
-            weights=state.model.state_dict(),
-            metadata=checkpoint.model_metadata(run.config, *names, state.model.normalization),
+            weights=state.scored.state_dict(),
+            metadata=checkpoint.model_metadata(run.config, *names, state.scored.normalization),
             state=snapshot,
         )
         if state.best_step == state.step:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
+from timm.utils.model_ema import ModelEmaV3
+from torch.amp.grad_scaler import GradScaler
 
 from resdet.config import Config
 from resdet.config.diff import resume_warnings
@@ -17,7 +21,9 @@ from resdet.engine.log import RunLog
 from resdet.engine.resources import Usage
 from resdet.engine.run_folder import MODEL, Figures, RunFiles
 from resdet.engine.signals import StopRequest
+from resdet.engine.task.best import Goal
 from resdet.engine.task.interface import ImageSet, Model, Task
+from resdet.engine.train.divergence import Past
 from resdet.engine.train.optim import rate_warnings
 from resdet.errors import UserError
 from resdet.models.build.conventions import normalize_as
@@ -29,19 +35,39 @@ class TrainState:
 
     model: Model
     optimizer: torch.optim.Optimizer
+    ema: ModelEmaV3 | None = None  # the average of the weights
+    scaler: GradScaler | None = None  # of the loss, with train.amp=fp16
     step: int = 0  # the number of updates so far
     best: float | None = None  # the highest value so far of the task's main figure
     best_step: int = 0
+    stale: int = 0  # evaluations since the best one
+    fitted: bool = False  # whether the steps were fitted to train.minutes
     evaluated: int = 0  # the step of the last evaluation
     skipped: int = 0  # consecutive updates that were skipped because a gradient was not finite
 
+    def is_over(self, config: Config) -> bool:
+        """Whether the training has ended: after `train.steps`, or when the evaluations no longer improve."""
+        return self.step >= config.train.steps or self.out_of_patience(config)
+
+    def out_of_patience(self, config: Config) -> bool:
+        return config.train.patience is not None and self.stale >= config.train.patience
+
+    @property
+    def scored(self) -> Model:
+        """The model that is evaluated and saved as a checkpoint's weights: the average if there is one."""
+        return self.model if self.ema is None else cast(Model, self.ema.module)
+
     def snapshot(self, data: str, world: World) -> dict[str, Any]:
-        """The content of a checkpoint besides the weights: only tensors and plain values."""
+        """The content of a checkpoint besides the weights of `scored`: only tensors and plain values."""
         return {
+            "trained_weights": None if self.ema is None else self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "scaler": None if self.scaler is None else self.scaler.state_dict(),
             "step": self.step,
             "best": self.best,
             "best_step": self.best_step,
+            "stale": self.stale,
+            "fitted": self.fitted,
             "evaluated": self.evaluated,
             "skipped": self.skipped,
             "generators": world.gather(_generators()),
@@ -63,11 +89,17 @@ class TrainState:
                 f"{checkpoint}: was trained on other data (the images or annotations of data.train have changed);"
                 " train it in a new --output with model.weights set to its model.safetensors"
             )
-        load_weights(self.model, file.weights, str(checkpoint))
-        normalize_as(self.model, config.model, file.contract)
+        for model in (self.scored, self.model):
+            load_weights(model, file.weights, str(checkpoint))
+            normalize_as(model, config.model, file.contract)
+        if self.ema is not None:
+            load_weights(self.model, saved["trained_weights"], str(checkpoint))
         self.optimizer.load_state_dict(saved["optimizer"])
+        if self.scaler is not None and saved.get("scaler") is not None:  # None: the run had another precision
+            self.scaler.load_state_dict(saved["scaler"])
         self.step, self.best, self.best_step = saved["step"], saved["best"], saved["best_step"]
         self.evaluated, self.skipped = saved["evaluated"], saved["skipped"]
+        self.stale, self.fitted = saved.get("stale", 0), saved.get("fitted", False)  # absent before version 0.2
         if world.rank < len(saved["generators"]):
             _set_generators(saved["generators"][world.rank])
         here = {"world_size": world.size, "threads": torch.get_num_threads(), "torch": str(torch.__version__)}
@@ -93,10 +125,14 @@ class Run:
     log: RunLog
     stop: StopRequest
     usage: Usage
+    goal: Goal
     writes: bool = True  # None in a dry run
     saved_step: int = 0  # of the last checkpoint in the folder
     failed_saves: list[str] = field(default_factory=list)  # reasons for failed saves since then
     metrics: Figures = field(default_factory=dict)  # of the last evaluation
+    recent: deque[Past] = field(default_factory=partial(deque, maxlen=20))  # the last steps with finite values
+    updates: int = 0  # of this process
+    examined: bool = False  # whether a gradient that was not finite has been examined
     unreadable: set[str] = field(default_factory=set)  # one line for each image of this process that was left out
 
     @property

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from functools import partial
 
 from torch import nn
 
 from resdet.data.batches.loader import ImageInfo, LoadedBatch
 from resdet.engine.distributed import autocast, average_statistics, to_device
+from resdet.engine.train.accumulate import forwards_of, unsynced
+from resdet.engine.train.bad_step import Kept, examined
+from resdet.engine.train.divergence import Past
 from resdet.engine.train.optim import learning_rate
 from resdet.engine.train.state import Run, TrainState
-from resdet.engine.train.step import LossNotFinite, Step, training_step
+from resdet.engine.train.step import LossNotFinite, Step, apply_gradients, summed_gradients
 from resdet.errors import UserError
+from resdet.structures import Batch
 from resdet.text import first_few
 
 MOST_SKIPPED = 10  # consecutive updates with a gradient that is not finite
@@ -25,54 +27,69 @@ def update(state: TrainState, run: Run, losses_of: nn.Module, loaded: LoadedBatc
     An update with a gradient that is not finite is skipped. Raises UserError for a loss that is not finite, and for too
     many consecutive skipped updates.
     """
-    config, lr = run.config, learning_rate(state.step, run.config.optim, run.config.train)
+    lr = learning_rate(state.step, run.config.optim, run.config.train)
     run.note_unreadable(loaded.unreadable.values())
-    batch = to_device(loaded.batch, config.train, run.device)
+    batch = to_device(loaded.batch, run.config.train, run.device)
+    kept = Kept(losses_of, batch, loaded.images, autocast(run.config.train, run.device))
     try:
-        step = training_step(
-            partial(losses_of, batch),
-            state.model,
-            state.optimizer,
-            lr=lr,
-            grad_clip=config.train.grad_clip,
-            precision=autocast(config.train, run.device),
-            world=run.world,
-        )
+        step = computed(state, run, losses_of, batch, lr)
     except LossNotFinite as error:
-        raise refused(error, state, run, loaded.images) from None
+        causes = examined("loss", error.losses, state, run, kept)
+        problem = refused(error, state, run, loaded.images, causes[0])
+        run.world.raise_together(problem)
+        raise problem from None  # for the type checker: the line before has raised
     average_statistics(state.model, run.world)
-    count_skipped(step, state, run)
+    count_skipped(step, state, run, kept)
     state.step += 1
-    return {**step.losses, "loss": sum(step.losses.values()), "lr": lr, "grad_norm": step.grad_norm}
+    run.updates += step.made
+    if step.made and state.ema is not None:
+        state.ema.update(state.model, step=state.step)
+    loss = sum(step.losses.values())
+    if step.made:
+        ids = tuple(image.image_id for image in loaded.images)
+        run.recent.append(Past(state.step - 1, loss, step.grad_norm, ids))
+    return {**step.losses, "loss": loss, "lr": lr, "grad_norm": step.grad_norm}
 
 
-def refused(error: LossNotFinite, state: TrainState, run: Run, images: Sequence[ImageInfo]) -> UserError:
-    """The error for a loss that is not finite, with the images of the batch, which are also written into the run."""
-    everywhere = [image for share in run.world.gather(tuple(images)) for image in share]
-    if run.writes and run.world.leads:
-        run.files.write_bad_step(
-            {
-                "step": state.step,
-                "losses": {name: value if math.isfinite(value) else str(value) for name, value in error.losses.items()},
-                "images": [{"image_id": image.image_id, "file_name": image.file_name} for image in everywhere],
-            }
-        )
-    where = f"; {run.files.bad_step} names the images" if run.writes else "; it came from the images"
-    return UserError(
-        f"step {state.step}: {error}; the weights are unchanged since the step before{where}"
-        f" (image ids {first_few([image.image_id for image in everywhere])}); lower optim.lr or"
-        " lengthen optim.warmup_steps"
+def computed(state: TrainState, run: Run, losses_of: nn.Module, batch: Batch, lr: float) -> Step:
+    """The losses of a batch, their gradients, and the update with the learning rate `lr`. Raises LossNotFinite."""
+    train, precision = run.config.train, autocast(run.config.train, run.device)
+    forwards = forwards_of(losses_of, state.model, batch, train.accumulate, precision=precision, world=run.world)
+    losses = summed_gradients(forwards, state.model, precision, unsynced=unsynced(losses_of), scaler=state.scaler)
+    return apply_gradients(
+        losses,
+        state.model,
+        state.optimizer,
+        lr=lr,
+        grad_clip=train.grad_clip,
+        world=run.world,
+        scaler=state.scaler,
     )
 
 
-def count_skipped(step: Step, state: TrainState, run: Run) -> None:
-    """Warns about a skipped update. Raises UserError if too many consecutive updates were skipped."""
+def refused(error: LossNotFinite, state: TrainState, run: Run, images: Sequence[ImageInfo], cause: str) -> UserError:
+    """The error for a loss that is not finite, with the images of the batch."""
+    everywhere = [image.image_id for share in run.world.gather(tuple(images)) for image in share]
+    where = f"; {run.files.bad_step} names the images" if run.writes else "; it came from the images"
+    return UserError(
+        f"step {state.step}: {error}; the weights are unchanged since the step before{where}"
+        f" (image ids {first_few(everywhere)}); likely {cause}"
+    )
+
+
+def count_skipped(step: Step, state: TrainState, run: Run, kept: Kept) -> None:
+    """Warns about a skipped update, and examines the first one; with train.amp=fp16, whose loss scale is found by such
+    updates, only the one before the error. Raises UserError if too many consecutive updates were skipped.
+    """
     if step.made:
         state.skipped = 0
         return
     state.skipped += 1
     run.log.warn(f"step {state.step}: the gradient is not finite; update left out ({state.skipped} in a row)")
-    if state.skipped >= MOST_SKIPPED:
-        raise UserError(
-            f"step {state.step}: {MOST_SKIPPED} gradients in a row were not finite; lower optim.lr or set train.amp=off"
-        )
+    too_many = state.skipped >= MOST_SKIPPED
+    if too_many or not (run.examined or state.scaler):
+        run.examined = True
+        causes = examined("gradient", step.losses, state, run, kept)
+        if too_many:
+            line = f"step {state.step}: {MOST_SKIPPED} gradients in a row were not finite; likely {causes[0]}"
+            run.world.raise_together(UserError(line))

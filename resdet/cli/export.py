@@ -1,0 +1,86 @@
+"""Export a trained detector for other programs: ONNX, OpenVINO or torch's exported program.
+
+DIR receives the graph (boxes and masks, any number and size of images), contract.json with its inputs and outputs,
+class_names.json, example.py, which runs it with the runtime and numpy alone, and README.md, a model card. Everything
+is written at the end, or nothing. The graph is compared with the model on 20 images of the val set; --measure also
+compares their AP on all of it.
+
+A graph takes images as they are (uint8, any size) and gives boxes in their pixels; with --preprocessing outside, and
+always for pt2, it takes a resized and padded batch.
+
+  resdet export runs/quickstart --output exported
+  resdet export runs/quickstart --format openvino --precision fp16 --measure
+  resdet export runs/quickstart --precision int8 --measure --output small
+  resdet export runs/quickstart --format pt2
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from resdet.workflows.export import Exported
+
+FORMATS = ("onnx", "openvino", "pt2")
+PRECISIONS = ("fp32", "fp16", "int8", "int8-dynamic")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the command line."""
+    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a run, a checkpoint or a model file")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes of the model's config")
+    parser.add_argument("--format", choices=FORMATS, default="onnx", help="(default: onnx)")
+    parser.add_argument(
+        "--precision", choices=PRECISIONS, default="fp32",
+        help="of weights and maps; int8 measures ranges on 100 training images (default: fp32)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--preprocessing", choices=("inside", "outside"),
+        help="resizing by the graph or before it (default: inside where the format has it)",
+    )  # fmt: skip
+    parser.add_argument("--output", type=Path, metavar="DIR", default=Path("exported"), help="(default: exported)")
+    parser.add_argument("--measure", action="store_true", help="also compare the AP of model and graph on the val set")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Exports and prints what was written. Raises UserError for a user's mistake."""
+    from resdet.text import printable
+    from resdet.workflows.export import export
+
+    done = export(
+        args.checkpoint,
+        args.output,
+        format=args.format,
+        precision=args.precision,
+        preprocessing=args.preprocessing,
+        overrides=args.overrides,
+        measure=args.measure,
+    )
+    for line in said(done):
+        print(printable(line))
+    return 0
+
+
+def said(done: Exported) -> list[str]:
+    """The lines about an export."""
+    found = done.parity
+    size = sum(path.stat().st_size for path in done.folder.iterdir()) / 2**20
+    lines = [
+        f"{done.file}: {size:.1f} MiB in {done.folder}",
+        f"on {found.images} images with {found.detections} detections: {found.unequal} images differ in number or"
+        f" label; the largest difference of a score {found.scores:.1e}, of a box {found.boxes:.1e} pixels",
+        *(f"warning: {remark}" for remark in done.remarks),
+    ]
+    for kind, compared in done.cost.kinds.items() if done.cost else ():
+        model, graph = (compared.detectors[name]["AP"] for name in ("model", "exported"))
+        change = compared.differences["exported"]["AP"]
+        if model.value is None or graph.value is None or change.low is None or change.high is None:
+            lines.append(f"{kind}/AP: undefined on this val set")
+            continue
+        lines.append(
+            f"{kind}/AP: model {model.value:.4f}, graph {graph.value:.4f}, difference {graph.value - model.value:+.4f} "
+            f"({change.low:+.4f} to {change.high:+.4f})"
+        )
+    return lines
