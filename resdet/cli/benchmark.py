@@ -5,20 +5,27 @@ Of a config with task=classification, the loader: images a second of data.worker
 Both run alternately in one process on the same images; the ratio is the median over pairs of the peer's time
 over ours, so above 1 means that resdet is faster.
 
+With an earlier file of --json in place of torchvision, torchvision is measured again, and the ratios are compared with
+those of the file: the exit code is 1 if training or prediction has become slower by more than a tenth.
+
 examples:
   tools/benchmark.py configs/faster_rcnn_r50_fpn_1x_coco.yaml --size 480x640 --batch 2 --against torchvision
-  tools/benchmark.py configs/quickstart.yaml train.compile=true --json times.json
+  tools/benchmark.py configs/quickstart.yaml --against torchvision --json times.json
+  tools/benchmark.py configs/quickstart.yaml --against times.json
   tools/benchmark.py configs/imagenet/miniature.yaml data.workers=1 --against torchvision
 """
 
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from resdet.config import Config
 
+PEER = "torchvision"
+TITLES = {"train": "training step", "predict": "prediction"}
 OTHER_FILE = "choose another file for --json"
 
 
@@ -26,17 +33,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", nargs="+", metavar="CONFIG | key=value", help="YAML files and key=value overrides")
     parser.add_argument("--size", default="480x640", help="height x width of the images (default: %(default)s)")
     parser.add_argument("--batch", type=int, default=2, help="images a step (default: %(default)s)")
-    parser.add_argument("--against", choices=["torchvision"], help="a peer to measure in the same run")
+    parser.add_argument(
+        "--against",
+        metavar="torchvision | FILE",
+        help="a peer to measure in the same run, or an earlier file of --json",
+    )
     parser.add_argument("--pairs", type=int, default=7, help="measured runs of each (default: %(default)s)")
     parser.add_argument("--json", metavar="FILE", help="also write the figures as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
-    from pathlib import Path
-
-    from rich.console import Console
-    from rich.table import Table
-
+    from resdet.analysis.benchmark.guard import check_same, read_earlier
     from resdet.analysis.benchmark.timing import benchmark
     from resdet.cli.inputs import split_inputs
     from resdet.config import load_config
@@ -54,31 +61,59 @@ def run(args: argparse.Namespace) -> int:
         check_output(Path(args.json), OTHER_FILE)
     files, overrides = split_inputs(args.config)
     config = load_config(*files, overrides=overrides)
+    earlier = None if args.against in (None, PEER) else Path(args.against)
     if not task_of(config).has_detections:
+        if earlier is not None:
+            raise UserError(f"--against {earlier}: a loader is compared with torchvision alone")
         return measure_loading(config, args)
+    before = None if earlier is None else read_earlier(earlier)
     results = benchmark(
         config,
         size=(int(height), int(width)),
         batch_size=args.batch,
-        against=args.against,
+        against=PEER if args.against else None,
         pairs=args.pairs,
     )
-    table = Table(title=f"batch {args.batch}, {height} x {width} pixels, median of {args.pairs}")
-    for column in ("", "resdet", *([args.against, "times faster"] if args.against else [])):
-        table.add_column(column, justify="right")
-    for name, title in (("train", "training step"), ("predict", "prediction")):
-        peer = [f"{results[f'{name}/peer_seconds']:.3f} s", f"{results[f'{name}/ratio']:.2f}"] if args.against else []
-        table.add_row(title, f"{results[f'{name}/seconds']:.3f} s", *peer)
-    Console().print(table)
+    print_times(results)
     if args.json:
         write_output(Path(args.json), readable_json(signed(results)), OTHER_FILE)
-    return 0
+    if before is None or earlier is None:
+        return 0
+    check_same(before, results, earlier)
+    return print_changes(before, results)
+
+
+def print_times(results: dict[str, Any]) -> None:
+    """A table of the seconds, and of the ratios if a peer was measured."""
+    from rich.console import Console
+    from rich.table import Table
+
+    against = "train/ratio" in results
+    table = Table(
+        title=f"batch {results['batch']}, {results['height']} x {results['width']} pixels, median of {results['pairs']}"
+    )
+    for column in ("", "resdet", *([PEER, "times faster"] if against else [])):
+        table.add_column(column, justify="right")
+    for name, title in TITLES.items():
+        peer = [f"{results[f'{name}/peer_seconds']:.3f} s", f"{results[f'{name}/ratio']:.2f}"] if against else []
+        table.add_row(title, f"{results[f'{name}/seconds']:.3f} s", *peer)
+    Console().print(table)
+
+
+def print_changes(before: dict[str, Any], results: dict[str, Any]) -> int:
+    """Says how both ratios have changed; returns the exit code, 1 if one of them is slower."""
+    from resdet.analysis.benchmark.guard import changes
+
+    found = changes(before, results)
+    for name, change in found.items():
+        ratios = f"{before[f'{name}/ratio']:.2f} before, {results[f'{name}/ratio']:.2f} now"
+        verdict = "SLOWER" if change.slower else "not slower"
+        print(f"{TITLES[name]}: times faster than {PEER} {ratios}; {change.speed:.2f} of the speed: {verdict}")
+    return int(any(change.slower for change in found.values()))
 
 
 def measure_loading(config: Config, args: argparse.Namespace) -> int:
     """Prints and writes the images a second of a classifier's loader; returns the exit code."""
-    from pathlib import Path
-
     from resdet.analysis.benchmark.loading import benchmark_loading
     from resdet.files import readable_json
     from resdet.outputs import signed, write_output

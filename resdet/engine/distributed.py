@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -113,6 +114,11 @@ def choose_device(name: str, world: World) -> torch.device:
         raise UserError(
             f"process {world.local_rank} of this machine has no GPU of its own ({available} seen);"
             f" start torchrun with --nproc-per-node={available}"
+        )
+    if importlib.util.find_spec("triton") is None:
+        raise UserError(
+            "NMS on a GPU needs triton, which this Python lacks; install it (torch for CUDA brings it on Linux), or use"
+            " train.device=cpu"
         )
     return torch.device("cuda", world.local_rank)
 

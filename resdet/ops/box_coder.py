@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from resdet.ops.dense import constants
+
 LARGEST_LOG_SCALE = math.log(1000 / 16)  # exp(dw) overflows early in training: this is Detectron's clamp
 
 
@@ -28,11 +30,11 @@ class BoxCoder:
         reference_centre, reference_size = _centre_and_size(references)
         size, reference_size = size.clamp(min=1e-6), reference_size.clamp(min=1e-6)
         shift = (centre - reference_centre) / reference_size
-        return torch.cat([shift, (size / reference_size).log()], dim=-1) * boxes.new_tensor(self.weights)
+        return torch.cat([shift, (size / reference_size).log()], dim=-1) * constants(self.weights, boxes)
 
     def decode(self, deltas: Float[Tensor, "*S 4"], references: Float[Tensor, "*#S 4"]) -> Float[Tensor, "*S 4"]:
         """The boxes for the deltas. This is the inverse of `encode` up to a scale of 1000 / 16."""
-        deltas = deltas / deltas.new_tensor(self.weights)
+        deltas = deltas / constants(self.weights, deltas)
         centre, size = _centre_and_size(references)
         centre = centre + deltas[..., :2] * size
         half = size * deltas[..., 2:].clamp(max=LARGEST_LOG_SCALE).exp() / 2

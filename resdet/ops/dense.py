@@ -1,10 +1,20 @@
-"""Operations on dense lists and images: entries selected by position, and padding set to zero."""
+"""Operations on dense lists and images: entries selected by position, padding set to zero, and constants."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Bool, Int64, Shaped
 from torch import Tensor
+
+
+def constants(values: Sequence[float | int], like: Tensor) -> Shaped[Tensor, " values"]:
+    """The numbers as a tensor of the type and on the device of another, made there.
+
+    `new_tensor` and `torch.tensor` copy from the host, which waits until a GPU has done all that came before.
+    """
+    return torch.stack([like.new_full((), value) for value in values])
 
 
 def take(values: Shaped[Tensor, "N M *S"], index: Int64[Tensor, "N k"]) -> Shaped[Tensor, "N k *S"]:

@@ -20,7 +20,8 @@ def batched_nms(
     """Greedy NMS within each image and group (a pyramid level or a class).
 
     Returns the positions of the `keep` best remaining boxes of each image, best first, and a mask of the valid ones;
-    the other positions are 0.
+    the other positions are 0. Of equal scores the first position is best. A CPU uses torchvision's kernel for each
+    group; a GPU has a kernel for the whole batch with the same result, bit for bit (kernels/nms.py).
     """
     index = _padded_nms(boxes.detach(), scores.detach(), groups, valid, iou_threshold, keep)
     return index.clamp(min=0), index >= 0
@@ -29,6 +30,7 @@ def batched_nms(
 @torch.library.custom_op(
     "resdet::padded_nms",
     mutates_args=(),
+    device_types="cpu",
     schema="(Tensor boxes, Tensor scores, Tensor groups, Tensor valid, float iou_threshold, int keep) -> Tensor",
 )
 def _padded_nms(
@@ -36,13 +38,21 @@ def _padded_nms(
 ) -> Tensor:
     """The positions of the remaining boxes, best first, filled up with -1: (N, keep)."""
     result = groups.new_full((boxes.shape[0], keep), -1)
-    suppress = _nms_by_group if boxes.device.type == "cpu" else _nms_by_offset
     for image in range(boxes.shape[0]):
         candidates = valid[image].nonzero().squeeze(1)
-        chosen = suppress(boxes[image, candidates], scores[image, candidates], groups[image, candidates], iou_threshold)
+        chosen = _by_group(
+            boxes[image, candidates], scores[image, candidates], groups[image, candidates], iou_threshold
+        )
         survivors = candidates[chosen[:keep]]
         result[image, : len(survivors)] = survivors
     return result
+
+
+@_padded_nms.register_kernel("cuda")
+def _(boxes: Tensor, scores: Tensor, groups: Tensor, valid: Tensor, iou_threshold: float, keep: int) -> Tensor:
+    from resdet.ops.kernels.nms import padded_nms  # an installation for CPUs has no Triton
+
+    return padded_nms(boxes, scores, groups, valid, iou_threshold, keep)
 
 
 @_padded_nms.register_fake
@@ -50,18 +60,10 @@ def _(boxes: Tensor, scores: Tensor, groups: Tensor, valid: Tensor, iou_threshol
     return groups.new_empty((boxes.shape[0], keep))
 
 
-def _nms_by_group(boxes: Tensor, scores: Tensor, groups: Tensor, iou_threshold: float) -> Tensor:
-    """One group after another: on a CPU the time grows with the square of the number of compared boxes."""
+def _by_group(boxes: Tensor, scores: Tensor, groups: Tensor, iou_threshold: float) -> Tensor:
+    """One group after another: the time grows with the square of the number of compared boxes."""
     order = groups.argsort(stable=True)
     counts = groups.bincount().tolist()
     kept = [part[torchvision_nms(boxes[part], scores[part], iou_threshold)] for part in order.split(counts)]
     survivors = torch.cat(kept).sort().values if kept else order
     return survivors[scores[survivors].argsort(descending=True, stable=True)]
-
-
-def _nms_by_offset(boxes: Tensor, scores: Tensor, groups: Tensor, iou_threshold: float) -> Tensor:
-    """All groups in one call, shifted so that they cannot overlap; float64 keeps the coordinates exact."""
-    if boxes.shape[0] == 0:
-        return groups
-    apart = boxes.double() + (groups * (boxes.max() - boxes.min() + 1).double())[:, None]
-    return torchvision_nms(apart, scores.double(), iou_threshold)

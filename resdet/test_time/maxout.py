@@ -10,6 +10,7 @@ from torch import Tensor
 
 from resdet.models.second_stage.roi_pooler import RoIPooler
 from resdet.ops.boxes import box_area
+from resdet.ops.dense import constants
 from resdet.ops.roi_align import CANONICAL_SIZE, assign_levels
 
 
@@ -18,7 +19,7 @@ def nearest_scales(boxes: Float[Tensor, "N R 4"], factors: Sequence[float]) -> I
 
     They are adjacent, because the area grows with the factor (He et al. 2014, "Spatial Pyramid Pooling", section 4.2).
     """
-    area = box_area(boxes)[..., None] * boxes.new_tensor(factors).square()
+    area = box_area(boxes)[..., None] * constants(factors, boxes).square()
     return (area - CANONICAL_SIZE**2).abs().topk(min(2, len(factors)), largest=False).indices
 
 
@@ -40,7 +41,7 @@ def maxout_pool(
     strides = [stride / factor for factor in factors for stride in pooler.strides]
     pooled = []
     for scale in nearest_scales(boxes, factors).unbind(-1):
-        enlarged = boxes * boxes.new_tensor(factors)[scale][..., None]
+        enlarged = boxes * constants(factors, boxes)[scale][..., None]
         level = assign_levels(enlarged, pooler.finest, pooler.coarsest) - pooler.finest
         pooled.append(pooler.pooling(features, strides, boxes, scale * count + level))
     return torch.stack(pooled).amax(0)

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from resdet.data.batches.collate import padded_shape
-from resdet.ops.dense import inside
+from resdet.ops.dense import constants, inside
 from resdet.structures import Batch
 
 
@@ -26,7 +26,7 @@ def resized(batch: Batch, factor: float, *, divisor: int) -> Batch:
     height, width = images.shape[2:]
     padded_height, padded_width = padded_shape([(height, width)], divisor)
     images = F.pad(images, (0, padded_width - width, 0, padded_height - height))
-    limits = batch.sizes.new_tensor([height, width])
+    limits = constants([height, width], batch.sizes)
     sizes = torch.minimum((batch.sizes * factor + 1e-3).long(), limits).clamp(min=1)
     return Batch(torch.where(inside(sizes, *images.shape[2:]), images, 0), sizes)
 

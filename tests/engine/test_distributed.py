@@ -43,6 +43,15 @@ def test_cuda_without_a_gpu_is_one_line(monkeypatch: pytest.MonkeyPatch):
         _ = choose_device("cuda", World())
 
 
+def test_a_gpu_without_triton_is_one_line(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    assert choose_device("auto", World()).type == "cuda"
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"NMS on a GPU needs triton, which this Python lacks"):
+        _ = choose_device("auto", World())
+
+
 def start_processes(size: int, arguments: list[str]) -> list[subprocess.Popen[str]]:
     """tools/train.py with the environment that torchrun gives each process."""
     with socket.socket() as probe:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch.testing import assert_close
 
-from resdet.ops.dense import inside, of_class, take, zero_padding
+from resdet.ops.dense import constants, inside, of_class, take, zero_padding
 
 NAN, INF = float("nan"), float("inf")
 
@@ -15,6 +15,11 @@ def test_rows_are_taken_in_the_order_of_their_positions() -> None:
     index = torch.tensor([[2, 0], [1, 1]])
     assert take(values, index).tolist() == [[[5, 6], [1, 2]], [[9, 10], [9, 10]]]
     assert take(values[..., 0], index).tolist() == [[5, 1], [9, 9]]
+
+
+def test_constants_are_those_numbers_of_another_tensors_type() -> None:
+    assert_close(constants([1, 0.7], torch.zeros(3)), torch.tensor([1.0, 0.7]), rtol=0, atol=0)
+    assert constants([7, 2**40], torch.zeros(3, dtype=torch.int64)).tolist() == [7, 2**40]
 
 
 def test_a_list_without_rows_gives_zeros() -> None:

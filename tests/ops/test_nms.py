@@ -1,9 +1,7 @@
-import pytest
 import torch
 from torch.testing import assert_close
 from torchvision.ops import batched_nms as torchvision_batched_nms
 
-from resdet.ops import nms
 from resdet.ops.nms import batched_nms
 
 
@@ -52,10 +50,3 @@ def test_a_list_without_entries_gives_nothing() -> None:
     boxes, groups = torch.zeros(2, 0, 4), torch.zeros(2, 0, dtype=torch.int64)
     _, real = batched_nms(boxes, torch.zeros(2, 0), groups, groups > 0, iou_threshold=0.5, keep=3)
     assert real.tolist() == [[False] * 3] * 2
-
-
-@pytest.mark.parametrize("scale", [1.0, 1e4])
-def test_both_implementations_agree(scale: float) -> None:
-    boxes, scores, groups = candidates(images=1, count=400)
-    arguments = (boxes[0] * scale, scores[0], groups[0], 0.5)
-    assert_close(nms._nms_by_offset(*arguments), nms._nms_by_group(*arguments))

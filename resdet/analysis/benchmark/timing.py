@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from resdet.analysis.benchmark.guard import conditions
 from resdet.analysis.benchmark.peers import TorchvisionPeer
 from resdet.config import Config
 from resdet.data.batches.collate import padded_shape, size_divisor
@@ -30,8 +31,8 @@ Contestant = tuple[Callable[..., None], tuple[Any, ...]]
 
 def benchmark(
     config: Config, *, size: tuple[int, int], batch_size: int, against: str | None, pairs: int
-) -> dict[str, float | int]:
-    """Median seconds of ours and of the peer, and the median of the paired ratios (peer over ours: above 1 is faster).
+) -> dict[str, Any]:
+    """Median seconds of ours and of the peer; the paired ratios (peer over ours: above 1 is faster) and their median.
 
     Both run alternately on the same random images, so that other load on the machine affects both equally.
 
@@ -40,43 +41,60 @@ def benchmark(
         against: "torchvision", or None to measure only our detector.
         pairs: the number of runs of each, after one warm-up run.
     """
-    train = config.train
-    device = choose_device(train.device, World())
-    _ = torch.manual_seed(train.seed)
-    mask_resolution = config.data.mask_resolution if config.model.mask_head else None
-    padded = padded_shape([size], size_divisor(config.model))
-    batch = to_device(random_batch(size, padded, batch_size, mask_resolution=mask_resolution), train, device)
-    # Weights are not loaded: the values of the weights do not change the time.
-    without = replace(config.model, weights=None, backbone=replace(config.model.backbone, weights=None))
-    without, _ = completed(without, None, "the config")
-    model = build_model(without, NUM_CLASSES).to(device)
-    if train.channels_last:
-        model = model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  # a missing overload
-    precision = autocast(train, device)
-    predict = torch.compile(model.predict) if train.compile else model.predict
-    ours: list[Contestant] = [
-        (_training_step(model, trainable(model, train, World()), precision), (batch,)),
-        (_prediction(model, predict, precision), (batch,)),
-    ]
-    peers: list[Contestant] = []
-    if against is not None:
-        peer = TorchvisionPeer(without, NUM_CLASSES, size).to(device)
-        images, targets = peer.inputs(batch)
-        peers = [
-            (_training_step(peer, peer, precision), (images, targets)),
-            (_prediction(peer, peer.predict, precision), (images,)),
-        ]
-
-    results: dict[str, float | int] = {"batch": batch_size, "height": size[0], "width": size[1], "pairs": pairs}
-    for index, name in enumerate(("train", "predict")):
-        contestants = [ours[index], *peers[index : index + 1]]
-        seconds = alternate(contestants, pairs, device)
+    contest = Contest(config, size=size, against=against)
+    results: dict[str, Any] = {"batch": batch_size, "height": size[0], "width": size[1], "pairs": pairs}
+    results["conditions"] = conditions(config, contest.device)
+    for name, contestants in contest.of(batch_size).items():
+        seconds = alternate(contestants, pairs, contest.device)
         results[f"{name}/seconds"] = statistics.median(seconds[0])
         results[f"{name}/images_per_second"] = batch_size / results[f"{name}/seconds"]
-        if peers:
+        if against is not None:
             results[f"{name}/peer_seconds"] = statistics.median(seconds[1])
-            results[f"{name}/ratio"] = statistics.median(b / a for a, b in zip(*seconds, strict=True))
+            results[f"{name}/ratios"] = [theirs / ours for ours, theirs in zip(*seconds, strict=True)]
+            results[f"{name}/ratio"] = statistics.median(results[f"{name}/ratios"])
     return results
+
+
+class Contest:
+    """A detector of resdet, and the peer of the same architecture if `against` is "torchvision", on one device.
+
+    Weights are not loaded: the values of the weights do not change the time.
+    """
+
+    def __init__(self, config: Config, *, size: tuple[int, int], against: str | None) -> None:
+        self.config, self.size = config, size
+        train = config.train
+        self.device = choose_device(train.device, World())
+        _ = torch.manual_seed(train.seed)
+        without = replace(config.model, weights=None, backbone=replace(config.model.backbone, weights=None))
+        without, _ = completed(without, None, "the config")
+        model = build_model(without, NUM_CLASSES).to(self.device)
+        if train.channels_last:
+            model = model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  # a missing overload
+        self.model = model
+        self.losses_of = trainable(model, train, World())
+        self.predict = torch.compile(model.predict) if train.compile else model.predict
+        self.peer = TorchvisionPeer(without, NUM_CLASSES, size).to(self.device) if against is not None else None
+
+    def batch(self, batch_size: int) -> Batch:
+        """A random batch on the device."""
+        mask_resolution = self.config.data.mask_resolution if self.config.model.mask_head else None
+        padded = padded_shape([self.size], size_divisor(self.config.model))
+        batch = random_batch(self.size, padded, batch_size, mask_resolution=mask_resolution)
+        return to_device(batch, self.config.train, self.device)
+
+    def of(self, batch_size: int) -> dict[str, list[Contestant]]:
+        """Our training step and that of the peer, under "train", and the predictions, under "predict"."""
+        batch, precision = self.batch(batch_size), autocast(self.config.train, self.device)
+        runs: dict[str, list[Contestant]] = {
+            "train": [(_training_step(self.model, self.losses_of, precision), (batch,))],
+            "predict": [(_prediction(self.model, self.predict, precision), (batch,))],
+        }
+        if self.peer is not None:
+            images, targets = self.peer.inputs(batch)
+            runs["train"].append((_training_step(self.peer, self.peer, precision), (images, targets)))
+            runs["predict"].append((_prediction(self.peer, self.peer.predict, precision), (images,)))
+        return runs
 
 
 def random_batch(
@@ -130,22 +148,25 @@ def _prediction(model: nn.Module, predict: Callable[..., Any], autocast: torch.a
     return run
 
 
-def alternate(contestants: Sequence[Contestant], rounds: int, device: torch.device) -> list[list[float]]:
+def alternate(
+    contestants: Sequence[Contestant], rounds: int, device: torch.device, *, warmup: int = 1
+) -> list[list[float]]:
     """The seconds of each contestant in each round; they run alternately, so that other load on the machine affects all
-    equally.
+    equally. The first `warmup` rounds are not counted.
     """
     seconds: list[list[float]] = [[] for _ in contestants]
-    for turn in range(rounds + 1):
+    for turn in range(rounds + warmup):
         for times, (function, inputs) in zip(seconds, contestants, strict=True):
-            _synchronize(device)
+            synchronize(device)
             start = time.perf_counter()
             function(*inputs)
-            _synchronize(device)
-            if turn:  # the first round is the warm-up
+            synchronize(device)
+            if turn >= warmup:
                 times.append(time.perf_counter() - start)
     return seconds
 
 
-def _synchronize(device: torch.device) -> None:
+def synchronize(device: torch.device) -> None:
+    """Waits for the device."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
+from resdet.analysis.benchmark.guard import Change
 from resdet.analysis.benchmark.peers import TorchvisionPeer
 from resdet.analysis.benchmark.timing import alternate, benchmark, random_batch
 from resdet.cli.main import main
@@ -107,3 +109,57 @@ def test_what_torchvision_does_not_build_is_refused(override: str) -> None:
 def test_a_size_that_is_none_is_one_line(size: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["benchmark", str(CONFIG), "--size", size]) == 2
     assert "for example 480x640" in capsys.readouterr().err
+
+
+@pytest.fixture
+def timed(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Makes the peer so many times as slow as resdet, and a little more or less in each pair."""
+
+    def ratio(value: float) -> None:
+        times = [[1.0, 1.0, 1.0], [0.99 * value, value, 1.01 * value]]
+        monkeypatch.setattr(f"{benchmark.__module__}.alternate", lambda *_: times)
+
+    return ratio
+
+
+ARGUMENTS = ["benchmark", str(CONFIG), "train.device=cpu", "--size", "64x64", "--batch", "1", "--pairs", "3"]
+
+
+@pytest.mark.parametrize(("now", "code"), [(1.5, 0), (1.36, 0), (1.34, 1), (2.0, 0)])
+def test_a_speed_below_nine_tenths_of_an_earlier_one_fails(
+    now: float, code: int, tmp_path: Path, timed: Callable[[float], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "before.json"
+    timed(1.5)
+    assert main([*ARGUMENTS, "--against", "torchvision", "--json", str(file)]) == 0
+    timed(now)
+    assert main([*ARGUMENTS, "--against", str(file)]) == code
+    said = capsys.readouterr().out
+    assert f"training step: times faster than torchvision 1.50 before, {now:.2f} now" in said
+    assert ("SLOWER" in said) == bool(code)
+
+
+def test_pairs_that_scatter_widely_are_no_verdict() -> None:
+    assert not Change(before=[0.8, 1.0, 1.6, 2.0], now=[0.7, 0.9, 1.1, 1.9]).slower
+    assert Change(before=[1.0], now=[0.8]).slower
+
+
+def test_a_file_that_cannot_be_compared_is_one_line(
+    tmp_path: Path, timed: Callable[[float], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    timed(1.5)
+    file = tmp_path / "before.json"
+    assert main([*ARGUMENTS, "--against", "torchvision", "--json", str(file)]) == 0
+    before = json.loads(file.read_text())
+    other = {
+        "another config": before | {"conditions": before["conditions"] | {"config": "model: {}"}},
+        "processor 8086": before | {"conditions": before["conditions"] | {"processor": "8086"}},
+        "batch 16, not 1": before | {"batch": 16},
+        "has no ratios of pairs": {"train/seconds": 1.0},
+    }
+    for message, content in other.items():
+        _ = file.write_text(json.dumps(content))
+        assert main([*ARGUMENTS, "--against", str(file)]) == 2
+        assert message in capsys.readouterr().err
+    assert main([*ARGUMENTS, "--against", "tensorflow"]) == 2
+    assert "it must be torchvision or a file of --json" in capsys.readouterr().err
