@@ -53,6 +53,11 @@ def test_other_skipped_tests_stay_skipped(nodeid: str, *, ci: bool, shared: bool
     assert forbid_skip(report(nodeid, "skipped"), ci=ci, shared=shared).skipped
 
 
+def test_a_test_of_a_package_that_ci_does_not_install_may_be_skipped():
+    skipped = pytest.TestReport(PROMISED, (PROMISED, 0, ""), {"extra": True}, "skipped", None, "setup")
+    assert forbid_skip(skipped, ci=True, shared=True).skipped
+
+
 def test_what_passed_or_failed_is_left_alone():
     for outcome in ("passed", "failed"):
         assert forbid_skip(report(PROMISED, outcome), ci=True, shared=True).outcome == outcome

@@ -76,4 +76,10 @@ def test_the_snippets_of_a_page_run(page: Path, reader: Path):
 
 
 def test_the_pages_with_snippets_are_known():
-    assert [page.name for page in WITH_SNIPPETS] == ["README.md", "python.md", "training.md", "weights.md"]
+    assert [page.name for page in WITH_SNIPPETS] == [
+        "README.md",
+        "augmentation.md",
+        "python.md",
+        "training.md",
+        "weights.md",
+    ]

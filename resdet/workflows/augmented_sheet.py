@@ -19,6 +19,7 @@ from resdet.data.batches.samplers import sample_seed
 from resdet.data.images.masks import MaskWindow
 from resdet.data.sets.coco import CocoDataset
 from resdet.drawing.boxes import draw_detections, grid
+from resdet.engine.task.table import task_of
 from resdet.errors import UserError
 from resdet.outputs import SOFTWARE, write_output
 from resdet.workflows.train import ConfigLike, read_config
@@ -57,7 +58,7 @@ def draw_augmented(
     UserError for a config, data or augmentation that training would refuse.
     """
     chosen = read_config(config, overrides)
-    if chosen.task != "detection":
+    if not task_of(chosen).has_detections:
         raise UserError(f"task={chosen.task}: augmented samples are drawn for task=detection")
     data = open_split(chosen.data, "train") if dataset is None else dataset
     samples = training_samples(data, chosen.data)

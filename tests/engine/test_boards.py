@@ -72,6 +72,7 @@ def logged_losses(run: Path) -> list[tuple[int, float]]:
     return [(line["step"], line["loss"]) for line in lines if "loss" in line]
 
 
+@pytest.mark.extra
 @pytest.mark.filterwarnings("ignore")
 def test_mlflow_has_one_run_with_all_figures_also_after_a_resume(
     tmp_path: Path, nano: Config, monkeypatch: pytest.MonkeyPatch
@@ -95,6 +96,7 @@ def test_mlflow_has_one_run_with_all_figures_also_after_a_resume(
     board.close()
 
 
+@pytest.mark.extra
 @pytest.mark.filterwarnings("ignore")
 def test_wandb_offline_keeps_one_number_over_a_resume(
     tmp_path: Path, nano: Config, monkeypatch: pytest.MonkeyPatch

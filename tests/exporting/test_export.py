@@ -35,7 +35,12 @@ import json, pickle, sys, resdet
 done = resdet.export(sys.argv[1], sys.argv[2], **json.loads(sys.argv[3]))
 sys.stdout.buffer.write(pickle.dumps(done))
 """
-WITHOUT_TORCH = "import runpy, sys; sys.modules['torch'] = sys.modules['resdet'] = None; runpy.run_path(sys.argv[1])"
+WITHOUT_TORCH = """
+import runpy, sys
+sys.modules["torch"] = sys.modules["resdet"] = None
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0])
+"""
 
 
 @pytest.fixture(scope="module")

@@ -29,7 +29,7 @@ LIMITS = {  # seconds of these for each part at most, the most valuable part fir
     "compiled": 250,
 }
 LEAST = 10.0  # seconds with which a part is begun
-LOG = "log.txt"  # what the parts print
+LOG = "parts.log"  # what the parts print
 GRACE = 5.0  # seconds between the end of a part's time and the end of its process
 
 
