@@ -54,7 +54,7 @@ def test_other_skipped_tests_stay_skipped(nodeid: str, *, ci: bool, shared: bool
 
 
 def test_a_test_of_a_package_that_ci_does_not_install_may_be_skipped():
-    skipped = pytest.TestReport(PROMISED, (PROMISED, 0, ""), {"extra": True}, "skipped", None, "setup")
+    skipped = pytest.TestReport(PROMISED, (PROMISED, 0, ""), {"extra": 1}, "skipped", None, "setup")
     assert forbid_skip(skipped, ci=True, shared=True).skipped
 
 
