@@ -128,6 +128,16 @@ ROWS = (
         ),
     ),
     Fault(
+        "20",
+        "crops and other augmentations that remove or cut boxes, and masks with them",
+        "all stay aligned, what is dropped is counted",
+        of(
+            "data/augment/test_laws.py",
+            "objects_stay_with_their_labels_masks_and_ids_under_every_composition",
+            "no_object_is_lost_uncounted",
+        ),
+    ),
+    Fault(
         "21",
         "a loss that is not finite",
         "E before the update",
@@ -497,10 +507,37 @@ ROWS = (
         of("cli/test_outputs.py", "a_file_of_somebody_else_is_named_and_stays")
         + of("engine/test_run_folder.py", "an_evaluation_replaces_no_file_of_somebody_else"),
     ),
-    Fault("20", "a crop that removes boxes, masks with them", "boxes, labels and masks stay aligned"),
-    Fault("22", "a scaler of 16-bit gradients that overflows", "left out, counted"),
+    Fault(
+        "21",
+        "a poisoned weight, image, learning rate",
+        "E before the update, with the first module, files, ids and causes",
+        of(
+            "engine/test_divergence.py",
+            "a_poisoned_weight_is_named_with_the_first_module_that_it_reaches",
+            "a_poisoned_image_is_named_and_its_batch_is_kept",
+            "a_learning_rate_that_is_much_too_high_is_the_first_cause",
+        ),
+    ),
+    Fault(
+        "22",
+        "float16 gradients that overflow",
+        "the scale is halved, no update",
+        of(
+            "engine/test_length_and_precision.py",
+            "a_loss_scale_does_not_change_the_update_and_is_halved_by_an_overflow",
+        ),
+    ),
+    Fault(
+        "43",
+        "an exported detector on 20 images and on one without objects, at other sizes",
+        "as the eager one to 1e-4",
+        of(
+            "exporting/test_export.py",
+            "the_graph_agrees_with_the_model_on_twenty_images_and_on_one_without_objects",
+            "any_number_of_images_of_any_size",
+        ),
+    ),
     Fault("27", "workers that run for epochs", "flat memory"),
-    Fault("43", "an exported detector on an image without detections", "as the eager one"),
     Fault("S-h", "archives with paths that leave them", "resdet unpacks no archive"),
 )
 

@@ -70,7 +70,7 @@ def said(done: Exported) -> list[str]:
     lines = [
         f"{done.file}: {size:.1f} MiB in {done.folder}",
         f"on {found.images} images with {found.detections} detections: {found.unequal} images differ in number or"
-        f" label; the largest difference of a score {found.scores:.1e}, of a box {found.boxes:.1e} pixels",
+        f" label; the others at most by {found.scores:.1e} in a score and {found.boxes:.1e} pixels in a box",
         *(f"warning: {remark}" for remark in done.remarks),
     ]
     for kind, compared in done.cost.kinds.items() if done.cost else ():

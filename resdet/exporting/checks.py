@@ -29,8 +29,8 @@ IMAGES = 20
 
 @dataclass(frozen=True)
 class Parity:
-    """The largest differences between graph and model over some images; `unequal` have another number of detections
-    or another label. Boxes: in pixels, and as a share of the image's longer side.
+    """How far graph and model are apart on some images: `unequal` of them have another number of detections or another
+    label; the largest differences are those in the others. Boxes: in pixels, and as a share of the image's longer side.
     """
 
     images: int

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -127,5 +128,5 @@ def capture(detector: RCNN, divisor: int) -> ExportedProgram:
     count = Dim("images", min=1, max=MOST_IMAGES)
     rows, columns = (Dim(name, min=1, max=LARGEST_SIDE // divisor) for name in ("rows", "columns"))
     shapes = {"images": {0: count, 2: divisor * rows, 3: divisor * columns}, "sizes": {0: count}}
-    with torch.no_grad():
+    with torch.no_grad(), warnings.catch_warnings(action="ignore", category=FutureWarning):  # torchvision's own
         return torch.export.export(FromBatch(detector), given, dynamic_shapes=shapes)
