@@ -14,6 +14,7 @@ from resdet.errors import UserError
 from resdet.files import ANOTHER_OUTPUT, replace_file, write_files, writing
 from resdet.version import __version__
 
+ANOTHER_JSON = "choose another file for --json"
 SOFTWARE = {"Software": f"resdet {__version__}"}  # the mark of a PNG, as matplotlib and Pillow take it
 MARKS = (b'"resdet": "', b'<meta name="generator" content="resdet">', b"Software\0resdet ")
 HEAD = 4096  # bytes, in which the mark stands

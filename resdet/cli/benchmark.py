@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 PEER = "torchvision"
 TITLES = {"train": "training step", "predict": "prediction"}
-OTHER_FILE = "choose another file for --json"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     from resdet.engine.task.table import task_of
     from resdet.errors import UserError
     from resdet.files import readable_json
-    from resdet.outputs import check_output, signed, write_output
+    from resdet.outputs import ANOTHER_JSON, check_output, signed, write_output
 
     height, _, width = args.size.partition("x")
     if not (height.isdigit() and width.isdigit() and int(height) and int(width)):
@@ -58,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     if args.batch < 1 or args.pairs < 1:
         raise UserError(f"--batch {args.batch} --pairs {args.pairs}: both must be at least 1")
     if args.json:
-        check_output(Path(args.json), OTHER_FILE)
+        check_output(Path(args.json), ANOTHER_JSON)
     files, overrides = split_inputs(args.config)
     config = load_config(*files, overrides=overrides)
     earlier = None if args.against in (None, PEER) else Path(args.against)
@@ -76,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
     )
     print_times(results)
     if args.json:
-        write_output(Path(args.json), readable_json(signed(results)), OTHER_FILE)
+        write_output(Path(args.json), readable_json(signed(results)), ANOTHER_JSON)
     if before is None or earlier is None:
         return 0
     check_same(before, results, earlier)
@@ -116,7 +115,7 @@ def measure_loading(config: Config, args: argparse.Namespace) -> int:
     """Prints and writes the images a second of a classifier's loader; returns the exit code."""
     from resdet.analysis.benchmark.loading import benchmark_loading
     from resdet.files import readable_json
-    from resdet.outputs import signed, write_output
+    from resdet.outputs import ANOTHER_JSON, signed, write_output
 
     results = benchmark_loading(config, against=args.against, pairs=args.pairs)
     print(f"{results['load/images_per_second']:.1f} images/s by {results['workers']} workers (0: the process itself)")
@@ -124,5 +123,5 @@ def measure_loading(config: Config, args: argparse.Namespace) -> int:
         peer, ratio = results["load/peer_images_per_second"], results["load/ratio"]
         print(f"{peer:.1f} images/s by {args.against}'s ImageFolder; ours is {ratio:.2f} times as fast")
     if args.json:
-        write_output(Path(args.json), readable_json(signed(results)), OTHER_FILE)
+        write_output(Path(args.json), readable_json(signed(results)), ANOTHER_JSON)
     return 0

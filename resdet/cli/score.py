@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import argparse
 
-OTHER_FILE = "choose another file for --json"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command line."""
@@ -64,10 +62,10 @@ def run(args: argparse.Namespace) -> int:
     from resdet.evaluation.coco import backend_name, read_results
     from resdet.evaluation.metrics import METRICS, OWN_BACKEND, Scoring
     from resdet.files import readable_json
-    from resdet.outputs import check_output, signed, write_output
+    from resdet.outputs import ANOTHER_JSON, check_output, signed, write_output
 
     if args.json:
-        check_output(Path(args.json), OTHER_FILE)
+        check_output(Path(args.json), ANOTHER_JSON)
     metric = row_of(METRICS, args.metric, "--metric")
     if metric.own_comparison and args.iou_type == "segm":
         raise UserError(f"--metric {args.metric} compares boxes; leave out --iou-type segm")
@@ -80,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
     results = read_results(args.results, ground_truth)
     figures = metric.score(ground_truth, results, Scoring(iou_type=args.iou_type, backend=args.backend))
     if args.json:
-        write_output(Path(args.json), readable_json(signed(figures | {"backend": backend})), OTHER_FILE)
+        write_output(Path(args.json), readable_json(signed(figures | {"backend": backend})), ANOTHER_JSON)
     print_figures(
         figures,
         title=f"{args.results} ({args.metric}, by {backend})",

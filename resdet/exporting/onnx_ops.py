@@ -48,7 +48,7 @@ def roi_align(
     scales: Sequence[float],
     resolution: int,
     sampling_ratio: int,
-    aligned: bool,  # noqa: FBT001
+    aligned: bool,  # noqa: FBT001  # the schema of an operator is positional
 ) -> Any:
     """RoIAlign of each level's regions."""
     mode = "half_pixel" if aligned else "output_half_pixel"

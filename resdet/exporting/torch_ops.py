@@ -47,7 +47,7 @@ def roi_align(
     scales: Sequence[float],
     resolution: int,
     sampling_ratio: int,
-    aligned: bool,  # noqa: FBT001
+    aligned: bool,  # noqa: FBT001  # the schema of an operator is positional
 ) -> Tensor:
     """Every region at every level, of which its own is kept: a shape that does not depend on values."""
     pooled = torch.zeros(())

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from resdet.coco.image_files import IMAGE_SUFFIXES
 from resdet.errors import UserError
+from resdet.files import usable_paths
 from resdet.predict.addresses import is_address
 
 LONGEST_NAME = 200  # bytes; file systems do not permit more than 255
@@ -26,6 +27,7 @@ def find_images(paths: Sequence[str | Path], *, recursive: bool = False) -> list
     return list(found)
 
 
+@usable_paths()
 def images_at(given: str | Path, *, recursive: bool = False) -> list[Path]:
     """The images that a path refers to: a file, the images in a folder, or those that match a pattern (`*`, `?`, `[]`).
 
@@ -45,6 +47,7 @@ def images_at(given: str | Path, *, recursive: bool = False) -> list[Path]:
     raise UserError(f"{given}: no such file or folder; give images or folders of images")
 
 
+@usable_paths()
 def is_one_file(given: str | Path) -> bool:
     """Whether a path refers to a single file, and not to a folder or a pattern."""
     return is_address(given) or (

@@ -20,7 +20,6 @@ from resdet.coco.run_lengths import encode_masks
 from resdet.config import Config
 from resdet.data.batches.collate import ImageInfo, Sample, boxes_in_original, collate, padded_shape
 from resdet.data.images.decode import ImageError, resize, resized_size
-from resdet.files import usable_paths
 from resdet.predict.pixels import ChannelOrder, InMemory, check_channel_order
 from resdet.predict.prediction import Prediction
 from resdet.predict.sources import Images, OneImage, Reading, Source
@@ -117,7 +116,6 @@ class Predictor:
         tiling: Tiling | None = None,
     ) -> list[Prediction]: ...
 
-    @usable_paths()
     def __call__(
         self, images: object, *, channels: ChannelOrder = "rgb", recursive: bool = False, tiling: Tiling | None = None
     ) -> Prediction | list[Prediction]:

@@ -21,6 +21,7 @@ from resdet.data.sets.coco import CocoDataset
 from resdet.drawing.boxes import draw_detections, grid
 from resdet.engine.task.table import task_of
 from resdet.errors import UserError
+from resdet.files import usable_paths
 from resdet.outputs import SOFTWARE, write_output
 from resdet.workflows.train import ConfigLike, read_config
 
@@ -49,6 +50,7 @@ class AugmentedSheet:
         return Path(path)
 
 
+@usable_paths()
 def draw_augmented(
     config: ConfigLike, *, overrides: Sequence[str] = (), dataset: CocoDataset | None = None, count: int = 12
 ) -> AugmentedSheet:

@@ -23,7 +23,7 @@ from resdet.exporting.formats import FP16, FP32, INT8, INT8_DYNAMIC, Format, cap
 from resdet.exporting.graph import Graph, graph_of
 from resdet.exporting.preparation import Preparation
 from resdet.exporting.runtime import ExportedDetector
-from resdet.files import readable_json, whole_folder
+from resdet.files import readable_json, usable_paths, whole_folder
 from resdet.models.rcnn import RCNN
 from resdet.version import __version__
 
@@ -49,6 +49,7 @@ class Exported:
         return ExportedDetector(self.folder)
 
 
+@usable_paths()
 def export(
     checkpoint: str | Path,
     output: str | Path,

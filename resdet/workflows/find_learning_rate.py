@@ -13,7 +13,7 @@ from resdet.engine import train as engine
 from resdet.engine.distributed import is_lead
 from resdet.engine.train import RateTest
 from resdet.errors import UserError
-from resdet.files import readable_json
+from resdet.files import readable_json, usable_paths
 from resdet.outputs import SOFTWARE, check_outputs, signed, write_outputs
 from resdet.workflows.train import ConfigLike, read_config
 
@@ -21,6 +21,7 @@ PLOT, NUMBERS = "lr_range.png", "lr_range.json"
 STEPS = 100
 
 
+@usable_paths()
 def find_learning_rate(
     config: ConfigLike, output: str | Path, *, overrides: Sequence[str] = (), steps: int = STEPS
 ) -> RateTest:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from resdet.errors import UserError
-from resdet.predict.image_list import drawing_names, find_images
+from resdet.predict.image_list import drawing_names, find_images, images_at, is_one_file
 
 
 def touch(folder: Path, *names: str) -> None:
@@ -46,3 +46,9 @@ def test_equal_names_are_told_apart_also_where_case_does_not_count() -> None:
 def test_a_name_that_the_file_system_allows_gives_one_that_it_allows() -> None:
     for name in drawing_names(["é" * 127, "é" * 127, "x" * 255]):
         assert len(name.encode("utf-8", "surrogateescape")) <= 255
+
+
+def test_a_path_too_long_for_a_file_name_is_one_line() -> None:
+    for question in (images_at, is_one_file):
+        with pytest.raises(UserError, match="cannot be used as a path"):
+            _ = question("a" * 300)

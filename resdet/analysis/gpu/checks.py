@@ -26,7 +26,7 @@ def run_tests(record: Record, setting: Setting) -> None:
     log = record.folder / LOG
     environment = {**os.environ, DEVICE: setting.device}
     with log.open("wb") as file:
-        child = subprocess.Popen(  # noqa: S603
+        child = subprocess.Popen(  # noqa: S603  # this Python, our own tests
             command, cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT
         )
         try:

@@ -18,7 +18,7 @@ from resdet.text import first_few
 
 def find_resume(
     output: Path,
-    resume: bool | str | Path,  # noqa: FBT001
+    resume: bool | str | Path,  # noqa: FBT001  # False, True, or from where
     world: World,
     lock: FolderLock,
 ) -> tuple[Path | None, list[str]]:
