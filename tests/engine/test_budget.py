@@ -1,8 +1,10 @@
 """A time budget becomes a number of steps, once; from there on a run is like any other."""
 
+import itertools
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from exact_resume import assert_resume_is_exact, assert_same, last_step, logged
@@ -52,6 +54,30 @@ def test_a_long_budget_measures_longer(clock: Clock) -> None:
 def test_a_short_budget_ends_the_measurement_early_and_at_least_now(clock: Clock) -> None:
     assert clock.fitted(1, [10, 5, 5]) == (2, 2 + 45 // 5)
     assert clock.fitted(0.1, [10, 50, 50]) == (2, 2), "there is no time left"
+
+
+def test_the_number_is_known_at_once_where_it_is_needed(clock: Clock) -> None:
+    """After a first step of 4 s, 56 of 60 s are left: 14 more; after another step of 1 s, 55 of 1 s."""
+    measured = Budget(60.0)
+    clock.now += 4
+    assert measured.after_step(now=True) == 1 + 14
+    measured = Budget(60.0)
+    clock.now += 4
+    assert measured.after_step() is None
+    clock.now += 1
+    assert measured.after_step(now=True) == 2 + 55
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_steps_of_the_config_do_not_end_a_run_before_it_is_fitted(
+    tmp_path: Path, nano: Config, steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However quick the steps are: 1.5 s hold 24 steps of a sixteenth of a second."""
+    monkeypatch.setattr(budget, "time", SimpleNamespace(monotonic=itertools.count(0.0, 1 / 16).__next__))
+    nano.train.minutes, nano.train.steps = 0.025, steps
+    _ = train(nano, tmp_path / "run")
+    assert f"train.minutes=0.025: train.steps=24, at the pace of {steps} step" in (tmp_path / "run/log.txt").read_text()
+    assert last_step(tmp_path / "run") == 24
 
 
 def test_a_run_that_was_fitted_goes_on_exactly(tmp_path: Path, nano: Config) -> None:

@@ -25,17 +25,17 @@ class Budget:
         self._second = self._last  # when the first step was done
         self._made = 0
 
-    def after_step(self) -> int | None:
+    def after_step(self, *, now: bool = False) -> int | None:
         """To be called after each step: the number of steps that the whole budget holds, counted from the first one;
-        None as long as too few are measured.
+        None as long as too few are measured, unless it is needed now.
         """
         self._last = time.monotonic()
         self._made += 1
-        if self._made == 1:
+        if self._made == 1 and not now:
             self._second = self._last
             return None
-        spent, measured = self._last - self._begin, self._made - 1
-        enough = measured >= FEWEST_STEPS and spent >= LEAST_SHARE * self._budget
+        spent, measured = self._last - self._begin, max(1, self._made - 1)
+        enough = now or (measured >= FEWEST_STEPS and spent >= LEAST_SHARE * self._budget)
         if not enough and spent < LARGEST_SHARE * self._budget:
             return None
         pace = (self._last - self._second) / measured
@@ -49,8 +49,10 @@ def budget_of(state: TrainState, run: Run) -> Budget | None:
 
 
 def fit_to_time(state: TrainState, run: Run, budget: Budget) -> None:
-    """Sets and records `train.steps` when enough is measured. Every process must call this after each step."""
-    steps = run.world.from_lead(budget.after_step())
+    """Sets and records `train.steps` when enough is measured, at the latest at the step where the config would end.
+    Every process must call this after each step.
+    """
+    steps = run.world.from_lead(budget.after_step(now=state.step >= run.config.train.steps))
     if steps is None:
         return
     steps = max(state.step, steps)
