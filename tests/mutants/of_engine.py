@@ -109,8 +109,6 @@ MUTANTS = (
         ("path.name <= checkpoint_path(run, step).name]", "path.name]"),
         ("for path in reversed(checkpoints(run)):", "for path in checkpoints(run):"),
         ("    remove_leftovers(run)\n    temporary", "    temporary"),
-        ("        check_archive(path)\n", ""),
-        ("weights_only=True", "weights_only=False"),
         ("weights[name].shape != tensor.shape", "weights[name].ndim != tensor.ndim"),
         ('(f"{name} is missing" for name in own if name not in weights)', "()"),
         ("for name in weights if name not in own)", "for name in weights if name is own)"),
@@ -120,6 +118,12 @@ MUTANTS = (
         ("(model.parent / MANIFEST).exists() and (fault := damage(model.parent))", "(fault := None)"),
         ('"step" not in state', '"step" in state'),
         ("for name in (MODEL, STATE):", "for name in (MODEL,):"),
+    ),
+    *mutants(
+        "resdet/weights/read.py",
+        CHECKPOINT,
+        ("        _check_archive(path)\n", "        pass\n"),
+        ("weights_only=True", "weights_only=False"),
     ),
     *mutants(
         "resdet/engine/checkpoint.py",
