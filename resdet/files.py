@@ -11,6 +11,8 @@ import os
 import secrets
 import shutil
 import stat
+import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from io import TextIOWrapper
@@ -24,6 +26,7 @@ LARGEST = 32 * 2**30  # bytes of an annotation file or of results
 LOCK = ".lock"  # in a folder that resdet writes into; it stays there, for to remove it could let two in
 # characters of the name that are repeated in its temporary name; file systems permit 255 bytes in total
 LONGEST_STEM = 50
+MAKING = 60.0  # seconds, far more than between the making of a folder and its lock
 
 
 @contextmanager
@@ -203,6 +206,39 @@ def readable_json(content: object) -> bytes:
     """
     # Half of a surrogate pair (a file name that is not UTF-8) becomes \udc80, which JSON reads back unchanged.
     return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False).encode(errors="backslashreplace") + b"\n"
+
+
+@contextmanager
+def working_folder(parent: Path, name: str) -> Iterator[Path]:
+    """A temporary folder in `parent`, removed when the block ends. Those of this name whose processes were killed are
+    removed as well. Raises OSError.
+    """
+    prefix = f".{name}-"
+    for other in parent.glob(f"{prefix}*"):
+        if _is_abandoned(other):
+            shutil.rmtree(other, ignore_errors=True)
+    with tempfile.TemporaryDirectory(dir=parent, prefix=prefix, ignore_cleanup_errors=True) as folder:
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield Path(folder)
+        finally:
+            os.close(descriptor)
+
+
+def _is_abandoned(folder: Path) -> bool:
+    """Whether no process works in a folder of `working_folder`: none has its lock, and it is not just being made."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return time.time() - os.fstat(descriptor).st_mtime > MAKING
+    except OSError:  # locked; or a file system without locks, on which it stays
+        return False
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager

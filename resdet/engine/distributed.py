@@ -25,8 +25,7 @@ from resdet.structures import Batch
 
 T = TypeVar("T")
 MISTAKE = 2  # the exit code of a UserError
-# The argument that leaves each process its running statistics in the forward pass. It has had another name since torch
-# 2.15, which warns of the old one.
+# The argument that leaves each process its running statistics in the forward pass; newer torch warns of the old name.
 OWN_BUFFERS = next(
     name
     for name in ("forward_sync_buffers", "broadcast_buffers")
