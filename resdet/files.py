@@ -74,6 +74,18 @@ def read_regular(path: Path, *, largest: int = LARGEST) -> bytes:
         return file.read()
 
 
+_HELD: set[TextIOWrapper] = set()  # the files of the locks of this process
+
+
+def _let_go() -> None:
+    """A forked child (a data worker) would keep the lock of its parent after this was killed."""
+    while _HELD:
+        _HELD.pop().close()
+
+
+os.register_at_fork(after_in_child=_let_go)
+
+
 class FolderLock:
     """Keeps other processes of resdet from writing into a folder, until the block ends or the process dies."""
 
@@ -100,9 +112,11 @@ class FolderLock:
                 f"{self.folder}: another {self.what} is at work here; wait for it, stop it, or {ANOTHER_OUTPUT}"
             ) from None
         self._file = file
+        _HELD.add(file)
 
     def __exit__(self, *_: object) -> None:
         if self._file is not None:
+            _HELD.discard(self._file)
             self._file.close()
 
 

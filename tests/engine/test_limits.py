@@ -51,11 +51,11 @@ def test_shared_memory_that_is_too_small_is_named(tmp_path: Path, nano_arguments
 
 
 def many_records(folder: Path) -> list[str]:
-    """Overrides for a data set of 2,000 images with 100 objects each; all images are one file."""
+    """Overrides for a data set of 1,000 images with 200 objects each; all images are one file."""
     Image.new("RGB", (16, 16)).save(folder / "a.png")
-    images = [{"id": i, "file_name": "a.png", "height": 16, "width": 16} for i in range(1, 2001)]
+    images = [{"id": i, "file_name": "a.png", "height": 16, "width": 16} for i in range(1, 1001)]
     objects = [
-        {"id": i, "image_id": i % 2000 + 1, "category_id": 1, "bbox": [i % 8, i % 7, 5, 5], "area": 25, "iscrowd": 0}
+        {"id": i, "image_id": i % 1000 + 1, "category_id": 1, "bbox": [i % 8, i % 7, 5, 5], "area": 25, "iscrowd": 0}
         for i in range(1, 200_001)
     ]
     content = {"images": images, "annotations": objects, "categories": [{"id": 1, "name": "cat"}]}
@@ -80,7 +80,7 @@ def test_the_memory_of_workers_stays_flat_over_epochs_of_many_records(tmp_path: 
     assert len(measured) == 3
     before = shared_memory_of(measured)
     for _ in range(2):
-        _ = list(islice(batches, 40))
+        _ = list(islice(batches, 20))
     assert shared_memory_of(measured) < before * 1.02**2
 
 
