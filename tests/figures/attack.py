@@ -80,7 +80,7 @@ def _verdict(case: int, attempt: Callable[[int], None]) -> str:
         return "refused" if len(str(error).splitlines()) == 1 else "traceback of several lines"
     except BaseException as error:
         place = traceback.extract_tb(error.__traceback__)[-1]
-        return f"traceback {ascii(f'{type(error).__name__}: {error}')} at {place.filename}:{place.lineno}"
+        return f"traceback {type(error).__name__}: {str(error)!a} at {place.filename}:{place.lineno}"
     return "accepted"
 
 
@@ -105,9 +105,11 @@ def damaged(data: bytes, rng: random.Random) -> bytes:
     return bytes(content)
 
 
+ENDS = ("accepted", "refused", "traceback", "hang", "crash")
+
+
 def failed(name: str, counts: Counter[str]) -> bool:
     """Prints the counts in one line; whether anything is among them that must not be."""
-    print(f"{name}: {sum(counts[key] for key in ('accepted', 'refused', 'traceback', 'hang', 'crash'))} cases, "
-          + ", ".join(f"{counts[key]} {key}" for key in
-                      ("accepted", "refused", "traceback", "over 5 s", "hang", "crash", "canary")), flush=True)  # fmt: skip
+    shown = ", ".join(f"{counts[key]} {key}" for key in (*ENDS, "canary", "over 5 s"))
+    print(f"{name}: {sum(counts[key] for key in ENDS)} cases, {shown}", flush=True)
     return any(counts[key] for key in ("traceback", "hang", "crash", "canary"))

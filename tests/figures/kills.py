@@ -1,6 +1,6 @@
 """Kills trainings at random moments and resumes them until they end: are the weights those of a run without a kill?
 
-    python tests/figures/kills.py [KILLS_WITH_EACH_NUMBER_OF_WORKERS]
+python tests/figures/kills.py [KILLS_WITH_EACH_NUMBER_OF_WORKERS]
 """
 
 from __future__ import annotations
@@ -13,9 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from runs import checkpoints, ended, free_port, nano, newest_step, saves, started, weights_of
+from runs import Config, checkpoints, ended, free_port, nano, newest_step, saves, started, weights_of
 
 STEPS = 60
 LONGEST = 1.5  # seconds from a run's first step to its kill
@@ -43,7 +41,7 @@ def killed(folder: Path, kills: int, *, workers: int, processes: int) -> tuple[i
     return in_saves, equal, runs
 
 
-def lives(config, run: Path, processes: int, *, wait: float | None) -> int:
+def lives(config: Config, run: Path, processes: int, *, wait: float | None) -> int:
     """Trains until the end, or for so long after it began to work in its folder; the exit code of the first process."""
     port = free_port()
     children = [started(config, run, rank=rank, size=processes, port=port) for rank in range(processes)]
@@ -57,7 +55,8 @@ def lives(config, run: Path, processes: int, *, wait: float | None) -> int:
         time.sleep(wait)
         for child in children:
             os.kill(child, signal.SIGKILL)
-    return [ended(child) for child in children][0]
+    codes = [ended(child) for child in children]
+    return codes[0]
 
 
 def main(count: str = "25") -> int:
@@ -67,9 +66,12 @@ def main(count: str = "25") -> int:
         with tempfile.TemporaryDirectory(prefix="resdet-kills-") as folder:
             start = time.monotonic()
             in_saves, equal, runs = killed(Path(folder), int(count), workers=workers, processes=processes)
-            print(f"{workers} workers, {processes} processes: {count} SIGKILLs, {in_saves} of them in a save; {equal} of"
-                  f" {runs} runs ended with the weights of a run without a kill ({time.monotonic() - start:.0f} s)",
-                  flush=True)  # fmt: skip
+            print(
+                f"{workers} workers, {processes} processes: {count} SIGKILLs, {in_saves} of them in a save;"
+                f" {equal} of {runs} runs ended with the weights of a run without a kill"
+                f" ({time.monotonic() - start:.0f} s)",
+                flush=True,
+            )
             bad |= equal < runs
     return int(bad)
 
