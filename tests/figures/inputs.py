@@ -19,6 +19,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from xml.sax.saxutils import escape
 
 import cv2
 import numpy as np
@@ -49,7 +50,7 @@ Attempt = Callable[[int], None]
 def with_strange_values(content: Any, rng: random.Random) -> Any:
     """Some values of a tree of JSON replaced, removed or doubled."""
     content = copy.deepcopy(content)
-    for _ in range(rng.choice((1, 1, 2, 4))):
+    for _ in range(rng.choice((1, 1, 1, 3))):
         node, key = content, rng.choice(list(content))
         while isinstance(node[key], dict | list) and node[key] and rng.random() < 0.9:
             node = node[key]
@@ -101,14 +102,15 @@ def annotations(folder: Path, canary: Path) -> Attempt:
             _ = read_ground_truth(file)
             return
         listed = "".join(f"{i}\n" for i in range(3)).encode()
-        _ = (folder / "ImageSets/Main/train.txt").write_bytes(damaged(listed, rng) if case % 2 else listed)
+        damages_list = rng.random() < 0.05
+        _ = (folder / "ImageSets/Main/train.txt").write_bytes(damaged(listed, rng) if damages_list else listed)
         for i in range(3):
             text = VOC.format(i=i)
-            for number in ("60", "40", "25", "cat", "bndbox", "0"):
-                if rng.random() < 0.2:
-                    text = text.replace(number, ascii(rng.choice(STRANGE)), 1)
-            data = text.encode()
-            _ = (folder / f"Annotations/{i}.xml").write_bytes(damaged(data, rng) if rng.random() < 0.5 else data)
+            for number in (">60<", ">40<", ">5<", ">25<", ">15<", ">cat<", ">0<"):
+                if rng.random() < 0.05:
+                    text = text.replace(number, f">{escape(str(rng.choice(STRANGE)))}<", 1)
+            data = text.encode(errors="replace")
+            _ = (folder / f"Annotations/{i}.xml").write_bytes(damaged(data, rng) if rng.random() < 0.1 else data)
         _ = read_set(folder / "ImageSets/Main/train.txt", images)
 
     return attempt
