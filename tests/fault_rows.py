@@ -551,6 +551,18 @@ ROWS = (
         of(LIMITS, "shared_memory_that_is_too_small_is_named", "a_limit_of_open_files_that_is_too_low_is_named"),
     ),
     Fault(
+        "28",
+        "data workers that are frozen when SIGTERM comes",
+        "saved, 143",
+        of(LIMITS, "frozen_workers_do_not_keep_a_signal_from_ending_the_run"),
+    ),
+    Fault(
+        "21",
+        "a model with weights that are not finite",
+        "E in every command, instead of AP 0",
+        of(CHECKPOINT, "a_model_that_diverged_is_refused_instead_of_scoring_0"),
+    ),
+    Fault(
         "18",
         "an image that another process left out",
         "told and counted",

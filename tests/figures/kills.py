@@ -1,4 +1,5 @@
 """Kills trainings at random moments and resumes them until they end: are the weights those of a run without a kill?
+Every second kill waits for the next save after its moment.
 
 python tests/figures/kills.py [KILLS_WITH_EACH_NUMBER_OF_WORKERS]
 """
@@ -29,7 +30,8 @@ def killed(folder: Path, kills: int, *, workers: int, processes: int) -> tuple[i
     while done < kills:
         run, code = folder / f"run{runs}", -9
         while code:
-            code = lives(config, run, processes, wait=rng.uniform(0, LONGEST) if done < kills else None)
+            wait = rng.uniform(0, LONGEST) if done < kills else None
+            code = lives(config, run, processes, wait=wait, aims=done % 2 == 1)
             if code == -signal.SIGKILL:
                 done, in_saves = done + 1, in_saves + saves(run)
                 if checkpoints(run):
@@ -41,8 +43,10 @@ def killed(folder: Path, kills: int, *, workers: int, processes: int) -> tuple[i
     return in_saves, equal, runs
 
 
-def lives(config: Config, run: Path, processes: int, *, wait: float | None) -> int:
-    """Trains until the end, or for so long after it began to work in its folder; the exit code of the first process."""
+def lives(config: Config, run: Path, processes: int, *, wait: float | None, aims: bool = False) -> int:
+    """Trains until the end, or for so long after it began to work in its folder, and with `aims` until the next save
+    has begun; the exit code of the first process.
+    """
     port = free_port()
     children = [started(config, run, rank=rank, size=processes, port=port) for rank in range(processes)]
     if wait is not None:
@@ -53,6 +57,10 @@ def lives(config: Config, run: Path, processes: int, *, wait: float | None) -> i
             if os.waitid(os.P_PID, children[0], os.WEXITED | os.WNOHANG | os.WNOWAIT):
                 break
         time.sleep(wait)
+        if aims:
+            end = time.monotonic() + LONGEST
+            while not saves(run) and time.monotonic() < end:
+                pass
         for child in children:
             os.kill(child, signal.SIGKILL)
     codes = [ended(child) for child in children]
