@@ -12,7 +12,8 @@ WRITE_MANIFEST = (
 UNNOTICED = (
     *mutants(
         "resdet/engine/task/best.py",
-        f"engine/test_task.py::test_only_a_better_figure_is_the_best {FAULTS}::test_a_worse_evaluation_does_not_replace_the_best",
+        "engine/test_task.py::test_only_a_better_figure_is_the_best "
+        f"{FAULTS}::test_a_worse_evaluation_does_not_replace_the_best",
         ("return value > best if self.higher_is_better", "return True if self.higher_is_better"),
         ("else value < best", "else value > best"),
         ("return value is not None", "return True"),
