@@ -4,12 +4,14 @@ its ids.
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
 
+from resdet.coco.report import Note
 from resdet.errors import UserError
 from resdet.files import read_regular
 from resdet.text import shortened
@@ -51,13 +53,22 @@ class _Sections(msgspec.Struct):
 
 
 class AnnotationFile(msgspec.Struct):
-    """`converted` are the ids of annotations in which a number is text ("7") or has a decimal point (7.0)."""
+    """The records of a data set, before the verdicts (see `resdet.coco.reader`).
+
+    `converted` are the ids of annotations in which a number is text ("7") or has a decimal point (7.0). `mended` and
+    `skipped` are what a conversion, or a choice of the config, corrected and left out, by reason; `unreadable` has the
+    image files that were left out because they cannot be read, with the reason; `remarks` are lines for the user.
+    """
 
     source: str
     images: list[ImageRecord]
     annotations: list[AnnotationRecord]
     categories: list[CategoryRecord]
     converted: list[int]
+    mended: dict[str, Note] = {}
+    skipped: dict[str, Note] = {}
+    unreadable: dict[str, str] = {}
+    remarks: list[str] = []
 
 
 def read_annotation_file(path: Path) -> AnnotationFile:
@@ -91,6 +102,18 @@ def parse_annotations(data: bytes, source: str) -> AnnotationFile:
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise UserError(f"{source}: not readable ({error}); {EXPECTED}") from None
     return _file(source, sections, _converted(data, sections))
+
+
+def annotation_file_from_dict(data: dict[str, Any], *, source: str) -> AnnotationFile:
+    """The same for the content as a dictionary, which is not changed."""
+    return parse_annotations(json.dumps(data, default=_text).encode(), source)
+
+
+def _text(value: Any) -> str:
+    """pycocotools stores the string form of run lengths as bytes."""
+    if isinstance(value, bytes):
+        return value.decode("ascii")
+    raise UserError(f"annotations: a value of type {type(value).__name__} is not JSON; give plain numbers and lists")
 
 
 # Half of a surrogate pair, which cannot be printed or written as text.

@@ -10,7 +10,6 @@ A mask can be removed while its annotation is kept with its box; this is counted
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
 from resdet.coco import segmentation
-from resdet.coco.annotation_file import AnnotationFile, AnnotationRecord, parse_annotations, read_annotation_file
+from resdet.coco.annotation_file import AnnotationFile, AnnotationRecord, annotation_file_from_dict, read_annotation_file
 from resdet.coco.checks import LARGEST, find_ids
 from resdet.coco.class_names import class_names
 from resdet.coco.convention import check_convention
@@ -77,6 +76,7 @@ class Annotations:
     skipped: dict[str, Note]
     skipped_masks: dict[str, Note]
     mended: dict[str, Note]
+    remarks: tuple[str, ...] = ()  # lines for the user about the choice of images and classes
 
 
 def read_annotations(path: Path) -> Annotations:
@@ -88,14 +88,7 @@ def read_annotations(path: Path) -> Annotations:
 
 def annotations_from_dict(data: dict[str, Any], *, source: str = "ground truth") -> Annotations:
     """The same for the parsed content of such a file; `data` is not changed."""
-    return checked(parse_annotations(json.dumps(data, default=_text).encode(), source))
-
-
-def _text(value: Any) -> str:
-    """pycocotools stores the string form of run lengths as bytes."""
-    if isinstance(value, bytes):
-        return value.decode("ascii")
-    raise UserError(f"annotations: a value of type {type(value).__name__} is not JSON; give plain numbers and lists")
+    return checked(annotation_file_from_dict(data, source=source))
 
 
 def checked(file: AnnotationFile) -> Annotations:
@@ -147,11 +140,12 @@ def checked(file: AnnotationFile) -> Annotations:
         crowd=rows.crowd()[order],
         difficult=np.fromiter((bool(a.difficult or a.ignore) for a in records), bool, len(records))[order],
         masks=packed.masks,
-        read=len(records),
+        read=len(records) + sum(note.count for note in file.skipped.values()),
         without_crowd_flag=sum(record.iscrowd is None for record in records),
-        skipped=skipped,
+        skipped=file.skipped | skipped,
         skipped_masks=_notes({reason: ids[which[which < len(kept)]] for reason, which in packed.skipped.items()}),
-        mended=_notes(mended),
+        mended=_notes(mended) | file.mended,
+        remarks=tuple(file.remarks),
     )
 
 

@@ -28,18 +28,14 @@ from resdet.data.batches.workers import Batches
 from resdet.data.images.decode import ImageError
 from resdet.data.images.transforms import Augmentation
 from resdet.data.sets.coco import CocoDataset
-from resdet.data.sets.formats import read_set
-from resdet.data.sets.splits import split_files
+from resdet.data.sets.opened import open_set
 from resdet.errors import UserError
 
 
 def open_split(data: DataConfig, split: str) -> CocoDataset:
     """The checked annotations of `split`, "train" or "val"; a generated data set is created at first use."""
-    annotations, images = split_files(data, split)
-    tolerated = data.max_bad_fraction if data.on_bad_image == "skip" else 0.0
-    training = split == "train"
-    dataset = read_set(annotations, images, require_objects=training, max_missing_fraction=tolerated)
-    if not training:
+    dataset = open_set(data, split)
+    if split != "train":
         return dataset
     if data.augment.transforms is not None:
         _ = ListedSamples(dataset, data)  # raises for a list that does not fit

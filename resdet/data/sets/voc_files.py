@@ -17,7 +17,9 @@ from pathlib import Path, PurePosixPath
 
 from resdet.coco.image_files import IMAGE_SUFFIXES, check_file_name, is_file
 from resdet.errors import UserError
+from resdet.files import read_text
 
+REMEDY = "name FOLDER/ImageSets/Main/train.txt"
 BY_ENTRY = "image found by the name of its xml file, for the file that the xml's filename names is not there"
 
 
@@ -95,7 +97,7 @@ class VocFiles:
     @cached_property
     def entries(self) -> tuple[str, ...]:
         """The images of the list. Raises UserError for a list of another kind."""
-        lines = [line.strip().replace("\\", "/") for line in _text(self.list).splitlines()]
+        lines = [line.strip().replace("\\", "/") for line in read_text(self.list, REMEDY).splitlines()]
         for line in filter(None, lines):
             check_file_name(line, str(self.list))
         entries = [str(PurePosixPath(line)) for line in lines if line]
@@ -224,12 +226,3 @@ def _both(names: list[str]) -> str:
 def _stat(path: Path) -> tuple[int, int]:
     stat = path.stat()
     return stat.st_size, stat.st_mtime_ns
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; name FOLDER/ImageSets/Main/train.txt") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: not a text file; name FOLDER/ImageSets/Main/train.txt") from None

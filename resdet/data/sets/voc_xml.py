@@ -9,6 +9,7 @@ from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
 from resdet.errors import UserError
+from resdet.files import read_regular
 
 LARGEST_XML = 4 * 2**20  # bytes; VOC's largest has 20,000
 
@@ -19,11 +20,9 @@ def read_xml(path: Path, missing: str = "") -> Element:
     Raises UserError naming the file; `missing` is the remedy in the message if the file cannot be opened.
     """
     try:
-        data = path.read_bytes()
+        data = read_regular(path, largest=LARGEST_XML)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; {missing}") from None
-    if len(data) > LARGEST_XML:
-        raise UserError(f"{path}: larger than {LARGEST_XML} bytes; that is no annotation of one image")
     builder = TreeBuilder()
     parser = expat.ParserCreate()
     parser.StartElementHandler = builder.start
