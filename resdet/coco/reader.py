@@ -19,7 +19,12 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
 from resdet.coco import segmentation
-from resdet.coco.annotation_file import AnnotationFile, AnnotationRecord, annotation_file_from_dict, read_annotation_file
+from resdet.coco.annotation_file import (
+    AnnotationFile,
+    AnnotationRecord,
+    annotation_file_from_dict,
+    read_annotation_file,
+)
 from resdet.coco.checks import LARGEST, find_ids
 from resdet.coco.class_names import class_names
 from resdet.coco.convention import check_convention

@@ -101,9 +101,11 @@ class DataConfig(Group):
         resume="warned",
         place=True,
         scored_on=True,
-        help="a folder whose format is recognized (docs/data.md), or several, joined by class name; in place of train and val",
+        help="a folder of a recognized format (docs/data.md), or several, joined by class name; not with train and val",
     )
-    format: str = key("auto", scored_on=True, help="of path: coco, yolo, voc, cvat, csv; auto: by the layout of the folder")
+    format: str = key(
+        "auto", scored_on=True, help="of path: coco, yolo, voc, cvat, csv; auto: by the layout of the folder"
+    )
     val_share: float = key(
         0.2, gt=0, le=0.9, scored_on=True, help="of the images of a folder without a val split, held out by their names"
     )

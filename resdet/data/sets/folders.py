@@ -92,8 +92,8 @@ def below(root: Path, bases: Sequence[str], written: str) -> str | None:
     """The place below `root` that a path in a file means, relative to `root`; None if there is none.
 
     Written paths are relative to one of the `bases` (folders relative to `root`). A path that is not there, because it
-    was written on another machine, or relative to another folder, is looked for by its tail: of /home/me/bees/images/a.jpg
-    the tails are home/me/bees/images/a.jpg and so on, and the first that exists is taken. Nothing outside `root` is.
+    was written on another machine, or relative to another folder, is looked for by its tail: of /home/me/images/a.jpg
+    the tails are home/me/images/a.jpg, me/images/a.jpg and so on, and the first that exists is taken.
     """
     if "\0" in written or "://" in written:
         return None

@@ -70,7 +70,9 @@ def _of_folder(place: Path, data: DataConfig, split: str) -> Source:
     holds_out = split in ("train", "val") and "val" not in splits and "train" in splits
     source_split = "train" if holds_out else split
     if source_split not in splits:
-        raise UserError(f"{place}: its {name} layout has no {split} split (it has {first_few(splits) or 'none'}); add one")
+        raise UserError(
+            f"{place}: its {name} layout has no {split} split (it has {first_few(splits) or 'none'}); add one"
+        )
     annotations, images = layout.read(place, source_split)
     records = with_remark(read_converted(annotations), f"read as {name}")
     if holds_out:

@@ -65,14 +65,29 @@ def convert(lists: Sequence[Path], images: Path, *, classes: Sequence[str] | Non
     Boxes include VOC's last pixel: [xmin - 1, ymin - 1, xmax - xmin + 1, ymax - ymin + 1]; `difficult` is kept. Raises
     UserError, naming the file, for a list or xml file that does not fit.
     """
-    sources = [VocFiles.below(path, images) for path in lists]
-    fingerprint = [repr((VERSION, str(images.absolute()), classes)), *(source.fingerprint() for source in sources)]
+    return converted([VocFiles.below(path, images) for path in lists], images, classes=classes)
+
+
+def converted(
+    sources: Sequence[VocFiles],
+    images: Path,
+    *,
+    classes: Sequence[str] | None = None,
+    others: Sequence[VocFiles] = (),
+) -> Path:
+    """The same for sources. Without `classes`, these are the names in the sources and in the `others`, which are the
+    other splits of the data set.
+    """
+    fingerprint = [
+        repr((VERSION, str(images.absolute()), classes)),
+        *(source.fingerprint() for source in (*sources, *others)),
+    ]
     name = "+".join(f"{source.root.absolute().name}-{source.list.stem}" for source in sources)
-    return converted_file(f"voc-{name}", fingerprint, partial(_content, sources, classes))
+    return converted_file(f"voc-{name}", fingerprint, partial(_content, sources, classes, others))
 
 
-def _content(sources: Sequence[VocFiles], classes: Sequence[str] | None) -> dict[str, Any]:
-    known = _class_names(sources) if classes is None else classes
+def _content(sources: Sequence[VocFiles], classes: Sequence[str] | None, others: Sequence[VocFiles]) -> dict[str, Any]:
+    known = _class_names([*sources, *others]) if classes is None else classes
     labels = {name: label for label, name in enumerate(known, start=1)}
     records: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
@@ -98,7 +113,10 @@ def _content(sources: Sequence[VocFiles], classes: Sequence[str] | None) -> dict
                 annotations.append(identity | voc_xml.box(item, where) | difficult)
     description = f"converted from {', '.join(str(source.list) for source in sources)}"
     return {
-        "info": {"description": description, "mended": {BY_ENTRY: {"count": overruled, "examples": []}} if overruled else {}},
+        "info": {
+            "description": description,
+            "mended": {BY_ENTRY: {"count": overruled, "examples": []}} if overruled else {},
+        },
         "images": records,
         "annotations": annotations,
         "categories": [{"id": label, "name": name} for name, label in labels.items()],
@@ -113,7 +131,7 @@ def _class_names(sources: Sequence[VocFiles]) -> list[str]:
                 voc_xml.class_name(item, where) for item, where in voc_xml.objects(voc_xml.read_xml(path), path)
             )
     if not names:
-        raise UserError(f"{sources[0].root / 'Annotations'}: no xml file there has an object; nothing can be learned")
+        raise UserError(f"{sources[0].xmls}: no xml file there has an object; nothing can be learned")
     return sorted(names)
 
 

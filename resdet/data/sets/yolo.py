@@ -142,7 +142,9 @@ def _names(file: Path, content: Mapping[str, Any]) -> dict[int, str]:
     if names is None and isinstance(count, int) and 0 < count <= 100_000:
         names = {label: f"class {label}" for label in range(count)}
     if not isinstance(names, dict) or not names or not all(str(key).isdecimal() for key in names):
-        raise UserError(f"{file}: names is {shortened(str(names), 60)!r}; list the classes, or write {{0: bee, 1: wasp}}")
+        raise UserError(
+            f"{file}: names is {shortened(str(names), 60)!r}; list the classes, or write {{0: bee, 1: wasp}}"
+        )
     if isinstance(count, int) and count != len(names):
         raise UserError(f"{file}: nc is {count}, and names has {len(names)} classes; correct one of them")
     if wrong := [name for name in names.values() if isinstance(name, dict | list | None)]:
