@@ -57,7 +57,8 @@ def coco(names: tuple[str, ...]) -> str:
 def yolo_lines(stem: str) -> str:
     width, height = SIZE
     return "".join(
-        f"{NAMES.index(name)} {(x1 + x2) / 2 / width} {(y1 + y2) / 2 / height} {(x2 - x1) / width} {(y2 - y1) / height}\n"
+        f"{NAMES.index(name)} {(x1 + x2) / 2 / width} {(y1 + y2) / 2 / height} "
+        f"{(x2 - x1) / width} {(y2 - y1) / height}\n"
         for name, (x1, y1, x2, y2) in OBJECTS[stem]
     )
 

@@ -202,8 +202,8 @@ class _Places:
         alike = [name for name in found if name.endswith(f"/{plain}")] or found
         if len(alike) > 1:
             raise UserError(
-                f"{table.file}: line {row.line}: image {written[:200]!r} may be {alike[0]!r} or {alike[1]!r}; write the "
-                f"path below {self.root}"
+                f"{table.file}: line {row.line}: image {written[:200]!r} may be {alike[0]!r} or {alike[1]!r}; write "
+                f"the path below {self.root}"
             )
         return alike[0] if alike else beside
 

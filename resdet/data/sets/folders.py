@@ -88,6 +88,23 @@ def images_below(root: Path, folder: str, suffixes: Sequence[str] = IMAGE_SUFFIX
     return names
 
 
+class Inside:
+    """Refuses links that lead out of a folder; the folders on the way are resolved once."""
+
+    def __init__(self, root: Path) -> None:
+        self._root, self._real = root, root.resolve()
+        self._parents: dict[str, bool] = {}
+
+    def check(self, name: str) -> None:
+        """Raises UserError unless the file, relative to the folder, really lies in it."""
+        path = self._root / name
+        parent = str(path.parent)
+        if parent not in self._parents:
+            self._parents[parent] = path.parent.resolve().is_relative_to(self._real)
+        if not self._parents[parent] or (path.is_symlink() and not path.resolve().is_relative_to(self._real)):
+            raise UserError(f"{path}: is a link that leaves {self._root}; copy the file there")
+
+
 def below(root: Path, bases: Sequence[str], written: str) -> str | None:
     """The place below `root` that a path in a file means, relative to `root`; None if there is none.
 

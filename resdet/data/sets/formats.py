@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from resdet.coco.annotation_file import AnnotationFile
 from resdet.coco.reader import Annotations, checked
+from resdet.coco.selection import with_remark
 from resdet.data.sets import csv_table, ilsvrc_boxes
 from resdet.data.sets.cache import read_converted
 from resdet.data.sets.coco import CocoDataset, dataset_of
@@ -87,6 +88,10 @@ def set_of(
 ) -> CocoDataset:
     """The data set of such records. Image files that a conversion could not read count as missing ones."""
     check_unreadable(records, max_missing_fraction)
+    if records.unreadable:
+        first = next(iter(records.unreadable))
+        remark = f"{len(records.unreadable)} image files that cannot be read are left out (first: {first[:200]!r})"
+        records = with_remark(records, remark)
     content = checked(records)
     return dataset_of(content, images, require_objects=require_objects, max_missing_fraction=max_missing_fraction)
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from resdet.coco.annotation_file import AnnotationFile
 from resdet.coco.image_files import missing_files
-from resdet.coco.reader import checked
+from resdet.coco.reader import Annotations, checked
 from resdet.coco.selection import Part, joined, of_classes, renamed, with_remark
 from resdet.config import DataConfig
 from resdet.data.sets.cache import read_converted
 from resdet.data.sets.coco import CocoDataset
-from resdet.data.sets.formats import read_records, set_of
+from resdet.data.sets.formats import read_content, read_records, set_of
 from resdet.data.sets.held_out import part_of
 from resdet.data.sets.kept_empty import keep_empty
 from resdet.data.sets.layouts import LAYOUTS, layout_of
@@ -51,6 +51,21 @@ def folder_records(place: Path, split: str, data: DataConfig | None = None) -> S
     """The same for one folder, whose format is recognized, by default with all of its classes and images."""
     chosen = DataConfig() if data is None else data
     return _as_one([_of_folder(place, chosen, split)], chosen)
+
+
+def open_folder(place: Path, split: str) -> CocoDataset:
+    """The data set of a folder whose format is recognized (or of its data.yaml), as training opens it."""
+    return set_of(*folder_records(place, split))
+
+
+def scored_content(place: Path) -> Annotations:
+    """What is to be found: a file of any format, or the val split of a folder."""
+    return checked(folder_records(place, "val")[0]) if is_folder(place) else read_content(place)
+
+
+def is_folder(place: Path) -> bool:
+    """Whether a path names a data set by its folder, or by the data.yaml in it, and not by an annotation file."""
+    return place.is_dir() or place.suffix in (".yaml", ".yml", ".data")
 
 
 def _check_one_way(data: DataConfig) -> None:

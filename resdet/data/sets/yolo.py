@@ -19,7 +19,7 @@ from resdet.coco.image_files import IMAGE_SUFFIXES
 from resdet.config.plain_yaml import LARGEST_FILE, parse
 from resdet.data.sets.cache import converted_file, state
 from resdet.data.sets.content import Content, Faults
-from resdet.data.sets.folders import below, files_in, images_below
+from resdet.data.sets.folders import Inside, below, files_in, images_below
 from resdet.data.sets.yolo_labels import REMEDY, LabelReader
 from resdet.errors import UserError
 from resdet.files import read_text
@@ -71,7 +71,8 @@ def read(place: Path, split: str) -> Files:
     described = describe(place)
     root = described.file.absolute().parent
     images = _images(described, root, split)
-    labels = {name: label for name in images if (label := _label_file(root, name))}
+    inside = Inside(root)
+    labels = {name: label for name in images if (label := _label_file(root, name, inside))}
     if not labels:
         raise UserError(
             f"{described.file}: none of the {len(images)} images of {split} has a label file (first: "
@@ -119,11 +120,15 @@ def _yaml(file: Path) -> dict[str, Any]:
 
 
 def _has_names(file: Path) -> bool:
-    """Whether a YAML file describes a data set, and is not a config or something else."""
+    """Whether a YAML file describes a data set, and is not a config or something else. A data.yaml always does: its
+    faults are worth a message.
+    """
+    if file.stem in ("data", "dataset"):
+        return True
     try:
         return not {"names", "nc"}.isdisjoint(_yaml(file))
     except UserError:
-        return file.stem in ("data", "dataset")  # its fault is worth a message
+        return False
 
 
 def _darknet(file: Path) -> dict[str, Any]:
@@ -221,5 +226,8 @@ def _label_names(image: str) -> list[str]:
     return ["/".join(parts), path.as_posix()]
 
 
-def _label_file(root: Path, image: str) -> str | None:
-    return next((name for name in _label_names(image) if (root / name).is_file()), None)
+def _label_file(root: Path, image: str, inside: Inside) -> str | None:
+    label = next((name for name in _label_names(image) if (root / name).is_file()), None)
+    if label is not None:
+        inside.check(label)
+    return label

@@ -1,4 +1,4 @@
-"""A folder alone is enough: every layout gives the same images, boxes and classes, and a val split where it has none."""
+"""A folder alone is enough: every layout gives the same images, boxes and classes, and a val split if it has none."""
 
 from __future__ import annotations
 
