@@ -53,8 +53,13 @@ def folder_records(place: Path, split: str, data: DataConfig | None = None) -> S
     return _as_one([_of_folder(place, chosen, split)], chosen)
 
 
-def open_folder(place: Path, split: str) -> CocoDataset:
-    """The data set of a folder whose format is recognized (or of its data.yaml), as training opens it."""
+def open_folder(place: Path, split: str, *, whole: bool = False) -> CocoDataset:
+    """The data set of a folder whose format is recognized (or of its data.yaml), as training opens it; `whole`: as the
+    folder has it, so that nothing is held out as val.
+    """
+    if whole:
+        annotations, images = LAYOUTS[layout_of(place)].read(place, split)
+        return set_of(read_converted(annotations), images)
     return set_of(*folder_records(place, split))
 
 
