@@ -117,6 +117,15 @@ class DataConfig(Group):
         {}, scored_on=True, help="new names of classes, {old: new}, before classes; equal names become one class"
     )
     empty_images: float = key(1.0, ge=0, le=1, help="the share of the training images without objects that is kept")
+    sampler: Literal["shuffled", "repeat_factor", "class_aware", "weighted"] = key(
+        "shuffled",
+        help="of training images; repeat_factor: more of rare classes (LVIS); class_aware: all classes alike; "
+        "weighted: by sampler_weights",
+    )
+    sampler_threshold: float = key(
+        0.001, gt=0, le=1, help="of repeat_factor: classes in a smaller share of the images are shown more often"
+    )
+    sampler_weights: str | None = key(None, help="of weighted: a csv with the header image,weight; others weigh 1")
     root: str = key("datasets", resume="warned", place=True, scored_on=True, help="the folder of the known sets")
     train: SplitConfig = part(SplitConfig)
     val: SplitConfig = part(SplitConfig, scored_on=True)

@@ -77,7 +77,7 @@ def _written(splits: Splits, folder: str) -> tuple[Written, list[Item]]:
 
 def as_coco(splits: Splits) -> Written:
     """COCO: annotations/instances_SPLIT.json and SPLIT/. Vertices of polygons are rounded to a fifth of a pixel, as
-    pixel, as pycocotools draws them.
+    pycocotools draws them.
     """
     written, chosen = _written(splits, "{split}")
     for split, dataset in splits.items():

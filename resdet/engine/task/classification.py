@@ -145,6 +145,8 @@ def open_labelled(data: DataConfig, split: str) -> LabelledSet:
         raise UserError(
             f"data.path={data.path[0]}: is for detection; give data.{split}.images, with a folder per class"
         )
+    if data.sampler != "shuffled":
+        raise UserError(f"data.sampler={data.sampler}: is for detection; leave it out")
     chosen = {"train": data.train, "val": data.val}[split]
     if chosen.images:
         folder = Path(chosen.images)
