@@ -21,12 +21,19 @@ EXPECTED = "a COCO file is an object with lists images, annotations, categories"
 
 
 class ImageRecord(msgspec.Struct, gc=False):
-    """Training needs all four fields; scoring needs the id, and also the size for masks and for the image border."""
+    """Training needs the first four fields; scoring needs the id, and also the size for masks and the image border.
+
+    LVIS gives the address of an image in place of its file name, and says which classes were looked for in it: those of
+    its annotations, all of them (or not all: `not_exhaustive_category_ids`), and those that are absent.
+    """
 
     id: Id
     file_name: str | None = None
     height: Id | None = None
     width: Id | None = None
+    coco_url: str | None = None
+    neg_category_ids: list[Id] | None = None
+    not_exhaustive_category_ids: list[Id] | None = None
 
 
 class AnnotationRecord(msgspec.Struct, gc=False):
@@ -123,6 +130,10 @@ _HALF_SURROGATE = re.compile(
 
 
 def _file(source: str, sections: _Sections, converted: list[int]) -> AnnotationFile:
+    for image in sections.images:
+        if image.file_name is None and image.coco_url is not None:
+            image.file_name = "/".join(image.coco_url.split("/")[-2:])  # train2017/000000391895.jpg
+        image.coco_url = None
     return AnnotationFile(source, sections.images, sections.annotations, sections.categories, converted)
 
 

@@ -150,8 +150,19 @@ def checked(file: AnnotationFile) -> Annotations:
         skipped=file.skipped | skipped,
         skipped_masks=_notes({reason: ids[which[which < len(kept)]] for reason, which in packed.skipped.items()}),
         mended=_notes(mended) | file.mended,
-        remarks=tuple(file.remarks),
+        remarks=(*file.remarks, *_federated(file)),
     )
+
+
+def _federated(file: AnnotationFile) -> list[str]:
+    """A remark on a file in which only some classes were looked for in each image (LVIS)."""
+    federated = sum(image.neg_category_ids is not None for image in file.images)
+    if not federated:
+        return []
+    return [
+        f"federated: in {federated} images only some classes were looked for; the others count as absent, in training "
+        "(as in Detectron2) and in these figures, which are COCO's and not LVIS's"
+    ]
 
 
 def _images(file: AnnotationFile) -> tuple[Int64[np.ndarray, " I"], Int64[np.ndarray, " I"], Int64[np.ndarray, " I"]]:

@@ -165,7 +165,7 @@ def _mask(shape: Element, height: int, width: int) -> dict[str, Any] | str:
     changes = np.flatnonzero(np.diff(np.concatenate(([False], flat))))
     counts = np.diff(np.concatenate(([0], changes, [flat.size])))
     return {
-        "bbox": (left, top, wide, high),
+        "bbox": sides,
         "segmentation": {"size": [height, width], "counts": counts.tolist()},
         "area": int(bits.sum()),
     }
