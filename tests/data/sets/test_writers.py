@@ -33,8 +33,8 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 
 @st.composite
 def boxes(draw: st.DrawFn) -> tuple[float, float, float, float]:
-    """x, y, width, height inside the image, at least a pixel a side."""
-    width, height = (draw(st.floats(1, side, allow_subnormal=False)) for side in SIZE)
+    """x, y, width, height inside the image, at least two pixels a side: boxes of one at 0 look like fractions."""
+    width, height = (draw(st.floats(2, side)) for side in SIZE)
     left, top = (draw(st.floats(0, 1)) * (side - own) for side, own in zip(SIZE, (width, height), strict=True))
     return left, top, width, height
 
