@@ -16,7 +16,7 @@ from resdet.analysis.benchmark.guard import conditions
 from resdet.analysis.benchmark.peers import TorchvisionPeer
 from resdet.config import Config
 from resdet.data.batches.collate import padded_shape, size_divisor
-from resdet.engine.distributed import World, autocast, choose_device, to_device, trainable
+from resdet.engine.distributed import World, autocast, choose_device, memory_format, to_device, trainable
 from resdet.engine.train.step import training_step
 from resdet.models.build.conventions import completed
 from resdet.models.build.detector import build_model
@@ -69,11 +69,9 @@ class Contest:
         without = replace(config.model, weights=None, backbone=replace(config.model.backbone, weights=None))
         without, _ = completed(without, None, "the config")
         model = build_model(without, NUM_CLASSES).to(self.device)
-        if train.channels_last:
-            model = model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  # a missing overload
-        self.model = model
-        self.losses_of = trainable(model, train, World())
-        self.predict = torch.compile(model.predict) if train.compile else model.predict
+        self.model = model.to(memory_format=memory_format(train))  # pyright: ignore[reportCallIssue]  # a missing overload
+        self.losses_of = trainable(self.model, train, World())
+        self.predict = torch.compile(self.model.predict) if train.compile else self.model.predict
         self.peer = TorchvisionPeer(without, NUM_CLASSES, size).to(self.device) if against is not None else None
 
     def batch(self, batch_size: int) -> Batch:
