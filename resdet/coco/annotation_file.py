@@ -51,6 +51,7 @@ class AnnotationRecord(msgspec.Struct, gc=False):
 class CategoryRecord(msgspec.Struct, gc=False):
     id: Id
     name: str | None = None
+    frequency: str | None = None  # LVIS's r, c and f
 
 
 class _Sections(msgspec.Struct):

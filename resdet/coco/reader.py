@@ -28,6 +28,7 @@ from resdet.coco.annotation_file import (
 from resdet.coco.checks import LARGEST, find_ids
 from resdet.coco.class_names import class_names
 from resdet.coco.convention import check_convention
+from resdet.coco.federated import Federated, federated_of
 from resdet.coco.mask_verdicts import disagreeing
 from resdet.coco.packed_strings import PackedStrings
 from resdet.coco.report import Note
@@ -81,6 +82,7 @@ class Annotations:
     skipped: dict[str, Note]
     skipped_masks: dict[str, Note]
     mended: dict[str, Note]
+    federated: Federated | None = None
     remarks: tuple[str, ...] = ()  # lines for the user about the choice of images and classes
 
 
@@ -101,6 +103,7 @@ def checked(file: AnnotationFile) -> Annotations:
     source, records = file.source, file.annotations
     image_ids, heights, widths = _images(file)
     category_ids, names, renamed = _categories(file)
+    federated = federated_of(file, category_ids)
     rows = _Rows(file)
     labels, known = find_ids(rows.category_ids, category_ids)
     listed = f"not in the file's categories ({first_few(category_ids.tolist())})"
@@ -150,18 +153,18 @@ def checked(file: AnnotationFile) -> Annotations:
         skipped=file.skipped | skipped,
         skipped_masks=_notes({reason: ids[which[which < len(kept)]] for reason, which in packed.skipped.items()}),
         mended=_notes(mended) | file.mended,
-        remarks=(*file.remarks, *_federated(file)),
+        federated=federated,
+        remarks=(*file.remarks, *(_federated_remark(federated))),
     )
 
 
-def _federated(file: AnnotationFile) -> list[str]:
+def _federated_remark(federated: Federated | None) -> list[str]:
     """A remark on a file in which only some classes were looked for in each image (LVIS)."""
-    federated = sum(image.neg_category_ids is not None for image in file.images)
-    if not federated:
+    if federated is None:
         return []
     return [
-        f"federated: in {federated} images only some classes were looked for; the others count as absent, in training "
-        "(as in Detectron2) and in these figures, which are COCO's and not LVIS's"
+        f"federated: in {int(federated.federated.sum())} images only some classes were looked for; the others count as "
+        "absent in training (as in Detectron2) and in COCO's figures; eval.metric=lvis adds LVIS's"
     ]
 
 

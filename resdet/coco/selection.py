@@ -61,7 +61,12 @@ def _renamed(file: AnnotationFile, names: Mapping[str, str]) -> AnnotationFile:
     new_id: dict[int, int] = {}
     for number, name in names_of(file).items():
         new_id[number] = first.setdefault(names.get(name, name), number)
-    return replace(file, categories=_categories(first), annotations=_relabelled(file.annotations, new_id))
+    return replace(
+        file,
+        categories=_categories(file, first),
+        annotations=_relabelled(file.annotations, new_id),
+        images=[_looked_for(image, new_id) for image in file.images],
+    )
 
 
 def of_classes(files: Sequence[AnnotationFile], classes: Sequence[str]) -> list[AnnotationFile]:
@@ -85,7 +90,7 @@ def _of_classes(file: AnnotationFile, classes: set[str]) -> AnnotationFile:
     skipped = {OTHER_CLASS: Note.of(others)} if len(others) else {}
     return replace(
         file,
-        categories=_categories({name: number for number, name in names.items() if number not in dropped}),
+        categories=_categories(file, {name: number for number, name in names.items() if number not in dropped}),
         annotations=[record for record in file.annotations if record.category_id not in dropped],
         skipped=file.skipped | skipped,
     )
@@ -117,7 +122,9 @@ def joined(parts: Sequence[Part]) -> AnnotationFile:
         image_shift = _shift([image.id for image in images], [image.id for image in file.images])
         shift = _shift([record.id for record in annotations], [record.id for record in file.annotations])
         images += [
-            replace(image, id=image.id + image_shift, file_name=_below(part.prefix, image.file_name))
+            replace(
+                _looked_for(image, new_id), id=image.id + image_shift, file_name=_below(part.prefix, image.file_name)
+            )
             for image in file.images
         ]
         annotations += [
@@ -131,7 +138,7 @@ def joined(parts: Sequence[Part]) -> AnnotationFile:
         source=_sources([part.file for part in parts]),
         images=images,
         annotations=annotations,
-        categories=_categories(numbers),
+        categories=_categories(parts[0].file, numbers),
         converted=[],
         mended=mended,
         skipped=skipped,
@@ -192,8 +199,25 @@ def _relabelled(records: Sequence[AnnotationRecord], new_id: Mapping[int, int]) 
     ]
 
 
-def _categories(numbers: Mapping[str, int]) -> list[CategoryRecord]:
-    return [CategoryRecord(id=number, name=name) for name, number in numbers.items()]
+def _looked_for(image: ImageRecord, new_id: Mapping[int, int]) -> ImageRecord:
+    """An image of LVIS for new category ids: of classes that are one now, absent is what all of them are, and not
+    marked exhaustively what one of them is.
+    """
+    if image.neg_category_ids is None:
+        return image
+    absent, partial = set(image.neg_category_ids), set(image.not_exhaustive_category_ids or ())
+    present = {new for old, new in new_id.items() if old not in absent}
+    return replace(
+        image,
+        neg_category_ids=sorted({new_id[old] for old in absent if old in new_id} - present),
+        not_exhaustive_category_ids=sorted({new_id[old] for old in partial if old in new_id}),
+    )
+
+
+def _categories(file: AnnotationFile, numbers: Mapping[str, int]) -> list[CategoryRecord]:
+    """Classes by their names; one that has the id that it has in the file keeps LVIS's frequency."""
+    frequency = {category.id: category.frequency for category in file.categories}
+    return [CategoryRecord(id=number, name=name, frequency=frequency.get(number)) for name, number in numbers.items()]
 
 
 def _below(prefix: str, name: str | None) -> str | None:

@@ -95,7 +95,7 @@ def _content(path: Path, entries: list[str], xmls: list[Path], synsets: dict[int
             identity = {"id": len(annotations) + 1, "image_id": image, "category_id": numbers[synset], "iscrowd": 0}
             annotations.append(identity | _box(item, where, size))
     return {
-        "info": {"description": f"converted from {path}"},
+        "info": {"description": f"converted from {path}", "source": str(path)},
         "images": records,
         "annotations": annotations,
         "categories": [{"id": number, "name": synset} for synset, number in numbers.items()],

@@ -111,10 +111,11 @@ def _content(sources: Sequence[VocFiles], classes: Sequence[str] | None, others:
                 identity = {"id": len(annotations) + 1, "image_id": image, "category_id": label, "iscrowd": 0}
                 difficult = {"difficult": int(voc_xml.flag(item, "difficult", where))}
                 annotations.append(identity | voc_xml.box(item, where) | difficult)
-    description = f"converted from {', '.join(str(source.list) for source in sources)}"
+    listed = ", ".join(str(source.list) for source in sources)
     return {
         "info": {
-            "description": description,
+            "description": f"converted from {listed}",
+            "source": listed,
             "mended": {BY_ENTRY: {"count": overruled, "examples": []}} if overruled else {},
         },
         "images": records,

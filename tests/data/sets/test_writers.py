@@ -15,6 +15,7 @@ from PIL import Image
 
 from layout_folders import OBJECTS, TRAIN, VAL, WRITERS, picture, text, yolo_ultralytics
 from resdet.cli.main import main
+from resdet.data.images.decode import image_size
 from resdet.data.sets.coco import CocoDataset
 from resdet.data.sets.opened import open_folder
 from resdet.data.sets.writers import WRITERS as FORMATS
@@ -170,7 +171,7 @@ def test_images_of_one_name_stay_two(tmp_path: Path) -> None:
         after = open_folder(convert_data(tmp_path / "old", format, tmp_path / format).folder, "train")
         assert sorted(after.widths.tolist()) == [40, 60]
         assert len({after.file_names[index] for index in range(2)}) == 2
-        assert all(Image.open(after.path(i)).size == (after.widths[i], after.heights[i]) for i in range(2))
+        assert all(image_size(after.path(i)) == (after.heights[i], after.widths[i]) for i in range(2))
 
 
 def test_stored_pixels_are_no_fractions_for_yolo(tmp_path: Path) -> None:
