@@ -23,6 +23,7 @@ from resdet.errors import UserError
 ANOTHER_OUTPUT = "choose another --output"
 REFUSALS = {errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENOTDIR}
 LARGEST = 32 * 2**30  # bytes of an annotation file or of results
+LARGEST_TEXT = 2**30  # bytes of a list, a table or another text
 LOCK = ".lock"  # in a folder that resdet writes into; it stays there, for to remove it could let two in
 # characters of the name that are repeated in its temporary name; file systems permit 255 bytes in total
 LONGEST_STEM = 50
@@ -72,6 +73,20 @@ def read_regular(path: Path, *, largest: int = LARGEST) -> bytes:
                 f"{path}: has {info.st_size} bytes, and such a file has at most {largest}; is it another file?"
             )
         return file.read()
+
+
+def read_text(path: Path, remedy: str, *, largest: int = LARGEST_TEXT) -> str:
+    """The UTF-8 text of such a file, without a byte order mark. Raises UserError naming the file; `remedy` ends the
+    message if there is no such text.
+    """
+    try:
+        return read_regular(path, largest=largest).decode("utf-8-sig")
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; {remedy}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: not a text file in UTF-8; {remedy}") from None
+    except ValueError:  # a NUL byte, which no path has
+        raise UserError(f"{str(path)!r}: is no path; {remedy}") from None
 
 
 _HELD: set[TextIOWrapper] = set()  # the files of the locks of this process

@@ -195,9 +195,12 @@ def average_statistics(model: nn.Module, world: World) -> None:
 def to_device(batch: Batch, train: TrainConfig, device: torch.device) -> Batch:
     """Copies the batch to the model's device, with the images in the model's memory format."""
     batch = batch.to(device, non_blocking=True)
-    if train.channels_last:
-        batch = replace(batch, images=batch.images.contiguous(memory_format=torch.channels_last))
-    return batch
+    return replace(batch, images=batch.images.contiguous(memory_format=memory_format(train)))
+
+
+def memory_format(train: TrainConfig) -> torch.memory_format:
+    """The memory format of images and weights. Training decides an open one before; elsewhere it is channels_last."""
+    return torch.contiguous_format if train.channels_last is False else torch.channels_last
 
 
 def autocast(train: TrainConfig, device: torch.device) -> torch.autocast:

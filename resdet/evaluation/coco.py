@@ -71,9 +71,7 @@ def coco_problem(
     if not limits or min(limits) < 1:
         raise UserError(f"numbers of detections {list(limits)} must be 1 or more")
     check_results(results, ground_truth)
-    if iou_type == "segm":
-        image_ids = _masked_images(ground_truth, image_ids)
-    part = _part(ground_truth, image_ids)
+    part = scored_part(ground_truth, iou_type=iou_type, image_ids=image_ids)
     number = np.cumsum(part)  # of each image among the scored ones, counted from 1
     truth_index = np.flatnonzero(part[ground_truth.image])
     image, _ = find_ids(results.image_ids, ground_truth.image_ids)
@@ -109,6 +107,11 @@ def coco_problem(
         scores=scores[order],
         max_detections=tuple(sorted(set(limits))),
     )
+
+
+def scored_part(ground_truth: GroundTruth, *, iou_type: str, image_ids: Sequence[int] | None) -> Bool[np.ndarray, " I"]:
+    """The images that are scored: those of the ids, and for masks those whose annotations all have one."""
+    return _part(ground_truth, _masked_images(ground_truth, image_ids) if iou_type == "segm" else image_ids)
 
 
 def _part(ground_truth: GroundTruth, image_ids: Sequence[int] | None) -> Bool[np.ndarray, " I"]:

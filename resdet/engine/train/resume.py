@@ -75,10 +75,14 @@ def sound_checkpoint(path: Path) -> Path:
 
 
 def as_resumed(config: Config, source: Path) -> Config:
-    """The config with the conventions of the run that is continued, and the steps that were fitted to its time."""
+    """The config with the conventions of the run that is continued, the steps that were fitted to its time, and the
+    memory format that was found for it.
+    """
     saved, train = checkpoint.read_model_file(source / MODEL).config, config.train
     if train.minutes is not None and train.minutes == saved.train.minutes:
         train = replace(train, steps=saved.train.steps)
+    if train.channels_last is None:
+        train = replace(train, channels_last=saved.train.channels_last)
     return replace(config, model=as_in(config.model, saved.model), train=train)
 
 
