@@ -149,6 +149,6 @@ MUTANTS = (
         ("batch[rank * share : (rank + 1) * share]", "batch[rank::world_size][:share]"),
         ("len(member) - len(member) % self.batch_size for member", "len(member) for member"),
         ("widths > heights, widths / heights", "widths > heights"),
-        ("-(-len(self.groups) // self.batch_size)", "len(self.groups) // self.batch_size"),
+        ("-(-self.images_per_epoch // self.batch_size)", "self.images_per_epoch // self.batch_size"),
     ),
 )
