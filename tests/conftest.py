@@ -40,6 +40,7 @@ QUICK = (
     "ops/test_roi_align.py",
     "ops/test_sampling.py",
     "test_files.py",
+    "test_mutants.py",
     "test_outputs.py",
     "test_readme.py",
     "test_text.py",
@@ -80,7 +81,7 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Only a run of all the tests of the table writes the page."""
     if session.config.option.markexpr == "fault" and RESULTS.keys() >= TESTS_OF_FAULTS:
-        _ = reliability.PAGE.write_text(reliability.page(RESULTS))
+        _ = reliability.PAGE.write_text(reliability.page(RESULTS, reliability.PAGE.read_text()))
 
 
 @pytest.hookimpl(wrapper=True)

@@ -21,6 +21,7 @@ class Fault:
 COCO = "data/sets/test_coco.py"
 DECODE = "data/images/test_decode.py"
 FAULTS = "engine/test_faults.py"
+LIMITS = "engine/test_limits.py"
 LOADER = "data/batches/test_loader.py"
 CHECKPOINT = "engine/test_checkpoint.py"
 TRAIN = "engine/test_train.py"
@@ -537,8 +538,81 @@ ROWS = (
             "any_number_of_images_of_any_size",
         ),
     ),
-    Fault("27", "workers that run for epochs", "flat memory"),
-    Fault("S-h", "archives with paths that leave them", "resdet unpacks no archive"),
+    Fault(
+        "27",
+        "workers that run for epochs over 200,000 records",
+        "flat memory",
+        of(LIMITS, "the_memory_of_workers_stays_flat_over_epochs_of_many_records"),
+    ),
+    Fault(
+        "28",
+        "a real /dev/shm of 64 KB; a real limit of 32 open files",
+        "E naming the cause, saved",
+        of(LIMITS, "shared_memory_that_is_too_small_is_named", "a_limit_of_open_files_that_is_too_low_is_named"),
+    ),
+    Fault(
+        "28",
+        "data workers that are frozen when SIGTERM comes",
+        "saved, 143",
+        of(LIMITS, "frozen_workers_do_not_keep_a_signal_from_ending_the_run"),
+    ),
+    Fault(
+        "21",
+        "a model with weights that are not finite",
+        "E in every command, instead of AP 0",
+        of(CHECKPOINT, "a_model_that_diverged_is_refused_instead_of_scoring_0"),
+    ),
+    Fault(
+        "18",
+        "an image that another process left out",
+        "told and counted",
+        of(LIMITS, "an_image_that_another_process_left_out_is_told_at_the_next_save"),
+    ),
+    Fault(
+        "33",
+        "SIGKILL of a training whose data workers live on for a while",
+        "resumed at once",
+        of(FAULTS, "a_data_worker_that_outlives_a_killed_training_does_not_keep_its_lock"),
+    ),
+    Fault(
+        "33",
+        "SIGKILL while a data set is generated into the cache",
+        "the leftover is removed by the next",
+        of("test_files.py", "the_working_folder_of_a_killed_process_is_removed_and_that_of_a_living_one_stays"),
+    ),
+    Fault("35", "train.keep_checkpoints=1", "a warning", of(LIMITS, "a_single_checkpoint_is_a_warning")),
+    Fault(
+        "36",
+        "a full disk when a step that is not finite is written down",
+        "E about the step, a warning about the disk",
+        of(LIMITS, "a_full_disk_does_not_hide_a_loss_that_is_not_finite"),
+    ),
+    Fault(
+        "14",
+        "run lengths whose sum wraps around at 2^64",
+        "E",
+        of("coco/test_reader.py", "run_lengths_whose_sum_wraps_around_are_refused"),
+    ),
+    Fault(
+        "39",
+        "20,000 classes without objects",
+        "no figure changes, no table of 2 GB",
+        of(
+            "evaluation/test_backends.py",
+            "classes_without_objects_change_no_figure_and_have_none",
+            "an_evaluator_gets_no_table_of_classes_without_objects",
+        ),
+    ),
+    Fault(
+        "S-h",
+        "archives with paths, links and devices that leave them",
+        "R: resdet unpacks no archive",
+        of(
+            "test_archives.py",
+            "no_code_unpacks_an_archive",
+            "an_archive_in_the_place_of_a_file_is_refused_and_stays_packed",
+        ),
+    ),
 )
 
 

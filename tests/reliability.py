@@ -1,4 +1,6 @@
-"""Writes docs/reliability.md from a run of `pytest -m fault`: row, fault, verdict, tests and result."""
+"""Writes the table of docs/reliability.md from a run of `pytest -m fault`: row, fault, verdict, tests and result. What
+stands in the page from `FIGURES` on is written by hand and stays.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,6 +8,7 @@ from pathlib import Path
 from fault_rows import ROWS, Fault
 
 PAGE = Path(__file__).parents[1] / "docs/reliability.md"
+FIGURES = "\n## Figures\n"
 HEAD = """# Faults and verdicts
 
 `python -m pytest -m fault` provokes each of these faults, checks the verdict, and writes this table. The row is that of
@@ -17,9 +20,12 @@ policy and a budget, **F** fixed and counted, **R** a refusal, 143 the exit code
 """
 
 
-def page(results: Mapping[str, bool]) -> str:
-    """`results` say whether a test passed, by file::name below tests/; those of all rows must be there."""
-    return HEAD + "".join(line(row, results) for row in sorted(ROWS, key=place))
+def page(results: Mapping[str, bool], before: str = "") -> str:
+    """`results` say whether a test passed, by file::name below tests/; those of all rows must be there. `before` is the
+    page so far.
+    """
+    _, heading, figures = before.partition(FIGURES)
+    return HEAD + "".join(line(row, results) for row in sorted(ROWS, key=place)) + heading + figures
 
 
 def place(row: Fault) -> tuple[bool, int, str]:

@@ -22,3 +22,11 @@ def test_the_page_has_a_line_for_every_row_and_says_what_did_not_pass():
     assert len(lines) == len(ROWS)
     assert sum(line.endswith("| NOT PASSED |") for line in lines) == sum(broken in row.tests for row in ROWS)
     assert sum(line.endswith("| no test |") for line in lines) == sum(not row.tests for row in ROWS)
+
+
+def test_a_new_table_leaves_the_figures_below_it_as_they_are():
+    results = dict.fromkeys(TESTS_OF_FAULTS, True)
+    figures = f"{reliability.FIGURES}\nmeasured | by hand\n"
+    before = reliability.page({test: False for test in results}) + figures
+    assert reliability.page(results, before) == reliability.page(results) + figures
+    assert reliability.page(results, "another page") == reliability.page(results)

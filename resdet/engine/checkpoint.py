@@ -256,7 +256,9 @@ def without_weights(config: Config) -> Config:
 
 
 def load_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
-    """Loads all weights of a model; raises UserError that names the first tensors that do not fit."""
+    """Loads all weights of a model; raises UserError that names the first tensors that do not fit, or that are not
+    finite: such a model finds nothing, and its figures would be those of a bad one.
+    """
     own = model.state_dict()
     wrong = [
         *(f"{name} is missing" for name in own if name not in weights),
@@ -269,6 +271,12 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str) -
     ]
     if wrong:
         raise UserError(f"{source}: the weights do not fit the model: {first_few(wrong, 3, separator='; ')}")
+    broken = [name for name, tensor in weights.items() if not tensor.isfinite().all()]
+    if broken:
+        raise UserError(
+            f"{source}: {len(broken)} of {len(weights)} tensors are not finite ({first_few(broken, 3)}), so the"
+            " training diverged; take an earlier checkpoint"
+        )
     _ = model.load_state_dict(dict(weights))
 
 

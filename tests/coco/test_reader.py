@@ -295,3 +295,25 @@ def test_the_file_is_read_once_for_both_views(folder: Path, monkeypatch: pytest.
     dataset = read_set(path, folder)
     _ = dataset.ground_truth(), dataset.ground_truth(count_skipped=True)
     assert reads == [path]
+
+
+def test_run_lengths_whose_sum_wraps_around_are_refused(folder: Path) -> None:
+    counts = [2**63 - 1, 1, 2**63 - 1, 1, HEIGHT * WIDTH]  # 2^64 more than the pixels
+    mask = {"size": [HEIGHT, WIDTH], "counts": counts}
+    with pytest.raises(UserError, match=r"annotation id 0 .*counts are no run lengths that add up to 40 x 60 pixels"):
+        _ = read_set(written(folder, [thing(segmentation=mask)]), folder)
+
+
+@pytest.mark.parametrize(
+    ("polygon", "cut"),
+    [
+        ([10, 10, 30, 10, 30, 26], False),
+        ([-0.5, 10, 30, 10, 30, 26], False),  # as COCO's own
+        ([-3, 10, 30, 10, 30, 26], True),
+        ([10, 10, WIDTH + 3, 10, 30, 26], True),
+        ([10, 10, 30, 10, 30, HEIGHT + 3], True),
+    ],
+)
+def test_a_polygon_beyond_any_border_is_counted_as_cut(folder: Path, polygon: list[float], *, cut: bool) -> None:
+    dataset = read_set(written(folder, [thing(bbox=[10, 10, 20, 16], segmentation=[polygon])]), folder)
+    assert ("polygon cut at its image's border" in dataset.report.fixed) is cut

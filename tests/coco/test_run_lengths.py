@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as pycocotools_mask
 
-from resdet.coco.run_lengths import checked_masks, decode, mask_areas
+from resdet.coco.run_lengths import checked_masks, compress, decode, encode_pixels, mask_areas
 from resdet.errors import UserError
 
 coco_mask: Any = pycocotools_mask
@@ -117,3 +117,23 @@ def test_whatever_passes_decodes_to_its_own_size(counts: bytes, height: int, wid
     assert pixels.shape == (height, width)
     assert set(np.unique(pixels)) <= {0, 1}
     assert pixels.sum() == mask_areas([mask])[0]
+
+
+def test_a_number_of_eight_characters_is_longer_than_any_image() -> None:
+    assert decode([b"o" * 7 + b"1"])[1] == {0: "a run is longer than any image"}
+    assert decode([b"o" * 6 + b"1"])[1] == {}
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(3, 2), (3, 1), (2, 2), (1, 4)])
+def test_the_runs_of_a_window_are_those_of_the_whole_image(rows: int, columns: int) -> None:
+    """Also where the window is as high as the image, so that an object goes on in the next column."""
+    whole = np.zeros((3, 4), np.uint8)
+    whole[:rows, :columns] = 1
+    ours = encode_pixels(whole[:rows, :columns].astype(bool), 0, 0, 3, 4)
+    assert ours["counts"] == coco_mask.encode(np.asfortranarray(whole))["counts"]
+
+
+def test_runs_of_length_0_are_taken_out_for_pycocotools_whose_union_ends_there() -> None:
+    (mask,) = checked_masks([{"size": [3, 4], "counts": compress([np.array([1, 2, 0, 3, 6])])[0]}], [(3, 4)], str)
+    (whole,) = checked_masks([{"size": [3, 4], "counts": [1, 5, 6]}], [(3, 4)], str)
+    assert mask == whole

@@ -299,6 +299,16 @@ def test_weights_that_do_not_fit_are_named(tmp_path: Path, nano: Config):
         checkpoint.load_weights(build_model(nano.model, 2), read_model_file(path / MODEL).weights, "model")
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_model_that_diverged_is_refused_instead_of_scoring_0(tmp_path: Path, nano: Config, value: float):
+    weights = build_model(nano.model, 2).state_dict()
+    weights["backbone.conv1.weight"].view(-1)[0] = value
+    with pytest.raises(
+        UserError, match=r"1 of \d+ tensors are not finite \(backbone\.conv1\.weight\), so the training"
+    ):
+        checkpoint.load_weights(build_model(nano.model, 2), weights, "model")
+
+
 def test_a_missing_path_is_one_line(tmp_path: Path):
     with pytest.raises(UserError, match=r"no such file or folder"):
         _ = load_model(tmp_path / "nothing")

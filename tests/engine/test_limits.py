@@ -3,8 +3,10 @@
 import errno
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -48,6 +50,25 @@ def test_shared_memory_that_is_too_small_is_named(tmp_path: Path, nano_arguments
     assert done.returncode == 2, done.stderr
     (line,) = done.stderr.splitlines()
     assert "perhaps because shared memory is full; give more memory or shared memory (/dev/shm)" in line
+
+
+def test_frozen_workers_do_not_keep_a_signal_from_ending_the_run(tmp_path: Path, nano_arguments: list[str]):
+    run = tmp_path / "run"
+    process = subprocess.Popen(
+        [*(sys.executable, str(ROOT / "tools/train.py"), *nano_arguments, "train.steps=100000", "data.workers=2"),
+         *("--output", str(run))],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=os.environ | {"PYTHONWARNINGS": "ignore"},
+    )  # fmt: skip
+    while not (run / "checkpoints").exists():
+        time.sleep(0.05)
+        assert process.poll() is None
+    for worker in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
+        os.kill(int(worker), signal.SIGSTOP)
+    process.terminate()
+    _, errors = process.communicate(timeout=90)
+    assert process.returncode == 143
+    (line,) = errors.splitlines()
+    assert "stopped by SIGTERM at step" in line
 
 
 def many_records(folder: Path) -> list[str]:

@@ -9,6 +9,7 @@ import pytest
 import resdet
 from resdet.config import Config, load_config
 from resdet.data.batches.loader import open_split
+from resdet.engine.task.best import Goal
 from resdet.engine.task.detection import Detection, FirstStage
 from resdet.engine.task.table import TASKS, task_of
 from resdet.errors import UserError
@@ -87,3 +88,13 @@ def test_the_fingerprint_follows_the_boxes(nano: Config):
     assert Detection().fingerprint(open_split(nano.data, "train")) == before
     dataset.boxes[0, 0] += 1
     assert Detection().fingerprint(dataset) != before
+
+
+@pytest.mark.parametrize("higher", [True, False])
+def test_only_a_better_figure_is_the_best(*, higher: bool) -> None:
+    goal, better, worse = Goal("a", "a", higher_is_better=higher), 0.6 if higher else 0.4, 0.4 if higher else 0.6
+    assert goal.improves(better, 0.5)
+    assert goal.improves(0.5, None)
+    for value in (worse, 0.5, None):
+        assert not goal.improves(value, 0.5)
+    assert not goal.improves(None, None)

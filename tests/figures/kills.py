@@ -1,6 +1,7 @@
 """Kills trainings at random moments and resumes them until they end: are the weights those of a run without a kill?
+Every second kill waits for the next save after its moment.
 
-    python tests/figures/kills.py [KILLS_WITH_EACH_NUMBER_OF_WORKERS]
+python tests/figures/kills.py [KILLS_WITH_EACH_NUMBER_OF_WORKERS]
 """
 
 from __future__ import annotations
@@ -13,9 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from runs import checkpoints, ended, free_port, nano, newest_step, saves, started, weights_of
+from runs import Config, checkpoints, ended, free_port, nano, newest_step, saves, started, weights_of
 
 STEPS = 60
 LONGEST = 1.5  # seconds from a run's first step to its kill
@@ -31,7 +30,8 @@ def killed(folder: Path, kills: int, *, workers: int, processes: int) -> tuple[i
     while done < kills:
         run, code = folder / f"run{runs}", -9
         while code:
-            code = lives(config, run, processes, wait=rng.uniform(0, LONGEST) if done < kills else None)
+            wait = rng.uniform(0, LONGEST) if done < kills else None
+            code = lives(config, run, processes, wait=wait, aims=done % 2 == 1)
             if code == -signal.SIGKILL:
                 done, in_saves = done + 1, in_saves + saves(run)
                 if checkpoints(run):
@@ -43,8 +43,10 @@ def killed(folder: Path, kills: int, *, workers: int, processes: int) -> tuple[i
     return in_saves, equal, runs
 
 
-def lives(config, run: Path, processes: int, *, wait: float | None) -> int:
-    """Trains until the end, or for so long after it began to work in its folder; the exit code of the first process."""
+def lives(config: Config, run: Path, processes: int, *, wait: float | None, aims: bool = False) -> int:
+    """Trains until the end, or for so long after it began to work in its folder, and with `aims` until the next save
+    has begun; the exit code of the first process.
+    """
     port = free_port()
     children = [started(config, run, rank=rank, size=processes, port=port) for rank in range(processes)]
     if wait is not None:
@@ -55,9 +57,14 @@ def lives(config, run: Path, processes: int, *, wait: float | None) -> int:
             if os.waitid(os.P_PID, children[0], os.WEXITED | os.WNOHANG | os.WNOWAIT):
                 break
         time.sleep(wait)
+        if aims:
+            end = time.monotonic() + LONGEST
+            while not saves(run) and time.monotonic() < end:
+                pass
         for child in children:
             os.kill(child, signal.SIGKILL)
-    return [ended(child) for child in children][0]
+    codes = [ended(child) for child in children]
+    return codes[0]
 
 
 def main(count: str = "25") -> int:
@@ -67,9 +74,12 @@ def main(count: str = "25") -> int:
         with tempfile.TemporaryDirectory(prefix="resdet-kills-") as folder:
             start = time.monotonic()
             in_saves, equal, runs = killed(Path(folder), int(count), workers=workers, processes=processes)
-            print(f"{workers} workers, {processes} processes: {count} SIGKILLs, {in_saves} of them in a save; {equal} of"
-                  f" {runs} runs ended with the weights of a run without a kill ({time.monotonic() - start:.0f} s)",
-                  flush=True)  # fmt: skip
+            print(
+                f"{workers} workers, {processes} processes: {count} SIGKILLs, {in_saves} of them in a save;"
+                f" {equal} of {runs} runs ended with the weights of a run without a kill"
+                f" ({time.monotonic() - start:.0f} s)",
+                flush=True,
+            )
             bad |= equal < runs
     return int(bad)
 

@@ -11,12 +11,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parent)]
-
 import torch
 
 from resdet.config import Config, load_config
-from resdet.engine.checkpoint import checkpoints, newest_checkpoint
+from resdet.engine.checkpoint import checkpoints, newest_checkpoint, read_model_file
 from resdet.engine.signals import Stopped
 from resdet.engine.train import train
 from resdet.errors import UserError
@@ -86,8 +84,11 @@ def free_port() -> int:
 
 
 def weights_of(run: Path) -> str:
-    """The sha256 of the weights of a finished run."""
-    return hashlib.sha256((checkpoints(run)[-1] / "model.safetensors").read_bytes()).hexdigest()
+    """The sha256 of the weights of a finished run; not of their file, whose head has its texts in any order."""
+    weights, digest = read_model_file(checkpoints(run)[-1] / "model.safetensors").weights, hashlib.sha256()
+    for name in sorted(weights):
+        digest.update(name.encode() + weights[name].numpy().tobytes())
+    return digest.hexdigest()
 
 
 def saves(run: Path) -> bool:

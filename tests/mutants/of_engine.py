@@ -12,7 +12,8 @@ WRITE_MANIFEST = (
 UNNOTICED = (
     *mutants(
         "resdet/engine/task/best.py",
-        f"{FAULTS}::test_a_worse_evaluation_does_not_replace_the_best engine/test_best.py",
+        "engine/test_task.py::test_only_a_better_figure_is_the_best "
+        f"{FAULTS}::test_a_worse_evaluation_does_not_replace_the_best",
         ("return value > best if self.higher_is_better", "return True if self.higher_is_better"),
         ("else value < best", "else value > best"),
         ("return value is not None", "return True"),
@@ -127,7 +128,7 @@ MUTANTS = (
     ),
     *mutants(
         "resdet/engine/checkpoint.py",
-        f"engine/test_best.py engine/test_train.py {CHECKPOINT}",
+        f"{CHECKPOINT} predict/test_load.py engine/test_best.py",
         ("path.name > checkpoint_path(run, after).name", "path.name >= checkpoint_path(run, after).name"),
         ("        (run / BEST).unlink()\n", "        pass\n"),
         ("if path.name == LAST:", "if path.name == BEST:"),
@@ -148,6 +149,6 @@ MUTANTS = (
         ("batch[rank * share : (rank + 1) * share]", "batch[rank::world_size][:share]"),
         ("len(member) - len(member) % self.batch_size for member", "len(member) for member"),
         ("widths > heights, widths / heights", "widths > heights"),
-        ("-(-len(self.groups) // self.batch_size)", "len(self.groups) // self.batch_size"),
+        ("-(-self.images_per_epoch // self.batch_size)", "self.images_per_epoch // self.batch_size"),
     ),
 )
