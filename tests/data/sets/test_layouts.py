@@ -44,7 +44,7 @@ def opened(path: Path, split: str, *overrides: str) -> CocoDataset:
     return open_split(data(f"path={path}", *overrides), split)
 
 
-def objects(dataset: CocoDataset) -> dict[str, list[tuple[str, tuple[int, ...]]]]:
+def objects(dataset: CocoDataset) -> dict[str, list[tuple[str, tuple[float, ...]]]]:
     """By the stem of the image: the class and the corners of each object, rounded to 0.01 pixels."""
     return {
         Path(dataset.file_names[image]).stem: [
@@ -156,7 +156,7 @@ def test_two_files_of_one_split_are_named(tmp_path: Path) -> None:
 
 def test_images_that_are_nowhere_are_said_with_the_places(tmp_path: Path) -> None:
     coco_2017(tmp_path)
-    (tmp_path / "train2017").rename(tmp_path / "elsewhere")
+    _ = (tmp_path / "train2017").rename(tmp_path / "elsewhere")
     assert "its images (first: 'a.jpg') are in none of" in mistake(tmp_path)
 
 
