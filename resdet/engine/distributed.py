@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,6 +25,12 @@ from resdet.structures import Batch
 
 T = TypeVar("T")
 MISTAKE = 2  # the exit code of a UserError
+# The argument that leaves each process its running statistics in the forward pass; newer torch warns of the old name.
+OWN_BUFFERS = next(
+    name
+    for name in ("forward_sync_buffers", "broadcast_buffers")
+    if name in inspect.signature(nn.parallel.DistributedDataParallel).parameters
+)
 
 
 @dataclass(frozen=True)
@@ -156,7 +163,7 @@ def trainable(model: RCNN | Classifier, train: TrainConfig, world: World) -> nn.
     if world.size > 1 or train.accumulate > 1:
         losses_of = SharedLosses(model, world.size)
     if world.size > 1:
-        losses_of = nn.parallel.DistributedDataParallel(losses_of, broadcast_buffers=False)
+        losses_of = nn.parallel.DistributedDataParallel(losses_of, **{OWN_BUFFERS: False})
     return torch.compile(losses_of) if train.compile else losses_of  # pyright: ignore[reportReturnType]
 
 
