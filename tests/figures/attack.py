@@ -80,7 +80,7 @@ def _verdict(case: int, attempt: Callable[[int], None]) -> str:
         return "refused" if len(str(error).splitlines()) == 1 else "traceback of several lines"
     except BaseException as error:
         place = traceback.extract_tb(error.__traceback__)[-1]
-        return f"traceback {f'{type(error).__name__}: {error}'!a} at {place.filename}:{place.lineno}"
+        return f"traceback {ascii(f'{type(error).__name__}: {error}')} at {place.filename}:{place.lineno}"
     return "accepted"
 
 

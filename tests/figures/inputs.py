@@ -1,6 +1,6 @@
 """Damaged annotation files, images, configs and weights, by seeded mutation: how many crash, hang or end in a traceback.
 
-python tests/figures/inputs.py [annotations|images|configs|weights|all] [CASES]
+    python tests/figures/inputs.py [annotations|images|configs|weights|all] [CASES]
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Kills trainings at random moments and resumes them until they end: are the weights those of a run without a kill?
 
-python tests/figures/kills.py [KILLS_WITH_EACH_NUMBER_OF_WORKERS]
+    python tests/figures/kills.py [KILLS_WITH_EACH_NUMBER_OF_WORKERS]
 """
 
 from __future__ import annotations
