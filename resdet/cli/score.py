@@ -17,14 +17,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "ground_truth",
         metavar="GROUND_TRUTH",
-        help="COCO json, VOC split (ImageSets/Main/test.txt), or a format of --plugin",
+        help="COCO json, VOC split (ImageSets/Main/test.txt), csv, a folder (its val split), or a format of --plugin",
     )
     parser.add_argument("results", metavar="RESULTS", help="detections, COCO results json (predictions.json)")
     parser.add_argument(
         "--metric",
         default="coco",
         help="coco: AP and AR; voc07: AP50 by 11 points; voc12: AP50 by area; recall: AR of class-agnostic boxes; "
-        "ilsvrc_det: AP by ILSVRC's overlaps; ilsvrc_loc: top-5 localization error; "
+        "lvis: AP by LVIS's rules; ilsvrc_det: AP by ILSVRC's overlaps; ilsvrc_loc: top-5 localization error; "
         "or a row that --plugin adds",
     )
     parser.add_argument("--iou-type", choices=("bbox", "segm"), default="bbox", help="compare boxes or masks")

@@ -47,6 +47,16 @@ def federated_of(file: AnnotationFile, category_ids: Int64[np.ndarray, " K"]) ->
     )
 
 
+def remarks_on(federated: Federated | None) -> list[str]:
+    """A remark on a file in which only some classes were looked for in each image (LVIS)."""
+    if federated is None:
+        return []
+    return [
+        f"federated: in {int(federated.federated.sum())} images only some classes were looked for; the others count as "
+        "absent in training (as in Detectron2) and in COCO's figures; eval.metric=lvis adds LVIS's"
+    ]
+
+
 def _rows(images: list[ImageRecord], field: str, category_ids: Int64[np.ndarray, " K"]) -> Int64[np.ndarray, "n 2"]:
     pairs = [(at, number) for at, image in enumerate(images) for number in getattr(image, field) or ()]
     rows = np.array(pairs, np.int64).reshape(-1, 2)

@@ -28,7 +28,7 @@ from resdet.coco.annotation_file import (
 from resdet.coco.checks import LARGEST, find_ids
 from resdet.coco.class_names import class_names
 from resdet.coco.convention import check_convention
-from resdet.coco.federated import Federated, federated_of
+from resdet.coco.federated import Federated, federated_of, remarks_on
 from resdet.coco.mask_verdicts import disagreeing
 from resdet.coco.packed_strings import PackedStrings
 from resdet.coco.report import Note
@@ -154,18 +154,8 @@ def checked(file: AnnotationFile) -> Annotations:
         skipped_masks=_notes({reason: ids[which[which < len(kept)]] for reason, which in packed.skipped.items()}),
         mended=_notes(mended) | file.mended,
         federated=federated,
-        remarks=(*file.remarks, *(_federated_remark(federated))),
+        remarks=(*file.remarks, *remarks_on(federated)),
     )
-
-
-def _federated_remark(federated: Federated | None) -> list[str]:
-    """A remark on a file in which only some classes were looked for in each image (LVIS)."""
-    if federated is None:
-        return []
-    return [
-        f"federated: in {int(federated.federated.sum())} images only some classes were looked for; the others count as "
-        "absent in training (as in Detectron2) and in COCO's figures; eval.metric=lvis adds LVIS's"
-    ]
 
 
 def _images(file: AnnotationFile) -> tuple[Int64[np.ndarray, " I"], Int64[np.ndarray, " I"], Int64[np.ndarray, " I"]]:

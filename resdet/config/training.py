@@ -149,7 +149,7 @@ class EvalConfig(Group):
     )
     metric: str = key(
         "coco",
-        help="a row of METRICS, beside COCO's figures: voc07, voc12 (voc/AP50), ilsvrc_det (ilsvrc/AP), ilsvrc_loc",
+        help="a row of METRICS, beside COCO's: voc07, voc12 (voc/AP50), lvis, ilsvrc_det (ilsvrc/AP), ilsvrc_loc",
     )
     best: str | None = key(
         None,

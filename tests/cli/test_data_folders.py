@@ -83,6 +83,6 @@ def test_a_mistake_in_a_folder_ends_before_the_first_step(tmp_path: Path, capsys
 def test_a_config_with_a_folder_is_read_back(tmp_path: Path) -> None:
     lines = ["data.path=[a, b]", "data.classes=[bee, '2017']", "data.rename={Bee: bee, old name: 'new: name'}"]
     config = resdet.load_config("nano", overrides=lines)
-    (tmp_path / "c.yaml").write_text(resdet.config.to_yaml(config))
+    _ = (tmp_path / "c.yaml").write_text(resdet.config.to_yaml(config))
     assert resdet.load_config(tmp_path / "c.yaml") == config
     assert config.data.rename == {"Bee": "bee", "old name": "new: name"}

@@ -139,7 +139,7 @@ def _read(path: Path) -> bytes:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[io.BufferedIOBase]:
+def _opened(path: Path) -> Iterator[io.BufferedReader]:
     """A regular file that is not empty and not too large. Raises ImageError, also if it cannot be read."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a named pipe must not block the reader
@@ -158,7 +158,7 @@ def _opened(path: Path) -> Iterator[io.BufferedIOBase]:
         raise ImageError(f"{str(path)!r}: no valid file name ({error})") from None
 
 
-def _open(path: Path | str, file: io.BufferedIOBase) -> Image.Image:
+def _open(path: Path | str, file: io.BytesIO | io.BufferedReader) -> Image.Image:
     """Parses only the header."""
     try:
         header = Image.open(file, formats=FORMATS)

@@ -85,9 +85,9 @@ class Faults:
 
 
 def number(text: str, accept: Callable[[float], bool]) -> float | None:
-    """The finite number in a text, None if it is none or not accepted."""
+    """The finite number in a text, None if it is none or not accepted. 1_0 is none, though Python reads it as 10."""
     try:
-        value = float(text)
+        value = float(text.replace("_", "x"))
     except ValueError:
         return None
     return value if abs(value) < float("inf") and accept(value) else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -43,7 +44,7 @@ def opened(path: Path, split: str, *overrides: str) -> CocoDataset:
     return open_split(data(f"path={path}", *overrides), split)
 
 
-def objects(dataset: CocoDataset) -> dict[str, list[tuple[str, tuple[int, ...]]]]:
+def objects(dataset: CocoDataset) -> dict[str, list[tuple[str, tuple[float, ...]]]]:
     """By the stem of the image: the class and the corners of each object, rounded to 0.01 pixels."""
     return {
         Path(dataset.file_names[image]).stem: [
@@ -155,7 +156,7 @@ def test_two_files_of_one_split_are_named(tmp_path: Path) -> None:
 
 def test_images_that_are_nowhere_are_said_with_the_places(tmp_path: Path) -> None:
     coco_2017(tmp_path)
-    (tmp_path / "train2017").rename(tmp_path / "elsewhere")
+    _ = (tmp_path / "train2017").rename(tmp_path / "elsewhere")
     assert "its images (first: 'a.jpg') are in none of" in mistake(tmp_path)
 
 
@@ -201,3 +202,43 @@ def test_category_ids_are_those_of_the_file(tmp_path: Path) -> None:
     coco_2017(tmp_path)
     content = json.loads((tmp_path / "annotations/instances_train2017.json").read_text())
     assert opened(tmp_path, "train").category_ids.tolist() == [c["id"] for c in content["categories"]]
+
+
+PIECES = (
+    b"nan", b"-1", b"1e999", b"\0", b"[", b"{", b":", b"\n", b",", b"<", b"../", b"/", b"\xff", b'"', b"9" * 30, b"&a;",
+)  # fmt: skip
+
+
+def damaged(content: bytes, rng: random.Random) -> bytes:
+    """With one byte replaced, some dropped, some doubled or a piece inserted."""
+    at = rng.randrange(len(content) + 1)
+    end = at + rng.randint(1, 8)
+    return rng.choice(
+        (
+            content[:at] + bytes([rng.randrange(256)]) + content[at + 1 :],
+            content[:at] + content[end:],
+            content[:end] + content[at:],
+            content[:at] + rng.choice(PIECES) + content[at:],
+        )
+    )
+
+
+@pytest.mark.parametrize("writer", WRITERS.values(), ids=WRITERS)
+def test_whatever_stands_in_a_file_is_read_or_named_in_one_line(writer: Callable[[Path], None], tmp_path: Path) -> None:
+    rng = random.Random(0)
+    writer(tmp_path)
+    files = sorted(path for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".jpg")
+    outcomes: set[str] = set()
+    for _ in range(40):
+        file = rng.choice(files)
+        content = file.read_bytes()
+        _ = file.write_bytes(damaged(content, rng))
+        try:
+            for split in ("train", "val"):
+                _ = opened(tmp_path, split)
+            outcomes.add("read")
+        except UserError as error:
+            assert "\n" not in str(error)  # noqa: PT017  # many files are tried in one test
+            outcomes.add("named")
+        _ = file.write_bytes(content)
+    assert outcomes == {"read", "named"}

@@ -66,7 +66,9 @@ def labelled(dataset: CocoDataset) -> list[str]:
 
 
 @pytest.mark.parametrize("format", FORMATS)
-@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(
+    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(given_boxes=st.lists(boxes(), min_size=3, max_size=6), seed=st.integers(0, 9))
 def test_boxes_and_classes_survive(format: str, given_boxes: list[tuple[float, ...]], seed: int) -> None:
     objects = [{"category_id": 10 * (1 + (seed + n) % 3), "bbox": box} for n, box in enumerate(given_boxes)]
@@ -83,7 +85,9 @@ def test_boxes_and_classes_survive(format: str, given_boxes: list[tuple[float, .
         assert after.report.skipped == {}
 
 
-@settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(
+    max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(points=st.lists(polygons(), min_size=1, max_size=3))
 def test_polygons_survive_yolo_and_coco(points: list[list[float]]) -> None:
     clipped = [[min(n, SIZE[at % 2]) for at, n in enumerate(one)] for one in points]

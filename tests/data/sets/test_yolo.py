@@ -119,10 +119,12 @@ def test_the_size_is_that_of_the_upright_image(tmp_path: Path) -> None:
 def test_the_size_in_a_header_is_that_of_the_decoded_image(
     tmp_path: Path, ending: str, orientation: int | None
 ) -> None:
-    exif = Image.Exif()
-    if orientation is not None and ending != ".bmp":
+    image, exif = Image.new("RGB", (7, 5)), Image.Exif()
+    if orientation is None or ending == ".bmp":
+        image.save(tmp_path / f"a{ending}")
+    else:
         exif[0x0112] = orientation
-    Image.new("RGB", (7, 5)).save(tmp_path / f"a{ending}", **({} if ending == ".bmp" else {"exif": exif}))
+        image.save(tmp_path / f"a{ending}", exif=exif)
     assert image_size(tmp_path / f"a{ending}") == read_image(tmp_path / f"a{ending}").shape[:2]
 
 
