@@ -32,6 +32,7 @@ COMMANDS = {
     "check-data": "resdet.cli.check_data",
     "convert-weights": "resdet.cli.convert_weights",
     "configs": "resdet.cli.configs",
+    "models": "resdet.cli.models",
     "doctor": "resdet.cli.doctor",
 }
 # Those that build a model, read annotations or score, and so can run a user's own files.
