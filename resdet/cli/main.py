@@ -23,6 +23,7 @@ COMMANDS = {
     "train": "resdet.cli.train",
     "evaluate": "resdet.cli.evaluate",
     "predict": "resdet.cli.predict",
+    "serve": "resdet.cli.serve",
     "export": "resdet.cli.export",
     "score": "resdet.cli.score",
     "benchmark": "resdet.cli.benchmark",
@@ -37,7 +38,7 @@ COMMANDS = {
 }
 # Those that build a model, read annotations or score, and so can run a user's own files.
 WITH_PLUGINS = {
-    "train", "evaluate", "predict", "export", "score", "benchmark", "compare", "probe", "report", "check-data",
+    "train", "evaluate", "predict", "serve", "export", "score", "benchmark", "compare", "probe", "report", "check-data",
 }  # fmt: skip
 DONE, FAILED, MISTAKE, STOPPED = 0, 1, 2, EXIT_CODE
 
