@@ -20,6 +20,7 @@ from resdet.version import __version__
 
 # Each file has a docstring (the first paragraph is the summary), add_arguments(parser) and run(args) -> exit code.
 COMMANDS = {
+    "new": "resdet.cli.new",
     "train": "resdet.cli.train",
     "evaluate": "resdet.cli.evaluate",
     "predict": "resdet.cli.predict",
@@ -38,7 +39,8 @@ COMMANDS = {
 }
 # Those that build a model, read annotations or score, and so can run a user's own files.
 WITH_PLUGINS = {
-    "train", "evaluate", "predict", "serve", "export", "score", "benchmark", "compare", "probe", "report", "check-data",
+    "new", "train", "evaluate", "predict", "serve", "export", "score", "benchmark", "compare", "probe", "report",
+    "check-data",
 }  # fmt: skip
 DONE, FAILED, MISTAKE, STOPPED = 0, 1, 2, EXIT_CODE
 

@@ -23,7 +23,7 @@ from starlette.responses import JSONResponse
 
 from resdet.data.images.decode import FORMATS, ImageError, decode_image
 from resdet.data.images.orientation import PILLOW_ERRORS
-from resdet.errors import UserError
+from resdet.errors import UserError, did_you_mean
 from resdet.predict.extras import json_of_an_image
 from resdet.predict.prediction import Prediction
 from resdet.serving.batching import Batcher, Full, Places
@@ -32,6 +32,7 @@ from resdet.text import printable
 from resdet.version import __version__
 
 PAGE = Path(__file__).parent / "page.html"
+PARAMETERS = ("score", "class", "max")
 KNOWN = ("/", "/predict", "/draw", "/health", "/metrics", "/openapi.json")
 IMAGE_BODY = {
     "requestBody": {
@@ -82,6 +83,8 @@ class Service:
 
     async def predicted(self, request: Request, score: float, classes: list[str] | None, most: int) -> Prediction:
         """The objects in the image of a request. Raises HTTPException for what is no image of permitted size."""
+        if unknown := sorted(set(request.query_params) - set(PARAMETERS)):
+            raise HTTPException(422, printable(f"no parameter {unknown[0]!r}{did_you_mean(unknown[0], PARAMETERS)}"))
         try:
             with self.places:
                 data = await self._body(request)
@@ -131,7 +134,7 @@ class Service:
 
 Score = Annotated[float, Query(ge=0, le=1, description="smallest score of an object")]
 Classes = Annotated[list[str] | None, Query(alias="class", description="only objects of this class; may be repeated")]
-Most = Annotated[int, Query(ge=1, le=1000, description="at most so many objects, the best")]
+Most = Annotated[int, Query(alias="max", ge=1, le=1000, description="at most so many objects, the best")]
 
 
 def build_app(detector: Detector, *, name: str, limits: Limits = Limits()) -> FastAPI:  # frozen

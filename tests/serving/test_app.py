@@ -26,6 +26,7 @@ from resdet.predict.prediction import Prediction
 from resdet.predict.predictor import Predictor
 from resdet.predict.sources import Source
 from resdet.serving.app import PAGE, Limits, build_app
+from resdet.serving.load import run_load
 
 ROOT = Path(__file__).parents[2]
 PATIENT = 120.0  # seconds
@@ -158,6 +159,7 @@ MALFORMED = {
     "a score above 1": ("POST", "/predict?score=1.5", PNG, 422),
     "not a number": ("POST", "/predict?score=nan", PNG, 422),
     "no objects at most": ("POST", "/predict?max=0", PNG, 422),
+    "a parameter that is not there": ("POST", "/predict?scor=0.1", PNG, 422),
     "a class that is not there": ("POST", "/predict?class=cats", PNG, 422),
     "another method": ("GET", "/predict", None, 405),
     "another path": ("GET", "/nothing/%1b[2J", None, 404),
@@ -283,3 +285,13 @@ def test_the_page_needs_no_other_host(start: Start, detector: Predictor) -> None
     assert (status, body) == (200, PAGE.read_bytes())
     assert headers["content-type"].startswith("text/html")
     assert b"//" not in body, "no address"
+
+
+def test_a_load_of_images_and_malformed_requests_is_answered_completely(start: Start) -> None:
+    detector = StandIn()
+    detector.may_begin.set()
+    server = start(detector, places=3, largest_batch=2)
+    load = run_load(f"http://127.0.0.1:{server.port}", [PNG], requests=40, clients=6)
+    assert (load.answered, load.lost, dict(load.malformed)) == (40, 0, {422: 4})
+    assert set(load.seconds) == {200}
+    assert "40 images in" in load.lines()[0]
