@@ -62,18 +62,22 @@ def run_load(address: str, images: Sequence[bytes], *, requests: int, clients: i
         finally:
             connection.close()
 
+    def until_it_has_a_place(body: bytes) -> tuple[int, float]:
+        while (found := ask(body))[0] == 503:
+            with lock:
+                load.again += 1
+            time.sleep(PAUSE)
+        return found
+
     def one(number: int) -> None:
         try:
             if number % 10 == 0:
-                status, _ = ask(MALFORMED[number // 10 % len(MALFORMED)])
+                status, _ = until_it_has_a_place(MALFORMED[number // 10 % len(MALFORMED)])
                 with lock:
                     load.malformed[status] += 1
-            while (found := ask(images[number % len(images)]))[0] == 503:
-                with lock:
-                    load.again += 1
-                time.sleep(PAUSE)
+            status, seconds = until_it_has_a_place(images[number % len(images)])
             with lock:
-                load.seconds.setdefault(found[0], []).append(found[1])
+                load.seconds.setdefault(status, []).append(seconds)
         except (OSError, http.client.HTTPException, ValueError):
             with lock:
                 load.lost += 1

@@ -147,7 +147,7 @@ def _text(layout: Layout, train: CocoDataset, val_images: int, seen: Measured, p
     ]
     lines += [
         "  anchors:",
-        f"    sizes: {_list(sizes)}  # one a level; {share:.1%} of the objects have an anchor that overlaps by {FOUND} or"
+        f"    sizes: {_list(sizes)}  # one a level; {share:.1%} of the objects have an anchor that overlaps {FOUND} or"
         f" more, {usual:.1%} with the default 32 to 512",
         f"    ratios: {_list(ratios)}  # {_why_ratios(ratios, seen)}",
     ]
