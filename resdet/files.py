@@ -11,6 +11,8 @@ import os
 import secrets
 import shutil
 import stat
+import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from io import TextIOWrapper
@@ -21,9 +23,11 @@ from resdet.errors import UserError
 ANOTHER_OUTPUT = "choose another --output"
 REFUSALS = {errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENOTDIR}
 LARGEST = 32 * 2**30  # bytes of an annotation file or of results
+LARGEST_TEXT = 2**30  # bytes of a list, a table or another text
 LOCK = ".lock"  # in a folder that resdet writes into; it stays there, for to remove it could let two in
 # characters of the name that are repeated in its temporary name; file systems permit 255 bytes in total
 LONGEST_STEM = 50
+MAKING = 60.0  # seconds, far more than between the making of a folder and its lock
 
 
 @contextmanager
@@ -71,6 +75,32 @@ def read_regular(path: Path, *, largest: int = LARGEST) -> bytes:
         return file.read()
 
 
+def read_text(path: Path, remedy: str, *, largest: int = LARGEST_TEXT) -> str:
+    """The UTF-8 text of such a file, without a byte order mark. Raises UserError naming the file; `remedy` ends the
+    message if there is no such text.
+    """
+    try:
+        return read_regular(path, largest=largest).decode("utf-8-sig")
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; {remedy}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: not a text file in UTF-8; {remedy}") from None
+    except ValueError:  # a NUL byte, which no path has
+        raise UserError(f"{str(path)!r}: is no path; {remedy}") from None
+
+
+_HELD: set[TextIOWrapper] = set()  # the files of the locks of this process
+
+
+def _let_go() -> None:
+    """A forked child (a data worker) would keep the lock of its parent after this was killed."""
+    while _HELD:
+        _HELD.pop().close()
+
+
+os.register_at_fork(after_in_child=_let_go)
+
+
 class FolderLock:
     """Keeps other processes of resdet from writing into a folder, until the block ends or the process dies."""
 
@@ -97,9 +127,11 @@ class FolderLock:
                 f"{self.folder}: another {self.what} is at work here; wait for it, stop it, or {ANOTHER_OUTPUT}"
             ) from None
         self._file = file
+        _HELD.add(file)
 
     def __exit__(self, *_: object) -> None:
         if self._file is not None:
+            _HELD.discard(self._file)
             self._file.close()
 
 
@@ -203,6 +235,39 @@ def readable_json(content: object) -> bytes:
     """
     # Half of a surrogate pair (a file name that is not UTF-8) becomes \udc80, which JSON reads back unchanged.
     return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False).encode(errors="backslashreplace") + b"\n"
+
+
+@contextmanager
+def working_folder(parent: Path, name: str) -> Iterator[Path]:
+    """A temporary folder in `parent`, removed when the block ends. Those of this name whose processes were killed are
+    removed as well. Raises OSError.
+    """
+    prefix = f".{name}-"
+    for other in parent.glob(f"{prefix}*"):
+        if _is_abandoned(other):
+            shutil.rmtree(other, ignore_errors=True)
+    with tempfile.TemporaryDirectory(dir=parent, prefix=prefix, ignore_cleanup_errors=True) as folder:
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield Path(folder)
+        finally:
+            os.close(descriptor)
+
+
+def _is_abandoned(folder: Path) -> bool:
+    """Whether no process works in a folder of `working_folder`: none has its lock, and it is not just being made."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return time.time() - os.fstat(descriptor).st_mtime > MAKING
+    except OSError:  # locked; or a file system without locks, on which it stays
+        return False
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager

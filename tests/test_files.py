@@ -9,7 +9,7 @@ import pytest
 
 from resdet import files
 from resdet.errors import UserError
-from resdet.files import leftovers, readable_json, replace_file, usable_paths, whole_file
+from resdet.files import leftovers, readable_json, replace_file, usable_paths, whole_file, working_folder
 
 
 class Killed(BaseException):
@@ -117,3 +117,17 @@ def test_readable_json_keeps_every_script_and_half_characters():
     assert json.loads(data) == content
     with pytest.raises(ValueError, match="not JSON compliant"):
         _ = readable_json(float("nan"))
+
+
+def test_the_working_folder_of_a_killed_process_is_removed_and_that_of_a_living_one_stays(tmp_path: Path):
+    with working_folder(tmp_path, "shapes") as living:
+        killed, new = tmp_path / ".shapes-killed", tmp_path / ".shapes-new"
+        for folder in (killed, new):
+            folder.mkdir()
+            _ = (folder / "000001.jpg").write_bytes(b"half")
+        for folder in (living, killed):
+            os.utime(folder, (0, 0))  # for long
+        with working_folder(tmp_path, "shapes") as mine:
+            assert sorted(tmp_path.iterdir()) == sorted((living, new, mine))
+        assert not mine.exists()
+    assert list(tmp_path.iterdir()) == [new]

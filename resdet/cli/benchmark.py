@@ -88,9 +88,9 @@ def print_times(results: dict[str, Any]) -> None:
     from rich.table import Table
 
     against = "train/ratio" in results
-    table = Table(
-        title=f"batch {results['batch']}, {results['height']} x {results['width']} pixels, median of {results['pairs']}"
-    )
+    layout = "channels_last" if results["channels_last"] else "contiguous"
+    size = f"{results['height']} x {results['width']} pixels"
+    table = Table(title=f"batch {results['batch']}, {size}, {layout}, median of {results['pairs']}")
     for column in ("", "resdet", *([PEER, "times faster"] if against else [])):
         table.add_column(column, justify="right")
     for name, title in TITLES.items():

@@ -3,6 +3,7 @@
 Prints the number of annotations that were read, skipped or corrected, and how objects are spread over classes and
 sizes. An error that would stop a training run stops this command too: one line, exit code 2.
 
+  resdet check-data my/bees                  (the format of a folder is recognized; --split val for its val split)
   resdet check-data annotations.json images/
   resdet check-data my/ImageSets/Main/train.txt my/JPEGImages
   resdet check-data --augment quickstart data.augment.transforms=heavy       (draws what a config trains on)
@@ -31,9 +32,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "annotations",
         metavar="ANNOTATIONS",
         nargs="?",
-        help="COCO json, VOC split (ImageSets/Main/train.txt), or a format of --plugin; with --augment not needed",
+        help="a folder, a COCO json, a VOC split (ImageSets/Main/train.txt), a csv, or a format of --plugin; with "
+        "--augment not needed",
     )
     parser.add_argument("images", metavar="IMAGES", nargs="?", help="folder that its file names are relative to")
+    parser.add_argument("--split", choices=("train", "val", "test"), default="train", help="of a folder")
     parser.add_argument("--decode", action="store_true", help="also decode every image (minutes for 100,000)")
     parser.add_argument("--strict", action="store_true", help="anything skipped or mended is an error")
     parser.add_argument(
@@ -54,17 +57,21 @@ def run(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from resdet.data.sets.formats import read_set
+    from resdet.data.sets.opened import is_folder, open_folder
     from resdet.errors import UserError
 
     if args.augment and args.annotations is None:
         _draw_augmented(args, Console())
         return 0
-    if args.annotations is None or args.images is None:
-        raise UserError("give ANNOTATIONS and the folder of its IMAGES, or --augment CONFIG")
-    dataset = read_set(Path(args.annotations), Path(args.images))
+    if args.annotations is None:
+        raise UserError("give a folder, or ANNOTATIONS and the folder of its IMAGES, or --augment CONFIG")
+    place = Path(args.annotations)
+    if args.images is None and not is_folder(place) and place.exists():
+        raise UserError(f"{args.annotations}: is an annotation file; give also the folder of its IMAGES")
+    dataset = open_folder(place, args.split) if args.images is None else read_set(place, Path(args.images))
     report = dataset.report
     console = Console()
-    console.print(_plain(report.annotations), soft_wrap=True)
+    console.print(_plain(", ".join([report.annotations, *report.remarks])), soft_wrap=True)
     for table in (_overview(dataset), _classes(report.class_counts), _sizes(dataset)):
         console.print(table)
     notes = _notes(report.skipped, report.skipped_masks, report.fixed)
@@ -95,7 +102,8 @@ def _draw_augmented(args: argparse.Namespace, console: Console) -> None:
     check_output(Path(args.sheet), ANOTHER_SHEET)
     config, *overrides = args.augment
     if args.annotations is not None:
-        overrides += [f"data.train.annotations={args.annotations}", f"data.train.images={args.images}"]
+        named = [f"data.train.annotations={args.annotations}", f"data.train.images={args.images}"]
+        overrides += [f"data.path={args.annotations}"] if args.images is None else named
     sheet = draw_augmented(config, overrides=overrides, count=args.samples)
     table = _table("Augmented samples", "objects", "count")
     for name, count in (("to learn", sheet.objects), ("ignored", sheet.ignored), *sheet.dropped.items()):

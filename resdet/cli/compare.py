@@ -39,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder of the comparison")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at once on a device (default: 1)")
     parser.add_argument("--devices", nargs="+", default=[], metavar="DEVICE", help="cpu, or cuda:0 cuda:1 ...")
+    parser.add_argument("--figure", type=Path, metavar="FILE.png", help="also draw AP over steps (with eval.every)")
     parser.add_argument("--report-only", action="store_true", help="train nothing; compare the runs that are finished")
     parser.add_argument("--dry-run", action="store_true", help="list the runs and what is left of them; write nothing")
     parser.add_argument(
@@ -76,6 +77,7 @@ def run(args: argparse.Namespace) -> int:
         jobs=args.jobs,
         devices=args.devices,
         report_only=args.report_only,
+        figure=args.figure,
         **numbers,
     )
     if done.comparison:

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from resdet.analysis.compare.comparison import Comparison, ContestantRecord
+from resdet.analysis.compare.learning import reached_in_words
 from resdet.analysis.compare.numbers import GIGA, MEBI, MILLION, UNDEFINED, between, percent, signed, significant, three
 from resdet.analysis.compare.verdict import SIGNIFICANT
 from resdet.text import printable
@@ -24,6 +25,10 @@ def print_comparison(content: Comparison, console: Console | None = None) -> Non
         console.print(figures_table(contestants, kind))
         if len(contestants) > 1:
             console.print(differences_table(contestants, kind, content.first))
+    for one in contestants:
+        if one.reaches_first:
+            text = f"{one.name} has the final AP of {content.first} after {reached_in_words(one)} steps (seed by seed)"
+            console.print(Text("\n" + printable(text)), soft_wrap=True)
     console.print(cost_table(contestants))
     console.print(speed_table(contestants))
     for name, reason in content.missing.items():

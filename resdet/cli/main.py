@@ -32,6 +32,7 @@ COMMANDS = {
     "probe": "resdet.cli.probe",
     "report": "resdet.cli.report",
     "check-data": "resdet.cli.check_data",
+    "convert-data": "resdet.cli.convert_data",
     "convert-weights": "resdet.cli.convert_weights",
     "configs": "resdet.cli.configs",
     "models": "resdet.cli.models",
@@ -40,7 +41,7 @@ COMMANDS = {
 # Those that build a model, read annotations or score, and so can run a user's own files.
 WITH_PLUGINS = {
     "new", "train", "evaluate", "predict", "serve", "export", "score", "benchmark", "compare", "probe", "report",
-    "check-data",
+    "check-data", "convert-data",
 }  # fmt: skip
 DONE, FAILED, MISTAKE, STOPPED = 0, 1, 2, EXIT_CODE
 

@@ -1,8 +1,8 @@
 """Write a config that fits a data set and this machine, with the reason for each line.
 
-FOLDER has a train and a val split: COCO files (annotations/*train*.json and *val*.json, or train/ and valid/ with a
-.json in each) or VOC's folders. Short side, anchors, detections and length follow from what is measured on the training
-split, the rest from the machine. The file is a start, to be read and changed.
+FOLDER is a data set of a format that is recognized by its layout, such as COCO's, YOLO's or VOC's (docs/formats.md).
+Short side, anchors, detections and length follow from what is measured on the training split, the rest from the
+machine. The file is a start, to be read and changed.
 
   resdet new mine.yaml --data datasets/mine
   resdet train mine.yaml --output runs/mine
@@ -18,6 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command line."""
     parser.add_argument("config", type=Path, metavar="FILE.yaml", help="the file to write, which must not exist")
     parser.add_argument("--data", type=Path, required=True, metavar="FOLDER", help="the folder of the data set")
+    parser.add_argument("--format", default="auto", help="of FOLDER, where several are possible: coco, yolo, voc, ...")
     parser.add_argument(
         "--device",
         choices=("auto", "cpu", "cuda"),
@@ -40,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     from resdet.text import printable
     from resdet.workflows.fitted_config import fitted_config
 
-    text = fitted_config(args.data, device=args.device)
+    text = fitted_config(args.data, device=args.device, format=args.format)
     with writing(args.config, "give another FILE.yaml"):
         replace_file(args.config, text.encode())
     print(text, end="")

@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
     from resdet.cli.error_tables import print_differences, print_errors
     from resdet.cli.tables import print_figures
     from resdet.coco.ground_truth import ground_truth as scored_view
-    from resdet.data.sets.formats import read_content
+    from resdet.data.sets.opened import scored_content
     from resdet.errors import UserError, row_of
     from resdet.evaluation.analysis.analyse import analyse
     from resdet.evaluation.analysis.bootstrap import paired_bootstrap
@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
     if args.metric != "coco" and (args.errors or args.against):
         raise UserError(f"--errors and --against speak of COCO's figures; leave out --metric {args.metric}")
     backend = OWN_BACKEND if metric.own_comparison else backend_name(args.backend)
-    ground_truth = scored_view(read_content(Path(args.ground_truth)), count_skipped=args.count_skipped)
+    ground_truth = scored_view(scored_content(Path(args.ground_truth)), count_skipped=args.count_skipped)
     results = read_results(args.results, ground_truth)
     figures = metric.score(ground_truth, results, Scoring(iou_type=args.iou_type, backend=args.backend))
     if args.json:

@@ -12,6 +12,7 @@ from resdet.evaluation.metrics import by_class, meaning, overall
 from resdet.text import printable
 
 COLUMN_ROWS = 20  # classes; more of them are shown in two blocks of columns
+MOST_UNDEFINED = 100  # classes without objects that are listed
 LONGEST_NAME = 24
 
 
@@ -36,6 +37,10 @@ def print_figures(
         table.add_row(plain(name), _number(value), meaning(name))
     console.print(table)
     rows = by_class(figures)
+    defined = {name: row for name, row in rows.items() if any(value is not None for value in row.values())}
+    if len(rows) - len(defined) > MOST_UNDEFINED:
+        console.print(f"{len(rows) - len(defined):,} classes without objects are not listed below")
+        rows = defined
     if rows:
         console.print()
         console.print(_class_table(rows, console.width))

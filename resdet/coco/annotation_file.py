@@ -4,12 +4,14 @@ its ids.
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
 
+from resdet.coco.report import Note
 from resdet.errors import UserError
 from resdet.files import read_regular
 from resdet.text import shortened
@@ -19,12 +21,19 @@ EXPECTED = "a COCO file is an object with lists images, annotations, categories"
 
 
 class ImageRecord(msgspec.Struct, gc=False):
-    """Training needs all four fields; scoring needs the id, and also the size for masks and for the image border."""
+    """Training needs the first four fields; scoring needs the id, and also the size for masks and the image border.
+
+    LVIS gives the address of an image in place of its file name, and says which classes were looked for in it: those of
+    its annotations, all of them (or not all: `not_exhaustive_category_ids`), and those that are absent.
+    """
 
     id: Id
     file_name: str | None = None
     height: Id | None = None
     width: Id | None = None
+    coco_url: str | None = None
+    neg_category_ids: list[Id] | None = None
+    not_exhaustive_category_ids: list[Id] | None = None
 
 
 class AnnotationRecord(msgspec.Struct, gc=False):
@@ -42,6 +51,7 @@ class AnnotationRecord(msgspec.Struct, gc=False):
 class CategoryRecord(msgspec.Struct, gc=False):
     id: Id
     name: str | None = None
+    frequency: str | None = None  # LVIS's r, c and f
 
 
 class _Sections(msgspec.Struct):
@@ -51,13 +61,22 @@ class _Sections(msgspec.Struct):
 
 
 class AnnotationFile(msgspec.Struct):
-    """`converted` are the ids of annotations in which a number is text ("7") or has a decimal point (7.0)."""
+    """The records of a data set, before the verdicts (see `resdet.coco.reader`).
+
+    `converted` are the ids of annotations in which a number is text ("7") or has a decimal point (7.0). `mended` and
+    `skipped` are what a conversion, or a choice of the config, corrected and left out, by reason; `unreadable` has the
+    image files that were left out because they cannot be read, with the reason; `remarks` are lines for the user.
+    """
 
     source: str
     images: list[ImageRecord]
     annotations: list[AnnotationRecord]
     categories: list[CategoryRecord]
     converted: list[int]
+    mended: dict[str, Note] = {}
+    skipped: dict[str, Note] = {}
+    unreadable: dict[str, str] = {}
+    remarks: list[str] = []
 
 
 def read_annotation_file(path: Path) -> AnnotationFile:
@@ -93,6 +112,18 @@ def parse_annotations(data: bytes, source: str) -> AnnotationFile:
     return _file(source, sections, _converted(data, sections))
 
 
+def annotation_file_from_dict(data: dict[str, Any], *, source: str) -> AnnotationFile:
+    """The same for the content as a dictionary, which is not changed."""
+    return parse_annotations(json.dumps(data, default=_text).encode(), source)
+
+
+def _text(value: Any) -> str:
+    """pycocotools stores the string form of run lengths as bytes."""
+    if isinstance(value, bytes):
+        return value.decode("ascii")
+    raise UserError(f"annotations: a value of type {type(value).__name__} is not JSON; give plain numbers and lists")
+
+
 # Half of a surrogate pair, which cannot be printed or written as text.
 _HALF_SURROGATE = re.compile(
     rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F][0-9a-fA-F]{2}"
@@ -100,6 +131,10 @@ _HALF_SURROGATE = re.compile(
 
 
 def _file(source: str, sections: _Sections, converted: list[int]) -> AnnotationFile:
+    for image in sections.images:
+        if image.file_name is None and image.coco_url is not None:
+            image.file_name = "/".join(image.coco_url.split("/")[-2:])  # train2017/000000391895.jpg
+        image.coco_url = None
     return AnnotationFile(source, sections.images, sections.annotations, sections.categories, converted)
 
 

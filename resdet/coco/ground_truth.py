@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
+from resdet.coco.federated import Federated
 from resdet.coco.packed_strings import PackedStrings
 from resdet.coco.reader import AREA, CLIPPED, Annotations, annotations_from_dict, read_annotations
 from resdet.coco.segmentation import Segmentations
@@ -43,6 +44,7 @@ class GroundTruth:
     difficult: Bool[np.ndarray, " A"]
     masks: Segmentations
     remarks: tuple[str, ...]
+    federated: Federated | None = None
 
     def where(self, index: int) -> str:
         """The name of annotation `index` for a message."""
@@ -123,6 +125,7 @@ def ground_truth(annotations: Annotations, *, count_skipped: bool = False) -> Gr
         difficult=annotations.difficult[chosen],
         masks=annotations.masks.first(count),
         remarks=tuple(_remarks(annotations, count_skipped=count_skipped)),
+        federated=None if annotations.federated is None else annotations.federated.reordered(order),
     )
 
 

@@ -10,7 +10,6 @@ A mask can be removed while its annotation is kept with its box; this is counted
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +19,16 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
 from resdet.coco import segmentation
-from resdet.coco.annotation_file import AnnotationFile, AnnotationRecord, parse_annotations, read_annotation_file
+from resdet.coco.annotation_file import (
+    AnnotationFile,
+    AnnotationRecord,
+    annotation_file_from_dict,
+    read_annotation_file,
+)
 from resdet.coco.checks import LARGEST, find_ids
 from resdet.coco.class_names import class_names
 from resdet.coco.convention import check_convention
+from resdet.coco.federated import Federated, federated_of
 from resdet.coco.mask_verdicts import disagreeing
 from resdet.coco.packed_strings import PackedStrings
 from resdet.coco.report import Note
@@ -77,6 +82,8 @@ class Annotations:
     skipped: dict[str, Note]
     skipped_masks: dict[str, Note]
     mended: dict[str, Note]
+    federated: Federated | None = None
+    remarks: tuple[str, ...] = ()  # lines for the user about the choice of images and classes
 
 
 def read_annotations(path: Path) -> Annotations:
@@ -88,14 +95,7 @@ def read_annotations(path: Path) -> Annotations:
 
 def annotations_from_dict(data: dict[str, Any], *, source: str = "ground truth") -> Annotations:
     """The same for the parsed content of such a file; `data` is not changed."""
-    return checked(parse_annotations(json.dumps(data, default=_text).encode(), source))
-
-
-def _text(value: Any) -> str:
-    """pycocotools stores the string form of run lengths as bytes."""
-    if isinstance(value, bytes):
-        return value.decode("ascii")
-    raise UserError(f"annotations: a value of type {type(value).__name__} is not JSON; give plain numbers and lists")
+    return checked(annotation_file_from_dict(data, source=source))
 
 
 def checked(file: AnnotationFile) -> Annotations:
@@ -103,6 +103,7 @@ def checked(file: AnnotationFile) -> Annotations:
     source, records = file.source, file.annotations
     image_ids, heights, widths = _images(file)
     category_ids, names, renamed = _categories(file)
+    federated = federated_of(file, category_ids)
     rows = _Rows(file)
     labels, known = find_ids(rows.category_ids, category_ids)
     listed = f"not in the file's categories ({first_few(category_ids.tolist())})"
@@ -147,12 +148,24 @@ def checked(file: AnnotationFile) -> Annotations:
         crowd=rows.crowd()[order],
         difficult=np.fromiter((bool(a.difficult or a.ignore) for a in records), bool, len(records))[order],
         masks=packed.masks,
-        read=len(records),
+        read=len(records) + sum(note.count for note in file.skipped.values()),
         without_crowd_flag=sum(record.iscrowd is None for record in records),
-        skipped=skipped,
+        skipped=file.skipped | skipped,
         skipped_masks=_notes({reason: ids[which[which < len(kept)]] for reason, which in packed.skipped.items()}),
-        mended=_notes(mended),
+        mended=_notes(mended) | file.mended,
+        federated=federated,
+        remarks=(*file.remarks, *(_federated_remark(federated))),
     )
+
+
+def _federated_remark(federated: Federated | None) -> list[str]:
+    """A remark on a file in which only some classes were looked for in each image (LVIS)."""
+    if federated is None:
+        return []
+    return [
+        f"federated: in {int(federated.federated.sum())} images only some classes were looked for; the others count as "
+        "absent in training (as in Detectron2) and in COCO's figures; eval.metric=lvis adds LVIS's"
+    ]
 
 
 def _images(file: AnnotationFile) -> tuple[Int64[np.ndarray, " I"], Int64[np.ndarray, " I"], Int64[np.ndarray, " I"]]:

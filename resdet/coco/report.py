@@ -22,6 +22,10 @@ class Note:
     def of(cls, annotation_ids: Int64[np.ndarray, " n"]) -> Note:
         return cls(len(annotation_ids), annotation_ids[:EXAMPLES].tolist())
 
+    @classmethod
+    def of_count(cls, count: int, examples: list[int]) -> Note:
+        return cls(count, examples[:EXAMPLES])
+
 
 @dataclass(frozen=True)
 class DataReport:
@@ -46,6 +50,7 @@ class DataReport:
     skipped_masks: dict[str, Note]  # the annotation itself is kept, with its box
     fixed: dict[str, Note]
     not_trained_on: dict[str, Note] = field(default_factory=dict)  # objects that are too small after the resize
+    remarks: list[str] = field(default_factory=list)  # about the choice of images and classes
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -60,5 +65,6 @@ class DataReport:
             *(f"left out {note.count} masks ({reason})" for reason, note in self.skipped_masks.items()),
             *(f"mended {note.count} ({reason})" for reason, note in self.fixed.items()),
             *(f"not trained on {note.count} ({reason})" for reason, note in self.not_trained_on.items()),
+            *self.remarks,
         ]
         return ", ".join(filter(None, counts))

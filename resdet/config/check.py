@@ -38,7 +38,9 @@ def converted(key: Key, value: Any) -> Any:
     if value is None and key.optional:
         return None
     try:
-        return _as_arguments(value) if get_origin(key.kind) is dict else _as(key.kind, value, key.rules)
+        if get_origin(key.kind) is dict:
+            return _as_names(value) if get_args(key.kind)[1] is str else _as_arguments(value)
+        return _as(key.kind, value, key.rules)
     except ValueError:
         raise UserError(f"{key.path}={shown(value)} {_fault(key, value)}") from None
 
@@ -57,6 +59,8 @@ def _fault(key: Key, value: Any) -> str:
 
 def expected(key: Key) -> str:
     """The permitted values of the key, in words: "a whole number of at least 1 and at most 8, or null"."""
+    if get_origin(key.kind) is dict and get_args(key.kind)[1] is str:
+        return "names by name, such as {old: new}"
     if get_origin(key.kind) is dict:
         return "plain values by name, such as {first: 0.9, second: [1, 2]}"
     return _in_words(key.kind, key.rules) + (", or null" if key.optional else "")
@@ -124,7 +128,7 @@ def _as(kind: Any, value: Any, rules: Rules, *, outer: bool = True) -> Any:
 
 
 def _as_list(kind: Any, value: Any, rules: Rules, *, outer: bool) -> list[Any]:
-    if isinstance(value, str) and get_origin(get_args(kind)[0]) is dict:
+    if isinstance(value, str) and (rules.alone or get_origin(get_args(kind)[0]) is dict):
         value = [value]
     shortest, longest = rules.length if outer else (rules.item_length or 0, rules.item_length or 0)
     if not isinstance(value, list | tuple) or not shortest <= len(value) <= longest:
@@ -188,6 +192,15 @@ def _as_arguments(value: Any) -> dict[str, Any]:
     if not all(isinstance(name, str) and name.isidentifier() and len(name) <= LONGEST_SHOWN for name in value):
         raise ValueError
     return {str(name): _as_plain(each) for name, each in value.items()}
+
+
+def _as_names(value: Any) -> dict[str, str]:
+    """Text by text."""
+    if not isinstance(value, dict) or len(value) > MOST_ARGUMENTS**2:
+        raise ValueError
+    if not all(isinstance(text, str | int) and not isinstance(text, bool) for pair in value.items() for text in pair):
+        raise ValueError
+    return {_text(str(old)): _text(str(new)) for old, new in value.items()}
 
 
 def _in_words(kind: Any, rules: Rules) -> str:

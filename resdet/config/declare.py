@@ -36,6 +36,7 @@ class Rules:
     le: int | float = math.inf
     length: tuple[int, int] = (0, 10_000)  # the shortest and the longest permitted list
     item_length: int | None = None  # for each list of a list of lists
+    alone: bool = False  # for a list: one item may be written without a list
     resume: Resume = "forbidden"  # whether a resumed run may change it
     place: bool = False  # the key says where a run finds its files or computes, and does not change the result
     # the key selects the images on which a detector is scored: it must be equal for all detectors of a comparison
@@ -51,12 +52,13 @@ def key(
     le: int | float = math.inf,
     length: tuple[int, int] = (0, 10_000),
     item_length: int | None = None,
+    alone: bool = False,
     resume: Resume = "forbidden",
     place: bool = False,
     scored_on: bool = False,
 ) -> T:
     """A key of a `Group`: its default and its rules (see `Rules`); the annotation is its type."""
-    rules = Rules(help, ge, gt, le, length, item_length, resume, place, scored_on)
+    rules = Rules(help, ge, gt, le, length, item_length, alone, resume, place, scored_on)
     return field(default_factory=lambda: copy.deepcopy(default), metadata={"rules": rules})  # pyright: ignore
 
 

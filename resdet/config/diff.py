@@ -13,7 +13,7 @@ from resdet.config.declare import Key, Rules, walked
 from resdet.config.tree import Config
 from resdet.errors import UserError
 
-STEPS = "train.steps"
+STEPS, MEMORY_FORMAT = "train.steps", "train.channels_last"
 OF_PARTS = Rules("a part of the model or of the test that comes or goes")
 
 
@@ -55,7 +55,7 @@ def check_same_run(old: Config, new: Config, folder: Path) -> None:
     changed = [
         _change(key, *values)
         for key, values in differences(old, new).items()
-        if rules_of(key).resume != "free" and not rules_of(key).place and not (key == STEPS and _steps_follow(old, new))
+        if rules_of(key).resume != "free" and not rules_of(key).place and not _is_found(key, old, new)
     ]
     if changed:
         raise UserError(
@@ -64,8 +64,14 @@ def check_same_run(old: Config, new: Config, folder: Path) -> None:
         )
 
 
-def _steps_follow(old: Config, new: Config) -> bool:
-    """Whether train.steps follows in both from the same epochs or minutes, and may not be known yet."""
+def _is_found(key: str, old: Config, new: Config) -> bool:
+    """Whether training itself finds the value of a key, which may not be known yet: train.steps that follow in both
+    from the same epochs or minutes, or a memory format that was left open.
+    """
+    if key == MEMORY_FORMAT:
+        return new.train.channels_last is None
+    if key != STEPS:
+        return False
     lengths = [(config.train.epochs, config.train.minutes) for config in (old, new)]
     return lengths[0] == lengths[1] != (None, None)
 

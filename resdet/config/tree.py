@@ -94,6 +94,38 @@ class ShapesConfig(Group):
 class DataConfig(Group):
     """The images, and how they are read."""
 
+    path: list[str] | None = key(
+        None,
+        length=(1, 100),
+        alone=True,
+        resume="warned",
+        place=True,
+        scored_on=True,
+        help="a folder of a recognized format (docs/data.md), or several, joined by class name; not with train and val",
+    )
+    format: str = key(
+        "auto", scored_on=True, help="of path: coco, yolo, voc, cvat, csv; auto: by the layout of the folder"
+    )
+    val_share: float = key(
+        0.2, gt=0, le=0.9, scored_on=True, help="of the images of a folder without a val split, held out by their names"
+    )
+    val_seed: int = key(0, ge=0, le=SEED, scored_on=True, help="another seed holds out other images")
+    classes: list[str] | None = key(
+        None, length=(1, 10_000), alone=True, scored_on=True, help="these classes alone, by their names; null: all"
+    )
+    rename: dict[str, str] = key(
+        {}, scored_on=True, help="new names of classes, {old: new}, before classes; equal names become one class"
+    )
+    empty_images: float = key(1.0, ge=0, le=1, help="the share of the training images without objects that is kept")
+    sampler: Literal["shuffled", "repeat_factor", "class_aware", "weighted"] = key(
+        "shuffled",
+        help="of training images; repeat_factor: more of rare classes (LVIS); class_aware: all classes alike; "
+        "weighted: by sampler_weights",
+    )
+    sampler_threshold: float = key(
+        0.001, gt=0, le=1, help="of repeat_factor: classes in a smaller share of the images are shown more often"
+    )
+    sampler_weights: str | None = key(None, help="of weighted: a csv with the header image,weight; others weigh 1")
     root: str = key("datasets", resume="warned", place=True, scored_on=True, help="the folder of the known sets")
     train: SplitConfig = part(SplitConfig)
     val: SplitConfig = part(SplitConfig, scored_on=True)

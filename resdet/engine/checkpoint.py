@@ -11,9 +11,7 @@ import io
 import itertools
 import json
 import os
-import pickle
 import shutil
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,7 +31,7 @@ from resdet.text import first_few
 from resdet.version import __version__
 from resdet.weights import read_safetensors
 from resdet.weights.contract import WeightContract
-from resdet.weights.read import check_archive
+from resdet.weights.read import load_torch
 
 LARGEST_MANIFEST = 100_000  # bytes
 
@@ -154,14 +152,12 @@ def damage(checkpoint: Path) -> str | None:
 
 
 def read_state(checkpoint: Path) -> dict[str, Any]:
-    """The optimizer, generators and counters for a resumed run; only plain data and tensors are accepted."""
+    """The optimizer, generators and counters for a resumed run; only plain data and tensors are accepted.
+
+    Raises UserError, in one line, for any other file.
+    """
     path = checkpoint / STATE
-    try:
-        check_archive(path)
-        with warnings.catch_warnings(action="ignore"):  # torch warns about a foreign pickle before it rejects it
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: not a state that resdet wrote ({type(error).__name__})") from None
+    state = load_torch(path)
     if not isinstance(state, dict) or "step" not in state:
         raise UserError(f"{path}: not a state that resdet wrote")
     return state

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,6 +25,12 @@ from resdet.structures import Batch
 
 T = TypeVar("T")
 MISTAKE = 2  # the exit code of a UserError
+# The argument that leaves each process its running statistics in the forward pass; newer torch warns of the old name.
+OWN_BUFFERS = next(
+    name
+    for name in ("forward_sync_buffers", "broadcast_buffers")
+    if name in inspect.signature(nn.parallel.DistributedDataParallel).parameters
+)
 
 
 @dataclass(frozen=True)
@@ -156,7 +163,7 @@ def trainable(model: RCNN | Classifier, train: TrainConfig, world: World) -> nn.
     if world.size > 1 or train.accumulate > 1:
         losses_of = SharedLosses(model, world.size)
     if world.size > 1:
-        losses_of = nn.parallel.DistributedDataParallel(losses_of, broadcast_buffers=False)
+        losses_of = nn.parallel.DistributedDataParallel(losses_of, **{OWN_BUFFERS: False})
     return torch.compile(losses_of) if train.compile else losses_of  # pyright: ignore[reportReturnType]
 
 
@@ -188,9 +195,12 @@ def average_statistics(model: nn.Module, world: World) -> None:
 def to_device(batch: Batch, train: TrainConfig, device: torch.device) -> Batch:
     """Copies the batch to the model's device, with the images in the model's memory format."""
     batch = batch.to(device, non_blocking=True)
-    if train.channels_last:
-        batch = replace(batch, images=batch.images.contiguous(memory_format=torch.channels_last))
-    return batch
+    return replace(batch, images=batch.images.contiguous(memory_format=memory_format(train)))
+
+
+def memory_format(train: TrainConfig) -> torch.memory_format:
+    """The memory format of images and weights. Training decides an open one before; elsewhere it is channels_last."""
+    return torch.contiguous_format if train.channels_last is False else torch.channels_last
 
 
 def autocast(train: TrainConfig, device: torch.device) -> torch.autocast:

@@ -19,6 +19,7 @@ from resdet.engine.checkpoint import (
     read_model_file,
     without_weights,
 )
+from resdet.engine.distributed import memory_format
 from resdet.engine.published import as_model_file
 from resdet.engine.task.interface import Model
 from resdet.engine.task.table import task_of
@@ -89,8 +90,7 @@ def classifier_of(models: Sequence[SavedModel], device: torch.device) -> nn.Modu
 
 def place(model: nn.Module, device: torch.device, train: TrainConfig) -> nn.Module:
     """The model on its device, in its memory format and in evaluation mode."""
-    layout = torch.channels_last if train.channels_last else torch.contiguous_format
-    return model.to(device, memory_format=layout).eval()  # pyright: ignore[reportCallIssue]
+    return model.to(device, memory_format=memory_format(train)).eval()  # pyright: ignore[reportCallIssue]
 
 
 def built(model: SavedModel) -> RCNN:

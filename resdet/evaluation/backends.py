@@ -6,7 +6,7 @@ import contextlib
 import importlib.metadata
 import importlib.util
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -32,6 +32,13 @@ class Regions:
     def __len__(self) -> int:
         return len(self.image)
 
+    def taken(self, order: Int64[np.ndarray, " m"]) -> Regions:
+        """The regions at these positions, in this order."""
+        masks = None if self.masks is None else [self.masks[i] for i in order.tolist()]
+        columns = (self.image, self.category, self.boxes, self.areas)
+        image, category, boxes, areas = (column[order] for column in columns)
+        return Regions(image, category, boxes, areas, masks, self.rows[order])
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -50,6 +57,20 @@ class Problem:
     def iou_type(self) -> Literal["bbox", "segm"]:
         return "bbox" if self.truth.masks is None else "segm"
 
+    def of_categories(self, chosen: Int64[np.ndarray, " K"]) -> Problem:
+        """The problem of these categories alone (ascending, with all that have objects), counted from 1 again."""
+        if len(chosen) == self.num_categories:
+            return self
+        kept = np.flatnonzero(np.isin(self.detections.category, chosen))
+        truth, found = self.truth, self.detections.taken(kept)
+        return replace(
+            self,
+            num_categories=len(chosen),
+            truth=replace(truth, category=np.searchsorted(chosen, truth.category) + 1),
+            detections=replace(found, category=np.searchsorted(chosen, found.category) + 1),
+            scores=self.scores[kept],
+        )
+
     def images(self) -> list[dict[str, Any]]:
         return [{"id": i, "height": h, "width": w} for i, (h, w) in enumerate(self.sizes.tolist(), start=1)]
 
@@ -61,12 +82,13 @@ class Problem:
 class Curves:
     """The output of an evaluator; -1 means that there are no objects to find.
 
-    T IoU thresholds .5, .55, ... .95; R recalls 0, .01, ... 1; K categories; S sizes all, small, medium, large; M the
-    limits of counted detections per image and category.
+    T IoU thresholds .5, .55, ... .95; R recalls 0, .01, ... 1; K categories with objects; S sizes all, small, medium,
+    large; M the limits of counted detections per image and category.
     """
 
     precision: Float64[np.ndarray, "T R K S M"]
     recall: Float64[np.ndarray, "T K S M"]
+    categories: Int64[np.ndarray, " K"]  # their numbers, ascending
 
 
 def chosen_backend(choice: str) -> str:
@@ -90,11 +112,21 @@ def backend_name(choice: str) -> str:
 
 
 def compare(problem: Problem, backend: str) -> Curves:
-    """Precision and recall by the backend named (auto | pycocotools | hotcoco)."""
-    return _hotcoco(problem) if chosen_backend(backend) == "hotcoco" else _pycocotools(problem)
+    """Precision and recall by the backend named (auto | pycocotools | hotcoco).
+
+    The evaluators make a table of all categories and thresholds, so they get only the categories that have objects:
+    nothing is defined for the others.
+    """
+    by_backend = _hotcoco if chosen_backend(backend) == "hotcoco" else _pycocotools
+    categories = np.unique(problem.truth.category)
+    if not len(categories):
+        sizes, limits = 4, len(problem.max_detections)
+        return Curves(np.zeros((10, 101, 0, sizes, limits)), np.zeros((10, 0, sizes, limits)), categories)
+    return Curves(*by_backend(problem.of_categories(categories)), categories)
 
 
-def _pycocotools(problem: Problem) -> Curves:
+def _pycocotools(problem: Problem) -> tuple[np.ndarray, np.ndarray]:
+    """Precision and recall, as in `Curves`."""
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
@@ -115,7 +147,7 @@ def _pycocotools(problem: Problem) -> Curves:
         evaluation.params.maxDets = list(problem.max_detections)
         evaluation.evaluate()
         evaluation.accumulate()
-    return Curves(evaluation.eval["precision"], evaluation.eval["recall"])
+    return evaluation.eval["precision"], evaluation.eval["recall"]
 
 
 def _annotations(regions: Regions, field: str, values: np.ndarray, **constant: int) -> list[dict[str, Any]]:
@@ -130,7 +162,7 @@ def _annotations(regions: Regions, field: str, values: np.ndarray, **constant: i
     return annotations
 
 
-def _hotcoco(problem: Problem) -> Curves:
+def _hotcoco(problem: Problem) -> tuple[np.ndarray, np.ndarray]:
     import hotcoco
 
     regions = problem.truth
@@ -154,4 +186,4 @@ def _hotcoco(problem: Problem) -> Curves:
     evaluation.evaluate()
     evaluation.accumulate()
     curves = evaluation.eval
-    return Curves(curves["precision"], curves["recall"])
+    return curves["precision"], curves["recall"]

@@ -71,9 +71,7 @@ def coco_problem(
     if not limits or min(limits) < 1:
         raise UserError(f"numbers of detections {list(limits)} must be 1 or more")
     check_results(results, ground_truth)
-    if iou_type == "segm":
-        image_ids = _masked_images(ground_truth, image_ids)
-    part = _part(ground_truth, image_ids)
+    part = scored_part(ground_truth, iou_type=iou_type, image_ids=image_ids)
     number = np.cumsum(part)  # of each image among the scored ones, counted from 1
     truth_index = np.flatnonzero(part[ground_truth.image])
     image, _ = find_ids(results.image_ids, ground_truth.image_ids)
@@ -105,10 +103,15 @@ def coco_problem(
         ),
         crowd=ground_truth.crowd[truth_index],
         difficult=ground_truth.difficult[truth_index],
-        detections=_taken(found, order),
+        detections=found.taken(order),
         scores=scores[order],
         max_detections=tuple(sorted(set(limits))),
     )
+
+
+def scored_part(ground_truth: GroundTruth, *, iou_type: str, image_ids: Sequence[int] | None) -> Bool[np.ndarray, " I"]:
+    """The images that are scored: those of the ids, and for masks those whose annotations all have one."""
+    return _part(ground_truth, _masked_images(ground_truth, image_ids) if iou_type == "segm" else image_ids)
 
 
 def _part(ground_truth: GroundTruth, image_ids: Sequence[int] | None) -> Bool[np.ndarray, " I"]:
@@ -180,12 +183,6 @@ def _order(found: Regions, scores: Float64[np.ndarray, " n"]) -> Int64[np.ndarra
     return order
 
 
-def _taken(regions: Regions, order: Int64[np.ndarray, " n"]) -> Regions:
-    masks = None if regions.masks is None else [regions.masks[i] for i in order.tolist()]
-    image, category, boxes = regions.image[order], regions.category[order], regions.boxes[order]
-    return Regions(image, category, boxes, regions.areas[order], masks, regions.rows[order])
-
-
 def _figures(curves: Curves, prefix: str, limits: Sequence[int], class_names: Sequence[str]) -> dict[str, float | None]:
     precision, recall = curves.precision, curves.recall
     figures = {
@@ -196,7 +193,9 @@ def _figures(curves: Curves, prefix: str, limits: Sequence[int], class_names: Se
     figures |= {f"{prefix}/AP{s}": mean_defined(precision[:, :, :, i, -1]) for s, i in SIZES.items()}
     figures |= {f"{prefix}/AR{limit}": mean_defined(recall[:, :, 0, m]) for m, limit in enumerate(limits)}
     figures |= {f"{prefix}/AR{s}": mean_defined(recall[:, :, i, -1]) for s, i in SIZES.items()}
-    for k, name in enumerate(class_names):
+    figures |= {f"{prefix}/{figure}/{name}": None for name in class_names for figure in ("AP", "AR")}
+    for k, category in enumerate(curves.categories.tolist()):
+        name = class_names[category - 1]
         figures[f"{prefix}/AP/{name}"] = mean_defined(precision[:, :, k, 0, -1])
         figures[f"{prefix}/AR/{name}"] = mean_defined(recall[:, k, 0, -1])
     return figures

@@ -11,6 +11,7 @@ from resdet.coco.ground_truth import GroundTruth
 from resdet.coco.results import CocoResults
 from resdet.evaluation.coco import evaluate_coco
 from resdet.evaluation.ilsvrc import evaluate_ilsvrc_det, evaluate_ilsvrc_loc
+from resdet.evaluation.lvis import evaluate_lvis
 from resdet.evaluation.proposals import evaluate_proposals
 from resdet.evaluation.voc import evaluate_voc
 
@@ -72,6 +73,10 @@ def _ilsvrc_loc(truth: GroundTruth, results: CocoResults, how: Scoring) -> dict[
     return evaluate_ilsvrc_loc(truth, results, image_ids=how.image_ids)
 
 
+def _lvis(truth: GroundTruth, results: CocoResults, how: Scoring) -> dict[str, float | None]:
+    return evaluate_lvis(truth, results, iou_type=how.iou_type, backend=how.backend, image_ids=how.image_ids)
+
+
 COCO_FIGURES = (
     Figure(r"(?:bbox|segm)/AP", "average precision, mean over IoU .50:.95"),
     Figure(r"(?:bbox|segm)/AP(\d\d)", "average precision at IoU .{}"),
@@ -85,6 +90,12 @@ RECALL_FIGURES = (
     Figure(r"recall/ARs(\d+)", "AR of small objects, up to 32x32 pixels, best {}"),
     Figure(r"recall/ARm(\d+)", "AR of medium objects, best {}"),
     Figure(r"recall/ARl(\d+)", "AR of large objects, from 96x96 pixels, best {}"),
+)
+LVIS_FIGURES = (
+    Figure(r"lvis(?:-segm)?/AP", "LVIS's average precision, mean over IoU .50:.95"),
+    Figure(r"lvis(?:-segm)?/AP(\d\d)", "LVIS's average precision at IoU .{}"),
+    Figure(r"lvis(?:-segm)?/AP([sml])", "LVIS's average precision by size, {}"),
+    Figure(r"lvis(?:-segm)?/AP([rcf])", "LVIS's average precision of rare (r), common and frequent classes: {}"),
 )
 VOC_FIGURES = (Figure(r"voc/AP50", "Pascal VOC average precision at IoU .50, mean over classes"),)
 ILSVRC_DET_FIGURES = (Figure(r"ilsvrc/AP", "ILSVRC's average precision at its own overlaps, mean over classes"),)
@@ -105,6 +116,7 @@ LOSS_FIGURES = (
 )
 METRICS = {
     "coco": Metric(_coco, COCO_FIGURES, own_comparison=False),
+    "lvis": Metric(_lvis, LVIS_FIGURES, own_comparison=False),
     "voc07": Metric(_voc07, VOC_FIGURES),
     "voc12": Metric(_voc12, VOC_FIGURES),
     "ilsvrc_det": Metric(_ilsvrc_det, ILSVRC_DET_FIGURES),

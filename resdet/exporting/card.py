@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from resdet.config import Config
+from resdet.data.sets.splits import name_of
 from resdet.evaluation.analysis.bootstrap import Bootstrap, Difference, Interval
 from resdet.exporting.checks import TOLERANCE, Cost, Parity
 from resdet.exporting.contract import CLASS_NAMES, CONTRACT, Contract
@@ -47,8 +48,8 @@ def _data(contract: Contract, config: Config) -> str:
         "model": contract.source,
         "step": contract.step,
         "backbone": config.model.backbone.name,
-        "trained on": config.data.train.annotations or config.data.train.name,
-        "measured on": config.data.val.annotations or config.data.val.name,
+        "trained on": name_of(config.data, "train"),
+        "measured on": name_of(config.data, "val"),
     }
     lines = [f"{key}: {printable(str(value))}" for key, value in facts.items()]
     lines += [f"classes: {names}" + (f" and {more} more" if more > 0 else "")]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from resdet.data.batches.collate import size_divisor
-from resdet.engine.distributed import World, choose_device, half_precision
+from resdet.engine.distributed import World, choose_device, half_precision, memory_format
 from resdet.engine.saved_models import detector_of, read_models
 from resdet.errors import UserError
 from resdet.files import usable_paths
@@ -49,7 +49,7 @@ def load(
         category_ids=saved.category_ids,
         batch_size=config.eval.batch_size,
         half=half_precision(config.train, place),
-        channels_last=config.train.channels_last,
+        layout=memory_format(config.train),
         sixteen_bit=config.data.sixteen_bit,
         origin=Origin(
             files=tuple(model.file for model in models),

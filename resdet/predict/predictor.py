@@ -60,7 +60,7 @@ class Predictor:
             counted from 1.
         batch_size: the largest number of images at a time.
         half: the type of matrix products, bfloat16 or float16; None: float32.
-        channels_last: the model's memory format.
+        layout: the model's memory format.
         sixteen_bit: "error", "scale" or "auto" (see `eight_bits`), for images with more than 8 bits per channel.
         origin: where the model comes from, for one that was loaded.
     """
@@ -76,7 +76,7 @@ class Predictor:
         category_ids: Sequence[int] = (),
         batch_size: int = 1,
         half: torch.dtype | None = None,
-        channels_last: bool = False,
+        layout: torch.memory_format = torch.contiguous_format,
         sixteen_bit: str = "error",
         origin: Origin | None = None,
     ) -> None:
@@ -88,7 +88,7 @@ class Predictor:
         self.category_ids = tuple(category_ids)
         self.batch_size = batch_size
         self.half = half
-        self.layout = torch.channels_last if channels_last else torch.contiguous_format
+        self.layout = layout
         self.sixteen_bit = sixteen_bit
         self.origin = origin
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import struct
+import warnings
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -60,7 +61,7 @@ def read_weights(path: str | Path) -> WeightsFile:
         tree, metadata = read_safetensors(path)
         contract = WeightContract.from_metadata(metadata, str(path))
     else:
-        tree = _read_torch(path, archive=kind == "zip") if kind in ("zip", "legacy") else load_pickle(path)
+        tree = load_pickle(path) if kind == "pickle" else load_torch(path, archive=kind == "zip", mmap=kind == "zip")
     tree, wrapped = _unwrapped(tree, path)
     state, left_out = _tensors(tree, path)
     state, stripped = _without_prefixes(state)
@@ -120,18 +121,24 @@ def _check_header(path: Path) -> None:
         raise UserError(f"{path}: truncated, {size} bytes where the header alone has {header + 8}; fetch it again")
 
 
-def _read_torch(path: Path, *, archive: bool) -> Any:
+def load_torch(path: Path, *, archive: bool = True, mmap: bool = False) -> Any:
+    """The content of a torch.save file, which may be plain values and tensors alone; no code that it names is executed.
+
+    `archive` is False for the form before torch 1.6. With `mmap` the tensors are read from the file when they are used.
+    Raises UserError, one line, for any other file.
+    """
     if archive:
-        check_archive(path)
+        _check_archive(path)
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=archive)
+        with warnings.catch_warnings(action="ignore"):  # torch warns about a foreign pickle before it rejects it
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except UNREADABLE as error:
         reason = str(error).rpartition("WeightsUnpickler error: ")[2]  # the rest of torch's message is general advice
         reason = " ".join(reason.split())[:140]
         raise UserError(f"{path}: refused or damaged, torch does not load it as tensors alone ({reason!a})") from error
 
 
-def check_archive(path: Path) -> None:
+def _check_archive(path: Path) -> None:
     """Raises UserError for a file that is no archive of torch.save.
 
     torch.save stores without compression, so a compressed member is an attack (zip bomb) or another kind of file.

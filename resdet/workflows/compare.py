@@ -9,6 +9,8 @@ from pathlib import Path
 
 from resdet.analysis.compare.compare_backbones import Request, compare_backbones, list_runs
 from resdet.analysis.compare.comparison import Comparison
+from resdet.analysis.compare.learning import check_figure, draw_curves
+from resdet.analysis.compare.plan import read_contestants
 from resdet.errors import UserError
 from resdet.files import usable_paths
 
@@ -75,6 +77,7 @@ def compare(
     jobs: int = 1,
     devices: Sequence[str] = (),
     report_only: bool = False,
+    figure: str | Path | None = None,
     resamples: int = 1000,
     rounds: int = 5,
     say: Callable[[str], None] = SAY,
@@ -83,8 +86,9 @@ def compare(
 
     `configs` are names or YAML files, `overrides` (key=value) are for all; a contestant may have its own, as in
     "resnet50:optim.lr=0.02". Finished runs in `output` are reused, interrupted ones continued. `jobs` runs at once on
-    each of `devices` ("cpu", "cuda:0"). `report_only` trains nothing. `resamples` are those of the bootstrap over
-    images, `rounds` those of timed predictions. `say` receives the lines about the progress.
+    each of `devices` ("cpu", "cuda:0"). `report_only` trains nothing. `figure` is a PNG, drawn of AP over
+    steps. `resamples` are those of the bootstrap over images, `rounds` those of timed predictions. `say` receives the
+    lines about the progress.
 
     Raises UserError for a user's mistake, and Stopped after a signal, when all runs have saved. A run that fails is in
     `failures`, and the others are compared.
@@ -92,8 +96,12 @@ def compare(
     request = request_of(
         configs, backbones, output, seeds=seeds, overrides=overrides, resamples=resamples, rounds=rounds
     )
+    if figure is not None:
+        check_figure(Path(figure), read_contestants(request.files, request.overrides, request.backbones))
     outcome = compare_backbones(request, jobs=jobs, devices=devices, train=not report_only, say=say)
     page = request.output / "compare.html" if outcome.comparison else None
+    if figure is not None and outcome.comparison:
+        draw_curves(outcome.comparison, Path(figure))
     return Compared(request.output, outcome.comparison, page, outcome.failures)
 
 

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from resdet.config import Config
+from resdet.config import Config, DataConfig
 from resdet.config.load import config_from_yaml
 from resdet.data.sets.coco import CocoDataset
-from resdet.data.sets.formats import read_set
-from resdet.data.sets.layouts import Layout, find_layout
+from resdet.data.sets.layouts import AUTO, layout_of
+from resdet.data.sets.opened import open_set
 from resdet.errors import UserError
 from resdet.text import first_few, printable
 
@@ -48,22 +48,24 @@ class Measured:
         return np.sqrt(self.widths * self.heights)
 
 
-def fitted_config(folder: str | Path, *, device: str = "auto") -> str:
-    """The YAML text of a config for the data set in a folder (`resdet.data.sets.layouts`), for a GPU if there is one.
+def fitted_config(folder: str | Path, *, device: str = "auto", format: str = AUTO) -> str:
+    """The YAML text of a config for the data set in a folder (docs/formats.md), for a GPU if there is one. `format` is
+    that of data.format, for a folder of which several are possible.
 
     Raises UserError for a folder without a data set, for data that cannot be trained on, and for splits with other
     categories than each other.
     """
-    layout = find_layout(Path(folder))
-    train = read_set(layout.train.annotations, layout.train.images, require_objects=True)
-    val = read_set(layout.val.annotations, layout.val.images)
+    folder = Path(folder)
+    layout = layout_of(folder, format)
+    data = DataConfig(path=[str(folder)], format=layout)
+    train, val = open_set(data, "train"), open_set(data, "val")
     if val.class_names != train.class_names:
         raise UserError(
-            f"{layout.val.annotations}: its categories ({first_few(val.class_names)}) are not those of"
-            f" {layout.train.annotations} ({first_few(train.class_names)}); list the same in both"
+            f"{folder}: the categories of val ({first_few(val.class_names)}) are not those of train"
+            f" ({first_few(train.class_names)}); list the same in both"
         )
     place = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    text = _text(layout, train, len(val), measured(train), place)
+    text = _text(folder, layout, train, len(val), measured(train), place)
     _: Config = config_from_yaml(text, "the suggested config")
     return text
 
@@ -115,7 +117,7 @@ def anchors_for(
     return next(choice for choice in choices if choice[2] >= best - WORTH)
 
 
-def _text(layout: Layout, train: CocoDataset, val_images: int, seen: Measured, place: str) -> str:
+def _text(folder: Path, layout: str, train: CocoDataset, val_images: int, seen: Measured, place: str) -> str:
     side = short_side_for(seen, place)
     scale = side / seen.short_side
     longest = 32 * int(np.ceil(side * max(seen.long_over_short, 1.0) / 32))
@@ -133,7 +135,7 @@ def _text(layout: Layout, train: CocoDataset, val_images: int, seen: Measured, p
     where = "a GPU" if place == "cuda" else "a CPU; train on a GPU with other numbers, or run this again there"
     lines = [
         f"# {'Mask' if seen.masks > 0.9 else 'Faster'} R-CNN, {backbone} with FPN, for"
-        f" {_plain(str(layout.train.annotations))}, by resdet new",
+        f" {_plain(str(folder))}, by resdet new",
         "#   resdet train THIS_FILE --output runs/mine          resdet train --help-config [PREFIX] lists every key",
         f"# Written for {where}.",
         f"# {classes}: {_plain(first_few(train.class_names, 12))}.",
@@ -164,8 +166,8 @@ def _text(layout: Layout, train: CocoDataset, val_images: int, seen: Measured, p
         ]
     lines += [
         "data:",
-        f"  train: {_split(layout.train.annotations, layout.train.images)}  # found in the layout of {layout.name}",
-        f"  val: {_split(layout.val.annotations, layout.val.images)}",
+        f"  path: [{_quoted(folder)}]  # resdet check-data FOLDER says what is in it",
+        f"  format: {layout}  # as the folder's layout says",
         "  augment:",
         f"    short_side: [{side}]  # {_why_side(small, scale, side, seen, place)}",
         f"    test_short_side: {side}  # as in training",
@@ -181,7 +183,7 @@ def _text(layout: Layout, train: CocoDataset, val_images: int, seen: Measured, p
         "eval:",
         f"  every: {max(1, steps // 5)}  # steps: five evaluations, which choose RUN/best",
     ]
-    if layout.name == "voc":
+    if layout == "voc":
         lines.append("  metric: voc12  # also VOC's own figure")
     return "\n".join(lines) + "\n"
 
@@ -204,10 +206,6 @@ def _why_side(small: float, scale: float, side: int, seen: Measured, place: str)
     if place == "cpu" and side == CPU_SHORT_SIDE:
         text += "; larger on a GPU"
     return text
-
-
-def _split(annotations: Path, images: Path) -> str:
-    return f"{{annotations: {_quoted(annotations)}, images: {_quoted(images)}}}"
 
 
 def _quoted(path: Path) -> str:

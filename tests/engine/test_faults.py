@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import json
+import multiprocessing
 import os
 import shutil
 import signal
@@ -93,6 +94,21 @@ def test_a_second_training_into_a_folder_is_refused(tmp_path: Path, nano: Config
         with pytest.raises(UserError, match=r"run: another training is at work here; wait for it, stop it, or choose"):
             _ = train(nano, tmp_path / "run", resume=resume)
     assert [path.name for path in (tmp_path / "run").iterdir()] == [".lock"]
+
+
+def test_a_data_worker_that_outlives_a_killed_training_does_not_keep_its_lock(tmp_path: Path):
+    with FolderLock(tmp_path, "training") as lock:
+        lock.take()
+        worker = multiprocessing.get_context("fork").Process(target=time.sleep, args=(600,))
+        worker.start()
+        with FolderLock(tmp_path, "training") as other, pytest.raises(UserError, match="another training is at work"):
+            other.take()  # the worker has let go of it, and the training has not
+    try:
+        with FolderLock(tmp_path, "training") as next_one:
+            next_one.take()
+    finally:
+        worker.kill()
+        worker.join()
 
 
 def test_the_lock_of_a_run_is_held_while_it_trains_and_is_free_afterwards(

@@ -15,6 +15,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from resdet.errors import UserError
+from resdet.evaluation import backends
 from resdet.evaluation.backends import backend_name, chosen_backend
 from resdet.evaluation.coco import CocoResults, GroundTruth, evaluate_coco, ground_truth_from_dict
 from resdet.evaluation.proposals import evaluate_proposals
@@ -223,3 +224,36 @@ def test_the_fast_backend_is_thirty_times_faster_on_5000_images_of_100_detection
     print(f"\n5,000 x 100: {seconds}, {seconds['pycocotools'] / seconds['hotcoco']:.0f} times faster")
     assert_same_figures(figures["hotcoco"], figures["pycocotools"], tolerance=1e-12)
     assert seconds["pycocotools"] >= 30 * seconds["hotcoco"]
+
+
+@pytest.mark.parametrize("backend", ["pycocotools", pytest.param("hotcoco", marks=needs_hotcoco)])
+@pytest.mark.parametrize("iou_type", ["bbox", "segm"])
+def test_classes_without_objects_change_no_figure_and_have_none(backend: str, iou_type: str) -> None:
+    data, found = generated_set(9)
+    more = {**data, "categories": [{"id": 1, "name": "before"}, *data["categories"], {"id": 99, "name": "after"}]}
+    stray = [{**row, "category_id": number} for row in found[:4] for number in (1, 99)]
+    alone, together = (
+        evaluate_coco(ground_truth_from_dict(truth), collected(entries), iou_type=iou_type, backend=backend)
+        for truth, entries in ((data, found), (more, [*found, *stray]))
+    )
+    assert {name: together[name] for name in alone} == alone
+    absent = together.keys() - alone.keys()
+    assert absent == {f"{iou_type}/{figure}/{name}" for figure in ("AP", "AR") for name in ("before", "after")}
+    assert all(together[name] is None for name in absent)
+
+
+def test_an_evaluator_gets_no_table_of_classes_without_objects(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The table has a number for each class, threshold, recall, size and limit: 2 GB for 20,000 classes."""
+    data, found = generated_set(9)
+    data["categories"] += [{"id": number, "name": f"class {number}"} for number in range(1000, 21_000)]
+    seen: list[int] = []
+    real = backends._pycocotools
+
+    def counted(problem: Any) -> Any:
+        seen.append(problem.num_categories)
+        return real(problem)
+
+    monkeypatch.setattr(backends, "_pycocotools", counted)
+    truth = ground_truth_from_dict(data)
+    assert len(evaluate_coco(truth, collected(found), backend="pycocotools")) == 12 + 2 * len(data["categories"])
+    assert seen == [len({row["category_id"] for row in data["annotations"]})] == [2]

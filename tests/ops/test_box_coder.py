@@ -36,3 +36,9 @@ def test_decode_undoes_encode(box: torch.Tensor, reference: torch.Tensor) -> Non
 def test_an_absurd_scale_is_clamped_instead_of_overflowing() -> None:
     decoded = coder.decode(torch.tensor([[0.0, 0, 1e4, 1e4]]), torch.tensor([[0.0, 0, 16, 16]]))
     assert_close(decoded[:, 2:] - decoded[:, :2], torch.full((1, 2), 1000.0))
+
+
+def test_boxes_and_references_without_area_have_finite_deltas() -> None:
+    point, box = torch.tensor([[5.0, 5, 5, 5]]), torch.tensor([[0.0, 0, 10, 10]])
+    for pair in ((point, box), (box, point), (point, point)):
+        assert coder.encode(*pair).isfinite().all()

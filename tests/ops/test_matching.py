@@ -69,3 +69,43 @@ def test_matches_equal_torchvision_whatever_the_chunk(
         assert_close(matches.positive[image], expected >= 0)
         assert_close(matches.negative[image], expected == -1)
         assert_close(matches.index[image][expected >= 0], expected[expected >= 0])
+
+
+def test_the_thresholds_themselves_are_positive_and_not_negative() -> None:
+    candidates = [[0.0, 0, 10, 10], [0, 0, 10, 20], [0, 0, 10, 40]]  # IoU 1, 0.5 and 0.25, exactly
+    matches = match(Matcher(0.5, 0.25), candidates, [[0, 0, 10, 10]], [False])
+    assert matches.positive.tolist() == [[True, True, False]]
+    assert not matches.negative.any()
+    matches = match(Matcher(0.9, 0.5, background_iou_low=0.25), candidates, [[0, 0, 10, 10]], [False])
+    assert matches.negative.tolist() == [[False, False, True]]
+
+
+def test_no_candidate_is_an_example_of_both_kinds() -> None:
+    matches = match(Matcher(0.7, 0.3, low_quality=True), [[0.0, 0, 10, 80]], [[0, 0, 10, 10]], [False])
+    assert matches.positive.tolist() == [[True]]
+    assert matches.negative.tolist() == [[False]]
+
+
+def test_seven_tenths_of_a_candidate_in_a_crowd_leave_it_out() -> None:
+    candidates = [[0.0, 35, 10, 135], [0, 25, 10, 125]]  # 0.65 and 0.75 of their area
+    matches = match(Matcher(0.5, 0.5), candidates, [[0, 0, 10, 100]], [True])
+    assert matches.negative.tolist() == [[True, False]]
+
+
+def test_padding_is_neither_an_object_nor_a_crowd() -> None:
+    truth = torch.tensor([[[0.0, 0, 10, 10], [50, 50, 90, 90]]])
+    padding, crowd = torch.zeros(1, 2, dtype=torch.bool), torch.tensor([[False, True]])
+    candidates = torch.tensor([[[0.0, 0, 10, 10], [55, 55, 80, 80]]])
+    matches = Matcher(0.5, 0.5, low_quality=True)(candidates, truth, crowd, padding)
+    assert matches.negative.all()
+    assert not matches.positive.any()
+
+
+def test_of_equal_objects_in_two_portions_the_first_is_matched_and_a_crowd_of_the_first_portion_counts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(matching, "CHUNK", 1)
+    truth = [[0, 0, 10, 10], [50, 50, 90, 90], [0, 0, 10, 10]]
+    matches = match(Matcher(0.5, 0.5), [[0.0, 0, 10, 10], [55, 55, 80, 80]], truth, [False, True, False])
+    assert matches.index[0, 0] == 0
+    assert matches.negative.tolist() == [[False, False]]

@@ -50,3 +50,10 @@ def test_a_list_without_entries_gives_nothing() -> None:
     boxes, groups = torch.zeros(2, 0, 4), torch.zeros(2, 0, dtype=torch.int64)
     _, real = batched_nms(boxes, torch.zeros(2, 0), groups, groups > 0, iou_threshold=0.5, keep=3)
     assert real.tolist() == [[False] * 3] * 2
+
+
+def test_of_equal_scores_the_first_position_is_best_whatever_the_groups() -> None:
+    boxes = torch.tensor([[[0.0, 0, 10, 10], [20, 20, 30, 30], [40, 40, 50, 50]]])
+    valid = torch.ones(1, 3, dtype=torch.bool)
+    index, _ = batched_nms(boxes, torch.full((1, 3), 0.5), torch.tensor([[2, 0, 1]]), valid, iou_threshold=0.5, keep=3)
+    assert index.tolist() == [[0, 1, 2]]

@@ -62,3 +62,23 @@ def test_keys_are_spread_evenly_and_unrelated_between_seeds() -> None:
     assert_close(keys.mean(1), torch.full((4,), 0.5).double(), atol=0.005, rtol=0)
     correlation = torch.corrcoef(keys) - torch.eye(4)
     assert correlation.abs().max() < 0.02
+
+
+def test_a_small_share_is_one_positive_at_least() -> None:
+    positive, negative = masks(positives=5, negatives=5)
+    samples = BalancedSampler(2, 0.25)(positive, negative, seeds)
+    assert samples.positive.tolist() == [[True, False], [True, False]]
+
+
+def finalized(x: int) -> int:
+    """Murmur3's fmix32, in whole numbers of Python."""
+    x ^= x >> 16
+    x = x * 0x85EBCA6B % 2**32
+    x ^= x >> 13
+    x = x * 0xC2B2AE35 % 2**32
+    return x ^ x >> 16
+
+
+def test_a_key_is_the_finalizer_of_murmur3_over_seed_and_position() -> None:
+    keys = [[(finalized(finalized(seed) ^ finalized(j + 0x9E3779B9))) >> 1 for j in range(4)] for seed in (7, 8)]
+    assert random_keys(seeds, 4).tolist() == keys

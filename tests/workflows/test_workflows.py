@@ -12,9 +12,9 @@ import pytest
 
 import resdet
 from resdet.cli.main import main
-from resdet.coco.reader import Annotations
+from resdet.coco.annotation_file import AnnotationFile
 from resdet.config import load_config
-from resdet.data.sets import formats
+from resdet.data.sets import cache
 from resdet.errors import UserError
 from resdet.workflows.train import TrainedRun, with_pictures
 
@@ -46,14 +46,14 @@ def test_training_is_that_of_the_command(run: TrainedRun, tmp_path: Path) -> Non
 def test_a_run_parses_each_annotation_file_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, by_command: bool
 ) -> None:
-    real = formats.read_annotations
+    real = cache.read_annotation_file
     parsed: list[str] = []
 
-    def counted(path: Path) -> Annotations:
+    def counted(path: Path) -> AnnotationFile:
         parsed.append(path.name)
         return real(path)
 
-    monkeypatch.setattr(formats, "read_annotations", counted)
+    monkeypatch.setattr(cache, "read_annotation_file", counted)
     overrides = [*TINY, "eval.every=2"]
     if by_command:
         assert main(["train", "nano", *overrides, "--output", str(tmp_path / "run")]) == 0

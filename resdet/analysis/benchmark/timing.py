@@ -16,7 +16,8 @@ from resdet.analysis.benchmark.guard import conditions
 from resdet.analysis.benchmark.peers import TorchvisionPeer
 from resdet.config import Config
 from resdet.data.batches.collate import padded_shape, size_divisor
-from resdet.engine.distributed import World, autocast, choose_device, to_device, trainable
+from resdet.engine.distributed import World, autocast, choose_device, memory_format, to_device, trainable
+from resdet.engine.train.memory_format import with_memory_format
 from resdet.engine.train.step import training_step
 from resdet.models.build.conventions import completed
 from resdet.models.build.detector import build_model
@@ -44,6 +45,7 @@ def benchmark(
     contest = Contest(config, size=size, against=against)
     results: dict[str, Any] = {"batch": batch_size, "height": size[0], "width": size[1], "pairs": pairs}
     results["conditions"] = conditions(config, contest.device)
+    results["channels_last"] = contest.config.train.channels_last
     for name, contestants in contest.of(batch_size).items():
         seconds = alternate(contestants, pairs, contest.device)
         results[f"{name}/seconds"] = statistics.median(seconds[0])
@@ -62,18 +64,17 @@ class Contest:
     """
 
     def __init__(self, config: Config, *, size: tuple[int, int], against: str | None) -> None:
-        self.config, self.size = config, size
-        train = config.train
-        self.device = choose_device(train.device, World())
-        _ = torch.manual_seed(train.seed)
+        self.size = size
+        self.device = choose_device(config.train.device, World())
+        _ = torch.manual_seed(config.train.seed)
         without = replace(config.model, weights=None, backbone=replace(config.model.backbone, weights=None))
         without, _ = completed(without, None, "the config")
         model = build_model(without, NUM_CLASSES).to(self.device)
-        if train.channels_last:
-            model = model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  # a missing overload
-        self.model = model
-        self.losses_of = trainable(model, train, World())
-        self.predict = torch.compile(model.predict) if train.compile else model.predict
+        self.config, _ = with_memory_format(config, model.backbone, self.device, World())
+        train = self.config.train
+        self.model = model.to(memory_format=memory_format(train))  # pyright: ignore[reportCallIssue]  # a missing overload
+        self.losses_of = trainable(self.model, train, World())
+        self.predict = torch.compile(self.model.predict) if train.compile else self.model.predict
         self.peer = TorchvisionPeer(without, NUM_CLASSES, size).to(self.device) if against is not None else None
 
     def batch(self, batch_size: int) -> Batch:

@@ -88,6 +88,15 @@ class Run(msgspec.Struct, frozen=True):
     curves: dict[str, Curve]
 
 
+class Reached(msgspec.Struct, frozen=True):
+    """The first evaluated step at which the run of a seed has the final AP of the first contestant's run with that
+    seed; None: it never has.
+    """
+
+    seed: int
+    step: int | None
+
+
 class PartCounts(msgspec.Struct, frozen=True):
     """One number for each part of a detector, and their sum."""
 
@@ -125,7 +134,7 @@ class TimingSetup(msgspec.Struct, frozen=True):
 
 
 class ContestantRecord(msgspec.Struct, frozen=True):
-    """All results of one contestant. `against_first` is empty for the first one."""
+    """All results of one contestant. `against_first` and `reaches_first` are empty for the first one."""
 
     name: str
     backbone: str
@@ -137,6 +146,7 @@ class ContestantRecord(msgspec.Struct, frozen=True):
     runs: list[Run]
     cost: CostRecord
     prediction: Speed | None
+    reaches_first: list[Reached] = msgspec.field(default_factory=list[Reached])  # absent before version 0.2
 
 
 class ValSet(msgspec.Struct, frozen=True):

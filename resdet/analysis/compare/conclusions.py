@@ -26,6 +26,7 @@ from resdet.analysis.compare.comparison import (
     ValSet,
 )
 from resdet.analysis.compare.cost import NOT_COUNTED, Cost
+from resdet.analysis.compare.learning import steps_to_reach
 from resdet.analysis.compare.plan import Contestant, PlannedRun
 from resdet.analysis.compare.speed import PredictionSpeed
 from resdet.analysis.compare.verdict import judge
@@ -153,6 +154,7 @@ def _contestant(
                 differences[name] = _difference(
                     bootstrap, contestant.name, figure, _values(firsts, name), _values(mine, name)
                 )
+    runs = [_run(run) for run in mine]
     return ContestantRecord(
         name=contestant.name,
         backbone=contestant.backbone,
@@ -161,7 +163,8 @@ def _contestant(
         against_first=differences,
         classes={name: _class(name, mine, firsts) for name in class_names},
         training=_training(mine),
-        runs=[_run(run) for run in mine],
+        runs=runs,
+        reaches_first=[] if contestant == first else steps_to_reach([_run(run) for run in firsts], runs),
         cost=msgspec.convert(cost.to_dict(), CostRecord),
         prediction=speed,
     )

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from markupsafe import Markup
 
 from resdet.analysis.compare.comparison import AP, Comparison, ContestantRecord, Figure, FigureDifference
+from resdet.analysis.compare.learning import reached_in_words
 from resdet.analysis.compare.numbers import GIGA, MEBI, MILLION, between, percent, signed, significant, three
 from resdet.analysis.compare.verdict import FEWEST_IMAGES, NOT_SIGNIFICANT, ONE_SEED, SIGNIFICANT
 from resdet.analysis.pages.interval_plots import Estimate, cost_plot, interval_plot
@@ -46,7 +47,7 @@ def comparison_page(content: Comparison) -> str:
         _figures(content),
         *([_differences(first, others, content)] if others else []),
         _costs(contestants, content),
-        _learning(contestants),
+        _learning(first, others),
         _classes(first, others),
         _method(contestants, content),
     ]
@@ -277,14 +278,19 @@ def _speeds(contestants: Sequence[ContestantRecord], content: Comparison) -> Mar
     return _titled("Time and memory", head, rows) + Markup('<p class="lead">{}</p>').format(text)
 
 
-def _learning(contestants: Sequence[ContestantRecord]) -> Section:
+def _learning(first: ContestantRecord, others: Sequence[ContestantRecord]) -> Section:
+    contestants = [first, *others]
     plots = [
         line_plot(lines, title=title, x_label="step", y_label=name, log_y=name == "loss")
         for name, title in (("loss", "Training loss"), (AP, "Box AP of the val set"))
         if (lines := _curves(contestants, name))
     ]
     lead = "The first seed of each backbone is drawn strong, its others pale. AP over steps needs eval.every."
-    return Section("learning", "Learning curves", columns(*plots) if plots else note("No curves."), lead=lead)
+    content = columns(*plots) if plots else note("No curves.")
+    if rows := [[name_of(one.name), reached_in_words(one)] for one in others if one.reaches_first]:
+        head = ["backbone", "steps, for each seed"]
+        content += _titled(f"Steps until the final AP of {first.name} with the same seed", head, rows)
+    return Section("learning", "Learning curves", content, lead=lead)
 
 
 def _curves(contestants: Sequence[ContestantRecord], name: str) -> list[Line]:

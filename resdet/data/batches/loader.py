@@ -22,25 +22,23 @@ from resdet.data.batches.collate import (
     padded_shape,
     size_divisor,
 )
+from resdet.data.batches.draws import expected_draws
 from resdet.data.batches.samplers import BatchOrder, evaluation_order, rank_slice, sample_seed
 from resdet.data.batches.small_objects import report_small_objects
 from resdet.data.batches.workers import Batches
 from resdet.data.images.decode import ImageError
 from resdet.data.images.transforms import Augmentation
 from resdet.data.sets.coco import CocoDataset
-from resdet.data.sets.formats import read_set
-from resdet.data.sets.splits import split_files
+from resdet.data.sets.opened import open_set
 from resdet.errors import UserError
 
 
 def open_split(data: DataConfig, split: str) -> CocoDataset:
     """The checked annotations of `split`, "train" or "val"; a generated data set is created at first use."""
-    annotations, images = split_files(data, split)
-    tolerated = data.max_bad_fraction if data.on_bad_image == "skip" else 0.0
-    training = split == "train"
-    dataset = read_set(annotations, images, require_objects=training, max_missing_fraction=tolerated)
-    if not training:
+    dataset = open_set(data, split)
+    if split != "train":
         return dataset
+    _ = expected_draws(dataset, data)  # raises for a sampler that does not fit
     if data.augment.transforms is not None:
         _ = ListedSamples(dataset, data)  # raises for a list that does not fit
         return dataset
@@ -72,7 +70,7 @@ def training_batches(
         dataset, config, samples, mask_resolution=config.data.mask_resolution if config.model.mask_head else None
     )
     portrait = (dataset.heights > dataset.widths).astype(np.int64)
-    order = BatchOrder(portrait, size, config.train.seed)
+    order = BatchOrder(portrait, size, config.train.seed, expected_draws(dataset, config.data))
     keys = _TrainingKeys(order, start_step, rank, world_size)
     return checked_batches(start_loader(reader, keys, config), len(dataset), config)
 
@@ -121,7 +119,9 @@ class _Evaluation:
 
 @dataclass(frozen=True)
 class _Key:
-    """The information that a worker needs about a batch: this process's share, and the whole batch."""
+    """The information that a worker needs about a batch: the keys (see `BatchOrder`) of this process's share, and those
+    of the whole batch.
+    """
 
     indices: tuple[int, ...]
     batch: tuple[int, ...]
@@ -160,15 +160,19 @@ class _Reader(Dataset[LoadedBatch | UserError]):
 
     def __getitem__(self, key: _Key) -> LoadedBatch | UserError:
         """The images' sizes follow from the seeds alone, so every process pads to the shape of the global batch."""
+        images = len(self.dataset)
         try:
-            samples = {index: self._sample(index, sample_seed(self.seed, key.epoch, index)) for index in key.indices}
-            others = [index for index in key.batch if index not in samples]
-            sizes = [self.samples.size(index, sample_seed(self.seed, key.epoch, index)) for index in others]
+            samples = {
+                number: self._sample(number % images, sample_seed(self.seed, key.epoch, number))
+                for number in key.indices
+            }
+            others = [number for number in key.batch if number not in samples]
+            sizes = [self.samples.size(number % images, sample_seed(self.seed, key.epoch, number)) for number in others]
         except UserError as error:
             return error
         sizes += [sample.image.shape[:2] for sample in samples.values()]
         return collate(
-            [samples[index] for index in key.indices],
+            [samples[number] for number in key.indices],
             shape=padded_shape(sizes, self.divisor),
             slots=ground_truth_slots(self._objects(key, samples)),
         )
@@ -176,7 +180,7 @@ class _Reader(Dataset[LoadedBatch | UserError]):
     def _objects(self, key: _Key, samples: Mapping[int, Sample]) -> int:
         """The most objects of an image: the global batch's where an image has its own objects alone."""
         own = max(len(sample.boxes) for sample in samples.values())
-        return max(own, int(np.diff(self.dataset.offsets)[list(key.batch)].max()))
+        return max(own, int(np.diff(self.dataset.offsets)[np.array(key.batch) % len(self.dataset)].max()))
 
     def _sample(self, index: int, seed: int) -> Sample:
         dataset = self.dataset

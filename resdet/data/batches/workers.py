@@ -5,14 +5,17 @@ middle of an update, and is one line.
 from __future__ import annotations
 
 import copy
+import errno
 import multiprocessing
 import multiprocessing.context
 import multiprocessing.queues
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator
+from types import TracebackType
 from typing import Any, Generic, NoReturn, TypeVar
 
 import cv2
@@ -26,7 +29,9 @@ T = TypeVar("T")
 WORKER_TIMEOUT = 300  # a worker without a batch for this number of seconds counts as stuck
 LOOKS_EVERY = 2  # seconds between two looks at the workers while a batch is waited for
 ENDING = 1.0  # seconds between a lost connection to a worker and its death
-NO_ROOM = 74  # the exit code of a worker that cannot pass on a batch
+NO_ROOM, NO_FILES = 74, 75  # the exit codes of a worker that cannot pass on a batch
+TOO_MANY_FILES = (os.strerror(errno.EMFILE), "items of ancdata")  # what torch says in a worker and in this process
+FEW_FILES = "the limit of open files is too low; raise it (ulimit -n 1024), or set data.workers=0"
 REMEDY = "give more memory or shared memory (/dev/shm), or set data.workers=0"
 
 
@@ -75,7 +80,10 @@ class Batches(Generic[T]):
         """
         late = "DataLoader timed out" in str(error)  # torch has no type for it
         if ended := self._ended(wait=0.0 if late else ENDING):
-            raise UserError(f"{_described(ended)}; {REMEDY}") from None
+            remedy = FEW_FILES if ended.exitcode == NO_FILES else REMEDY
+            raise UserError(f"{_described(ended)}; {remedy}") from None
+        if _lacks_files(error):
+            raise UserError(f"a batch cannot be taken from a data worker; {FEW_FILES}") from None
         if not late:
             raise error
         if waited >= WORKER_TIMEOUT:
@@ -117,6 +125,8 @@ class _Worker(multiprocessing.Process):
 def _described(process: multiprocessing.Process) -> str:
     """How a worker ended."""
     code, who = process.exitcode or 0, f"a data worker (process {process.pid})"
+    if code == NO_FILES:
+        return f"{who} could not pass on its batch"
     if code == NO_ROOM:
         return f"{who} could not pass on its batch, perhaps because shared memory is full"
     if code < 0:
@@ -145,7 +155,19 @@ def _start_worker(worker: int) -> None:
         _ = signal.signal(number, signal.SIG_IGN)
     # Python prints a traceback and drops the batch, for which the trainer would wait in vain.
     multiprocessing.queues.Queue._on_queue_feeder_error = _leave  # pyright: ignore[reportAttributeAccessIssue]
+    sys.excepthook = _leave_without_files  # Python's thread that hands over open files calls it, and goes on
 
 
-def _leave(*_: object) -> NoReturn:
-    os._exit(NO_ROOM)
+def _leave(*arguments: object) -> NoReturn:
+    """Called by Python with the queue, the error and the batch."""
+    os._exit(NO_FILES if any(map(_lacks_files, arguments)) else NO_ROOM)
+
+
+def _leave_without_files(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+    if _lacks_files(error):
+        os._exit(NO_FILES)
+    sys.__excepthook__(kind, error, traceback)
+
+
+def _lacks_files(error: object) -> bool:
+    return isinstance(error, Exception) and any(words in str(error) for words in TOO_MANY_FILES)

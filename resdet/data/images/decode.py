@@ -8,6 +8,8 @@ import os
 import stat
 import struct
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -16,7 +18,7 @@ from jaxtyping import UInt8, UInt16
 from PIL import Image
 
 from resdet.coco.image_files import MAX_PIXELS, MAX_SIDE
-from resdet.data.images.orientation import PILLOW_ERRORS, remaining_turn, stored_size, turn
+from resdet.data.images.orientation import PILLOW_ERRORS, remaining_turn, stored_size, turn, upright_size
 from resdet.errors import UserError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
@@ -51,7 +53,7 @@ def decode_image(
     """The image in the bytes of a file, as `read_image` gives it; `path` stands for it in messages."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns about unusual metadata and about sizes that are checked here
-        header = _open(path, data)
+        header = _open(path, io.BytesIO(data))
         orientation = remaining_turn(header, height, width)
         if orientation is None:
             stored = stored_size(header)
@@ -67,6 +69,15 @@ def decode_image(
         else:
             image = decode_with_pillow(header, str(path))
     return turn(image, orientation)
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """The (height, width) of the upright image in a file, read from its header alone. Raises ImageError as `read_image`
+    does.
+    """
+    with _opened(path) as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return upright_size(_open(path, file))
 
 
 def resized_size(height: int, width: int, short_side: int, max_side: int) -> tuple[int, int]:
@@ -123,6 +134,13 @@ def decode_with_pillow(image: Image.Image, name: str) -> UInt8[np.ndarray, "H W 
 
 
 def _read(path: Path) -> bytes:
+    with _opened(path) as file:
+        return file.read()
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[io.BufferedIOBase]:
+    """A regular file that is not empty and not too large. Raises ImageError, also if it cannot be read."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a named pipe must not block the reader
         with open(descriptor, "rb") as file:
@@ -131,24 +149,24 @@ def _read(path: Path) -> bytes:
                 raise ImageError(f"{path}: is no regular file; give an image file")
             if info.st_size > MAX_FILE_BYTES:
                 raise ImageError(f"{path}: {info.st_size} bytes are too many for an image; downscale it")
-            data = file.read()
+            if not info.st_size:
+                raise ImageError(f"{path}: the file is empty; download or export it again")
+            yield file
     except OSError as error:
         raise ImageError(f"{path}: cannot be read ({error.strerror}); restore the file or its permissions") from None
     except ValueError as error:
         raise ImageError(f"{str(path)!r}: no valid file name ({error})") from None
-    if not data:
-        raise ImageError(f"{path}: the file is empty; download or export it again")
-    return data
 
 
-def _open(path: Path | str, data: bytes) -> Image.Image:
+def _open(path: Path | str, file: io.BufferedIOBase) -> Image.Image:
     """Parses only the header."""
     try:
-        header = Image.open(io.BytesIO(data), formats=FORMATS)
+        header = Image.open(file, formats=FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise ImageError(f"{path}: claims more than {MAX_PIXELS} pixels; refused before decoding") from None
     except PILLOW_ERRORS:
-        raise ImageError(f"{path}: {_not_an_image(data)}; download or convert it again") from None
+        _ = file.seek(0)
+        raise ImageError(f"{path}: {_not_an_image(file.read(256))}; download or convert it again") from None
     width, height = header.size
     if not (1 <= width <= MAX_SIDE and 1 <= height <= MAX_SIDE and width * height <= MAX_PIXELS):
         raise ImageError(

@@ -24,6 +24,17 @@ def stored_size(header: Image.Image) -> tuple[int, int]:
     return (width, height) if _turned_by_decoders(header) and _orientation(header) >= 5 else (height, width)
 
 
+def upright_size(header: Image.Image) -> tuple[int, int]:
+    """The (height, width) of the upright image, of which no pixel is decoded.
+
+    A PNG whose orientation stands behind its pixels counts as upright, since Pillow would decode it to find out.
+    """
+    height, width = stored_size(header)
+    if header.format == "PNG" and "exif" not in header.info:
+        return height, width
+    return (width, height) if _orientation(header) >= 5 else (height, width)
+
+
 def remaining_turn(header: Image.Image, height: int | None, width: int | None) -> int | None:
     """EXIF's number, 1 .. 8, of the transformation that the decoded image still needs.
 

@@ -193,4 +193,5 @@ def _report(content: Annotations, folder: Path, missing: list[str]) -> DataRepor
         skipped=content.skipped,
         skipped_masks=content.skipped_masks,
         fixed=content.mended,
+        remarks=list(content.remarks),
     )

@@ -8,7 +8,6 @@ and the same with CLS-LOC. Classes are named by their synsets, in the order and 
 
 from __future__ import annotations
 
-import hashlib
 import os
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from xml.etree.ElementTree import Element
 
 from resdet.coco.image_files import check_file_name
 from resdet.data.sets import voc_xml
-from resdet.data.sets.cache import cache_folder, write_cached
+from resdet.data.sets.cache import converted_file
 from resdet.data.sets.ilsvrc import CLSLOC, DET, lines_of, read_synsets, synsets_file
 from resdet.errors import UserError, did_you_mean
 
@@ -52,13 +51,13 @@ def annotation_file(path: Path, images: Path | None) -> Path:
     entries = _entries(path)
     xmls = [root / "Annotations" / folder.relative_to(root / "Data") / f"{entry}.xml" for entry in entries]
     devkit = root / "devkit" / "data"
-    digest = hashlib.sha256(repr((VERSION, str(folder), entries, _stat(synsets_file(devkit, track)))).encode())
-    for xml in xmls:
-        digest.update(repr(_stat(xml)).encode())
-    target = cache_folder() / f"ilsvrc-{track}-{path.stem}-{digest.hexdigest()[:16]}.json"
-    if not target.is_file():
-        write_cached(target, _content(path, entries, xmls, read_synsets(devkit, track), synsets_file(devkit, track)))
-    return target
+    names = synsets_file(devkit, track)
+    fingerprint = [repr((VERSION, str(folder), entries, _stat(names))), *(repr(_stat(xml)) for xml in xmls)]
+    return converted_file(
+        f"ilsvrc-{track}-{path.stem}",
+        fingerprint,
+        lambda: _content(path, entries, xmls, read_synsets(devkit, track), names),
+    )
 
 
 def _entries(path: Path) -> list[str]:
@@ -96,7 +95,7 @@ def _content(path: Path, entries: list[str], xmls: list[Path], synsets: dict[int
             identity = {"id": len(annotations) + 1, "image_id": image, "category_id": numbers[synset], "iscrowd": 0}
             annotations.append(identity | _box(item, where, size))
     return {
-        "info": {"description": f"converted from {path}"},
+        "info": {"description": f"converted from {path}", "source": str(path)},
         "images": records,
         "annotations": annotations,
         "categories": [{"id": number, "name": synset} for synset, number in numbers.items()],

@@ -1,111 +1,55 @@
-"""Finds the train and val splits in a folder of a usual layout: a literal table of layouts, one row each."""
+"""Recognizes the format of a folder by its layout: a literal table of layouts, one row each."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-from resdet.errors import UserError
-from resdet.files import usable_paths
+from resdet.data.sets import coco_folder, csv_table, cvat, voc_folder, yolo
+from resdet.errors import UserError, row_of
 
-TRAIN, VAL = ("train",), ("val", "valid", "validation", "test")  # words in the names of files and folders, best first
-HEAD = 2**16  # bytes in which the name of an image is looked for
-
-
-@dataclass(frozen=True)
-class Split:
-    """An annotation file and the folder of its images, as a config names them."""
-
-    annotations: Path
-    images: Path
+AUTO = "auto"
 
 
-@dataclass(frozen=True)
-class Layout:
-    """The two splits of a data set, and the name of its layout."""
+class Layout(NamedTuple):
+    """A format of folders. `recognizes` looks at names alone. `splits` are those that the folder has, some of "train",
+    "val" and "test". `read` gives a split's COCO file (in the cache, for another format) and the folder that the file
+    names in it are relative to. `looks_for` says in words what `recognizes` looks for.
+    """
 
-    name: str
-    train: Split
-    val: Split
-
-
-@usable_paths()
-def find_layout(folder: Path) -> Layout:
-    """The splits in a folder. Raises UserError if there are none, saying what is missing."""
-    if not folder.is_dir():
-        raise UserError(f"{folder}: is no folder; give the folder of a data set")
-    reasons = []
-    for name, find in LAYOUTS.items():
-        found = find(folder)
-        if isinstance(found, str):
-            reasons.append(f"{name}: {found}")
-        else:
-            return Layout(name, *found)
-    raise UserError(f"{folder}: no data set of a known layout ({'; '.join(reasons)}); see datasets/README.md")
+    looks_for: str
+    recognizes: Callable[[Path], bool]
+    splits: Callable[[Path], Sequence[str]]
+    read: Callable[[Path, str], tuple[Path, Path]]
 
 
-def _find_voc(folder: Path) -> tuple[Split, Split] | str:
-    lists, images = folder / "ImageSets/Main", folder / "JPEGImages"
-    if not lists.is_dir() or not images.is_dir():
-        return "no ImageSets/Main beside JPEGImages"
-    for train, val in (("train", "val"), ("train", "test"), ("trainval", "test")):
-        if (lists / f"{train}.txt").is_file() and (lists / f"{val}.txt").is_file():
-            return Split(lists / f"{train}.txt", images), Split(lists / f"{val}.txt", images)
-    return f"{lists} has no train.txt with val.txt or test.txt"
+LAYOUTS = {
+    "coco": Layout(coco_folder.LOOKS_FOR, coco_folder.recognizes, coco_folder.splits, coco_folder.read),
+    "yolo": Layout(yolo.LOOKS_FOR, yolo.recognizes, yolo.splits, yolo.read),
+    "voc": Layout(voc_folder.LOOKS_FOR, voc_folder.recognizes, voc_folder.splits, voc_folder.read),
+    "cvat": Layout(cvat.LOOKS_FOR, cvat.recognizes, cvat.splits, cvat.read),
+    "csv": Layout(csv_table.LOOKS_FOR, csv_table.recognizes, csv_table.splits, csv_table.read),
+}
 
 
-def _find_coco(folder: Path) -> tuple[Split, Split] | str:
-    files = [
-        *sorted(folder.glob("*.json")),
-        *sorted(folder.glob("annotations/*.json")),
-        *sorted(folder.glob("*/*.json")),
-    ]
-    files = [file for file in dict.fromkeys(files) if file.is_file()]
-    if not files:
-        return "no .json file in it, in its subfolders or in annotations/"
-    found: list[Split] = []
-    for words in (TRAIN, VAL):
-        named = [file for word in words for file in files if _says(file, folder, word)]
-        named.sort(key=lambda file: "instances" not in file.name)  # before captions and keypoints
-        splits = [Split(file, images) for file in named if (images := _images_of(file, folder)) is not None]
-        if not splits:
-            if not named:
-                return f"no .json file with {' or '.join(words)} in its name; split the annotations into train and val"
-            return f"{named[0]}: its images are in none of the usual folders beside it"
-        found.append(splits[0])
-    return found[0], found[1]
+def layout_of(place: Path, wanted: str = AUTO) -> str:
+    """The name of a folder's layout. `wanted` is that name, or "auto" for the only layout that recognizes the folder.
 
-
-def _says(file: Path, folder: Path, word: str) -> bool:
-    """Whether the name of a file, or of its own folder below `folder`, has the word."""
-    inside = file.relative_to(folder).parts
-    name = file.stem.lower() if len(inside) == 1 or inside[0] == "annotations" else f"{inside[0]} {file.stem}".lower()
-    return word in name and not (word == "train" and "trainval" in name)
-
-
-def _images_of(file: Path, folder: Path) -> Path | None:
-    """The folder in which the first image that the file names is."""
-    with file.open("rb") as opened:
-        head = opened.read(HEAD).decode("utf-8", "replace")
-    _, mark, rest = head.partition('"file_name"')
-    try:
-        name, _ = json.JSONDecoder().raw_decode(rest.lstrip(": \t\r\n")) if mark else ("", 0)
-    except ValueError:
-        return None
-    if not isinstance(name, str) or not name or name.startswith("/") or ".." in Path(name).parts:
-        return None
-    return next((place for place in _places(file, folder) if (place / name).is_file()), None)
-
-
-def _places(file: Path, folder: Path) -> Iterator[Path]:
-    yield from (file.parent, folder, folder / "images")
-    for parent in (folder, folder / "images"):
-        if parent.is_dir():
-            yield from sorted(path for path in parent.iterdir() if path.is_dir() and path.name in file.stem)
-            yield from sorted(path for path in parent.iterdir() if path.is_dir() and path.name not in file.stem)
-
-
-# A row gives the two splits of a folder, or what it lacks.
-LAYOUTS: dict[str, Callable[[Path], tuple[Split, Split] | str]] = {"voc": _find_voc, "coco": _find_coco}
+    Raises UserError for a folder that is not there, that no layout recognizes, or that several do.
+    """
+    if not place.exists():
+        raise UserError(f"{place}: no such folder; data.path names the folder of a data set")
+    if wanted != AUTO:
+        layout = row_of(LAYOUTS, wanted, "data.format")
+        if not layout.recognizes(place):
+            raise UserError(f"{place}: data.format={wanted}, and there is no {layout.looks_for}")
+        return wanted
+    names = [name for name, layout in LAYOUTS.items() if layout.recognizes(place)]
+    if not names:
+        looked = "; ".join(f"{name}: {layout.looks_for}" for name, layout in LAYOUTS.items())
+        raise UserError(f"{place}: of no known format; looked for {looked}")
+    if len(names) > 1:
+        seen = " and ".join(f"{name} ({LAYOUTS[name].looks_for})" for name in names)
+        raise UserError(f"{place}: may be {seen}; choose with data.format={names[0]}")
+    return names[0]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from pycocotools import mask as coco_mask
 from resdet.data.sets.cache import cache_folder
 from resdet.data.sets.textures import background, colour, fill
 from resdet.errors import UserError
+from resdet.files import working_folder
 
 VERSION = 4  # of the generator: part of the cache folder's name
 CLASSES = ("circle", "square", "triangle", "star", "ring", "cross", "arrow", "heart")
@@ -47,10 +47,10 @@ def shapes_folder(*, train_images: int, val_images: int, size: int, max_objects:
         return folder
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=cache, prefix=".shapes-", ignore_cleanup_errors=True) as work:
+        with working_folder(cache, "shapes") as work:
             for split, count in zip(SPLITS, (train_images, val_images), strict=True):
-                _write_split(Path(work), split, count, size=size, max_objects=max_objects, seed=seed)
-            _publish(Path(work), folder)
+                _write_split(work, split, count, size=size, max_objects=max_objects, seed=seed)
+            _publish(work, folder)
     except OSError as error:
         raise UserError(
             f"{cache}: cannot write the generated data set ({error.strerror}); set RESDET_CACHE to a folder with room"

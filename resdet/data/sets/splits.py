@@ -62,6 +62,12 @@ SETS: dict[str, Callable[[DataConfig, str], Files]] = {
 }
 
 
+def name_of(data: DataConfig, split: str) -> str:
+    """The data of a split as the config names them, for a person."""
+    chosen = {"train": data.train, "val": data.val}[split]
+    return ", ".join(data.path) if data.path else chosen.annotations or chosen.name
+
+
 def split_files(data: DataConfig, split: str) -> Files:
     """The annotation file of `split`, "train" or "val", and the folder that its file names are relative to.
 

@@ -7,23 +7,18 @@ A split is named by its list, ROOT/ImageSets/Main/train.txt; several lists toget
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element
 
-import msgspec
-
-from resdet.coco.report import Note
 from resdet.data.sets import voc_xml
-from resdet.data.sets.cache import cache_folder, write_cached
+from resdet.data.sets.cache import converted_file
 from resdet.data.sets.voc_files import BY_ENTRY, VocFiles, root_of
 from resdet.errors import UserError
 
-VERSION = 2  # of the conversion: part of the cached file's name
-PREFIX = "voc-"  # of that name
+VERSION = 3  # of the conversion: part of the cached file's name
 CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
     "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
@@ -70,37 +65,29 @@ def convert(lists: Sequence[Path], images: Path, *, classes: Sequence[str] | Non
     Boxes include VOC's last pixel: [xmin - 1, ymin - 1, xmax - xmin + 1, ymax - ymin + 1]; `difficult` is kept. Raises
     UserError, naming the file, for a list or xml file that does not fit.
     """
-    sources = [VocFiles.below(path, images) for path in lists]
-    digest = hashlib.sha256(repr((VERSION, str(images.absolute()), classes)).encode())
-    for source in sources:
-        digest.update(os.fsencode(source.fingerprint()))
-    name = "+".join(f"{source.root.absolute().name}-{source.list.stem}" for source in sources)
-    target = cache_folder() / f"{PREFIX}{name}-{digest.hexdigest()[:16]}.json"
-    if not target.is_file():
-        write_cached(target, _content(sources, classes))
-    return target
+    return converted([VocFiles.below(path, images) for path in lists], images, classes=classes)
 
 
-class _Info(msgspec.Struct):
-    overruled: int = 0
-
-
-class _Converted(msgspec.Struct):
-    info: _Info
-
-
-def conversion_notes(path: Path) -> dict[str, Note]:
-    """The corrections that `convert` made when it wrote this file, by reason, for the data report; empty for any other
-    file.
+def converted(
+    sources: Sequence[VocFiles],
+    images: Path,
+    *,
+    classes: Sequence[str] | None = None,
+    others: Sequence[VocFiles] = (),
+) -> Path:
+    """The same for sources. Without `classes`, these are the names in the sources and in the `others`, which are the
+    other splits of the data set.
     """
-    if path.parent != cache_folder() or not path.name.startswith(PREFIX):
-        return {}
-    overruled = msgspec.json.decode(path.read_bytes(), type=_Converted).info.overruled
-    return {BY_ENTRY: Note(overruled, [])} if overruled else {}
+    fingerprint = [
+        repr((VERSION, str(images.absolute()), classes)),
+        *(source.fingerprint() for source in (*sources, *others)),
+    ]
+    name = "+".join(f"{source.root.absolute().name}-{source.list.stem}" for source in sources)
+    return converted_file(f"voc-{name}", fingerprint, partial(_content, sources, classes, others))
 
 
-def _content(sources: Sequence[VocFiles], classes: Sequence[str] | None) -> dict[str, Any]:
-    known = _class_names(sources) if classes is None else classes
+def _content(sources: Sequence[VocFiles], classes: Sequence[str] | None, others: Sequence[VocFiles]) -> dict[str, Any]:
+    known = _class_names([*sources, *others]) if classes is None else classes
     labels = {name: label for label, name in enumerate(known, start=1)}
     records: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
@@ -124,9 +111,13 @@ def _content(sources: Sequence[VocFiles], classes: Sequence[str] | None) -> dict
                 identity = {"id": len(annotations) + 1, "image_id": image, "category_id": label, "iscrowd": 0}
                 difficult = {"difficult": int(voc_xml.flag(item, "difficult", where))}
                 annotations.append(identity | voc_xml.box(item, where) | difficult)
-    description = f"converted from {', '.join(str(source.list) for source in sources)}"
+    listed = ", ".join(str(source.list) for source in sources)
     return {
-        "info": {"description": description, "overruled": overruled},
+        "info": {
+            "description": f"converted from {listed}",
+            "source": listed,
+            "mended": {BY_ENTRY: {"count": overruled, "examples": []}} if overruled else {},
+        },
         "images": records,
         "annotations": annotations,
         "categories": [{"id": label, "name": name} for name, label in labels.items()],
@@ -141,7 +132,7 @@ def _class_names(sources: Sequence[VocFiles]) -> list[str]:
                 voc_xml.class_name(item, where) for item, where in voc_xml.objects(voc_xml.read_xml(path), path)
             )
     if not names:
-        raise UserError(f"{sources[0].root / 'Annotations'}: no xml file there has an object; nothing can be learned")
+        raise UserError(f"{sources[0].xmls}: no xml file there has an object; nothing can be learned")
     return sorted(names)
 
 

@@ -17,7 +17,9 @@ from pathlib import Path, PurePosixPath
 
 from resdet.coco.image_files import IMAGE_SUFFIXES, check_file_name, is_file
 from resdet.errors import UserError
+from resdet.files import read_text
 
+REMEDY = "name FOLDER/ImageSets/Main/train.txt"
 BY_ENTRY = "image found by the name of its xml file, for the file that the xml's filename names is not there"
 
 
@@ -66,11 +68,15 @@ def _composed(text: str) -> str:
 
 @dataclass(frozen=True)
 class VocFiles:
-    """A list and the folders beside it. File names are relative to the folder `images`."""
+    """A list and the folders beside it, or a folder of xml files without a list (`list` is then that folder). File
+    names are relative to the folder `images`.
+    """
 
     list: Path
     root: Path
     images: Path
+    xmls: Path  # the folder of the xml files
+    pictures: Path | None = None  # the folder of the image files, if it is not JPEGImages
     _folders: dict[tuple[str, Path], _Folder] = field(default_factory=dict)
 
     @classmethod
@@ -84,18 +90,27 @@ class VocFiles:
                 f"{path}: is no split of a VOC data set, for {root / 'Annotations'} is missing; "
                 "name FOLDER/ImageSets/Main/train.txt, or a COCO json file"
             )
-        return cls(path, root, images)
+        return cls(path, root, images, root / "Annotations")
+
+    @classmethod
+    def without_list(cls, xmls: Path, pictures: Path, images: Path) -> VocFiles:
+        """All xml files of a folder, with the images in `pictures`, which is `images` or lies in it."""
+        return cls(xmls, images, images, xmls, pictures)
 
     @property
     def folder(self) -> Path:
         """The folder of the image files: JPEGImages if it exists in `images`, otherwise `images` itself."""
+        if self.pictures is not None:
+            return self.pictures
         own = self.root / "JPEGImages"
         return own if own.absolute().is_relative_to(self.images.absolute()) else self.images
 
     @cached_property
     def entries(self) -> tuple[str, ...]:
         """The images of the list. Raises UserError for a list of another kind."""
-        lines = [line.strip().replace("\\", "/") for line in _text(self.list).splitlines()]
+        if self.list == self.xmls:
+            return tuple(path.relative_to(self.xmls).with_suffix("").as_posix() for path in self.annotations())
+        lines = [line.strip().replace("\\", "/") for line in read_text(self.list, REMEDY).splitlines()]
         for line in filter(None, lines):
             check_file_name(line, str(self.list))
         entries = [str(PurePosixPath(line)) for line in lines if line]
@@ -114,7 +129,7 @@ class VocFiles:
     def xml(self, entry: str) -> Path:
         """The xml file of an entry. Raises UserError if there is none, or more than one."""
         names = self._xml_names(entry)
-        folder = (self.root / "Annotations" / entry).parent
+        folder = (self.xmls / entry).parent
         if len(names) > 1:
             raise UserError(f"{folder}: {_both(names)} are both the annotations of {entry!r}; remove one")
         if not names:
@@ -189,16 +204,16 @@ class VocFiles:
 
     def _xml_names(self, entry: str) -> list[str]:
         path = PurePosixPath(entry)
-        return self._folder(self.root / "Annotations" / path.parent, (".xml",)).of_stem(path.name)
+        return self._folder(self.xmls / path.parent, (".xml",)).of_stem(path.name)
 
     def _folder(self, path: Path, suffixes: tuple[str, ...]) -> _Folder:
         return self._folders.setdefault((suffixes[0], path), _Folder(path, suffixes))
 
     def _annotation_folders(self) -> list[Path]:
-        """The Annotations folder and the folders below it, each once, even if links form a cycle."""
+        """The folder of the xml files and the folders below it, each once, even if links form a cycle."""
         seen: set[str] = set()
         found: list[Path] = []
-        for path, folders, _ in os.walk(self.root / "Annotations", followlinks=True):
+        for path, folders, _ in os.walk(self.xmls, followlinks=True):
             real = os.path.realpath(path)
             if real in seen:
                 folders.clear()
@@ -224,12 +239,3 @@ def _both(names: list[str]) -> str:
 def _stat(path: Path) -> tuple[int, int]:
     stat = path.stat()
     return stat.st_size, stat.st_mtime_ns
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; name FOLDER/ImageSets/Main/train.txt") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: not a text file; name FOLDER/ImageSets/Main/train.txt") from None

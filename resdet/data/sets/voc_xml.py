@@ -9,6 +9,7 @@ from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
 from resdet.errors import UserError
+from resdet.files import read_regular
 
 LARGEST_XML = 4 * 2**20  # bytes; VOC's largest has 20,000
 
@@ -18,12 +19,18 @@ def read_xml(path: Path, missing: str = "") -> Element:
 
     Raises UserError naming the file; `missing` is the remedy in the message if the file cannot be opened.
     """
+    tree = read_tree(path, missing, largest=LARGEST_XML)
+    if tree.tag != "annotation":
+        raise UserError(f"{path}: begins with <{tree.tag[:40]}>; expected a VOC <annotation>")
+    return tree
+
+
+def read_tree(path: Path, missing: str, *, largest: int) -> Element:
+    """The outermost element of an xml file of at most so many bytes; otherwise as `read_xml`."""
     try:
-        data = path.read_bytes()
+        data = read_regular(path, largest=largest)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; {missing}") from None
-    if len(data) > LARGEST_XML:
-        raise UserError(f"{path}: larger than {LARGEST_XML} bytes; that is no annotation of one image")
     builder = TreeBuilder()
     parser = expat.ParserCreate()
     parser.StartElementHandler = builder.start
@@ -38,10 +45,7 @@ def read_xml(path: Path, missing: str = "") -> Element:
         _ = parser.Parse(data, True)  # noqa: FBT003  # the data is complete
     except (expat.ExpatError, ValueError) as error:
         raise UserError(f"{path}: not readable as XML ({error}); mend it, or take it out of its list") from None
-    tree = builder.close()
-    if tree.tag != "annotation":
-        raise UserError(f"{path}: begins with <{tree.tag[:40]}>; expected a VOC <annotation>")
-    return tree
+    return builder.close()
 
 
 def size(tree: Element, path: Path) -> dict[str, int]:

@@ -141,6 +141,12 @@ class Classification(Task[LabelledSet]):
 
 def open_labelled(data: DataConfig, split: str) -> LabelledSet:
     """The images of `split`, "train" or "val". Raises UserError for a set that is unknown, missing or damaged."""
+    if data.path is not None:
+        raise UserError(
+            f"data.path={data.path[0]}: is for detection; give data.{split}.images, with a folder per class"
+        )
+    if data.sampler != "shuffled":
+        raise UserError(f"data.sampler={data.sampler}: is for detection; leave it out")
     chosen = {"train": data.train, "val": data.val}[split]
     if chosen.images:
         folder = Path(chosen.images)

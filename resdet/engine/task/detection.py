@@ -48,7 +48,7 @@ class Detection(Task[CocoDataset]):
 
     def open_data(self, config: Config) -> tuple[CocoDataset, CocoDataset]:
         _ = chosen_metric(config)  # an unknown name is refused before anything is read
-        if config.data.train.name in LABELLED_SETS:
+        if config.data.path is None and config.data.train.name in LABELLED_SETS:
             raise UserError(f"data.train.name={config.data.train.name} has no boxes; it is for task=classification")
         train_set = open_split(config.data, "train")
         check_masks(config, train_set)

@@ -32,7 +32,7 @@ def announce(state: TrainState, run: Run, source: Path | None, *, loaded: list[s
     for line in (*lines_about_rates(state, run), *lines_about_choices(run), *loaded):
         log.say(line)
     gaps = run.task.warnings(run.val_set, config)
-    for warning in (*random_constants(config, state.model), *gaps, *warnings):
+    for warning in (*random_constants(config, state.model), *too_few_checkpoints(config), *gaps, *warnings):
         log.warn(warning)
     if source:
         log.say(f"resumed from {source} at step {state.step}")
@@ -70,6 +70,15 @@ def lines_about_choices(run: Run) -> list[str]:
     if run.config.eval.best is not None:
         lines.append(f"the best checkpoint is chosen by {run.goal.name} (eval.best)")
     return lines
+
+
+def too_few_checkpoints(config: Config) -> list[str]:
+    """Warns about a run that could lose all its steps with one file."""
+    if config.train.keep_checkpoints > 1:
+        return []
+    return [
+        "train.keep_checkpoints=1: if the newest checkpoint is damaged, there is no other to go on from; 2 keeps one"
+    ]
 
 
 def random_constants(config: Config, model: nn.Module) -> list[str]:

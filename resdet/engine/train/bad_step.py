@@ -29,8 +29,9 @@ class Kept:
     precision: torch.autocast
 
 
-def examined(kind: str, losses: Mapping[str, float], state: TrainState, run: Run, kept: Kept) -> list[str]:
-    """Examines a step, prints and writes the findings and the batch; returns the likely causes in their order.
+def examined(kind: str, losses: Mapping[str, float], state: TrainState, run: Run, kept: Kept) -> tuple[list[str], bool]:
+    """Examines a step, prints and writes the findings and the batch; returns the likely causes in their order, and
+    whether bad_step.json was written.
 
     `kind` says what is not finite, "loss" or "gradient". Every process must call this.
     """
@@ -46,9 +47,8 @@ def examined(kind: str, losses: Mapping[str, float], state: TrainState, run: Run
     causes = causes_of(found, recent, updates=run.updates)
     for line in (*described(found), *(f"likely cause {i}: {cause}" for i, cause in enumerate(causes, 1))):
         run.log.say(f"step {state.step}: {line}")
-    if run.writes:
-        keep(kind, losses, state, run, batch, kept.images, images, found, causes)
-    return causes
+    written = run.writes and keep(kind, losses, state, run, batch, kept.images, images, found, causes)
+    return causes, written
 
 
 def together(shares: Sequence[Findings]) -> Findings:
@@ -92,8 +92,10 @@ def keep(
     images: Sequence[ImageInfo],
     found: Findings,
     causes: Sequence[str],
-) -> None:
-    """Writes bad_step.json and, from each process, its share of the batch; a disk error is a warning."""
+) -> bool:
+    """Writes bad_step.json and, from each process, its share of the batch; returns whether that is done. A disk error
+    is a warning.
+    """
     try:
         run.files.write_bad_batch(run.world.rank, _batch_bytes(state.step, batch, own))
         if run.world.leads:
@@ -109,6 +111,8 @@ def keep(
             )
     except OSError as error:
         run.log.warn(f"{run.files.bad_step}: cannot be written ({error.strerror or error})")
+        return False
+    return True
 
 
 def _batch_bytes(step: int, batch: Batch, images: Sequence[ImageInfo]) -> bytes:

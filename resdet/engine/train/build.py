@@ -12,11 +12,12 @@ from torch import nn
 
 from resdet.config import Config
 from resdet.engine import checkpoint
-from resdet.engine.distributed import World, batch_norms
+from resdet.engine.distributed import World, batch_norms, memory_format
 from resdet.engine.task.interface import ImageSet
 from resdet.engine.task.table import task_of
 from resdet.engine.train.alternating import choose_parts
 from resdet.engine.train.ema import average_of
+from resdet.engine.train.memory_format import with_memory_format
 from resdet.engine.train.optim import build_optimizer
 from resdet.engine.train.optimizers import check_optimizer
 from resdet.engine.train.state import TrainState
@@ -76,8 +77,8 @@ def build_state(
 ) -> tuple[TrainState, Config, list[str]]:
     """A model and an optimizer at step 0, the same in every process for the same seed.
 
-    Also returns the config, completed with the conventions of the weights, and lines about the loaded weights. Without
-    `pretrained` no weights are loaded, because a checkpoint is loaded next.
+    Also returns the config, completed with the conventions of the weights and with a memory format, and lines about
+    both. Without `pretrained` no weights are loaded, because a checkpoint is loaded next.
     """
     _ = torch.manual_seed(config.train.seed)
     whole = config.model.weights if pretrained else None
@@ -93,12 +94,12 @@ def build_state(
         loaded = model.notes if isinstance(model, RCNN) else ()
     choose_parts(model, config)
     check_batch_norm(model, config, world)
-    layout = torch.channels_last if config.train.channels_last else torch.contiguous_format
-    model = model.to(device, memory_format=layout)  # pyright: ignore[reportCallIssue]
+    config, timed = with_memory_format(config, model.backbone, device, world)
+    model = model.to(device, memory_format=memory_format(config.train))  # pyright: ignore[reportCallIssue]
     _ = torch.manual_seed(config.train.seed + world.rank)  # dropout must differ between processes
     ema = average_of(model, config.train.ema)
     scaler = torch.amp.grad_scaler.GradScaler(device.type) if config.train.amp == "fp16" else None
-    return TrainState(model, build_optimizer(model, config.optim), ema, scaler), config, list(loaded)
+    return TrainState(model, build_optimizer(model, config.optim), ema, scaler), config, [*loaded, *timed]
 
 
 def with_backbone_file(config: Config) -> Config:

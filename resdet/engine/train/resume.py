@@ -17,19 +17,16 @@ from resdet.text import first_few
 
 
 def find_resume(
-    output: Path,
-    resume: bool | str | Path,  # noqa: FBT001  # False, True, or from where
-    world: World,
-    lock: FolderLock,
+    output: Path, world: World, lock: FolderLock, *, resume: bool | str | Path
 ) -> tuple[Path | None, list[str]]:
     """The checkpoint from which to continue (None: start at step 0), and messages about it.
 
     `resume` is the value of `--resume`: absent (False), without a value (True), or a checkpoint. Raises UserError if
     `output` contains anything that this run would overwrite, or if another training is at work there; a run is locked.
     """
-    check_folder(output, resume)
+    check_folder(output, resume=resume)
     if RunFiles(output).hold_a_run:
-        claim(output, resume, world, lock)
+        claim(output, world, lock, resume=resume)
     if resume is False:
         return None, []
     if resume is not True:
@@ -42,7 +39,7 @@ def find_resume(
     return checkpoint.newest_checkpoint(output)
 
 
-def check_folder(output: Path, resume: bool | str | Path) -> None:  # noqa: FBT001
+def check_folder(output: Path, *, resume: bool | str | Path) -> None:
     """Raises UserError if `output` contains anything that this run would overwrite."""
     if output.exists() and not output.is_dir():
         raise UserError(f"{output}: is a file; --output takes a folder")
@@ -55,7 +52,7 @@ def check_folder(output: Path, resume: bool | str | Path) -> None:  # noqa: FBT0
         )
 
 
-def claim(output: Path, resume: bool | str | Path, world: World, lock: FolderLock) -> None:  # noqa: FBT001
+def claim(output: Path, world: World, lock: FolderLock, *, resume: bool | str | Path) -> None:
     """Locks the folder for this training, in all its processes or none. Raises UserError if another one has it, or has
     written a run into it since it was looked at.
     """
@@ -63,7 +60,7 @@ def claim(output: Path, resume: bool | str | Path, world: World, lock: FolderLoc
     if world.leads:
         try:
             lock.take()
-            check_folder(output, resume)
+            check_folder(output, resume=resume)
         except UserError as error:
             problem = error
     world.raise_together(problem)
@@ -78,10 +75,14 @@ def sound_checkpoint(path: Path) -> Path:
 
 
 def as_resumed(config: Config, source: Path) -> Config:
-    """The config with the conventions of the run that is continued, and the steps that were fitted to its time."""
+    """The config with the conventions of the run that is continued, the steps that were fitted to its time, and the
+    memory format that was found for it.
+    """
     saved, train = checkpoint.read_model_file(source / MODEL).config, config.train
     if train.minutes is not None and train.minutes == saved.train.minutes:
         train = replace(train, steps=saved.train.steps)
+    if train.channels_last is None:
+        train = replace(train, channels_last=saved.train.channels_last)
     return replace(config, model=as_in(config.model, saved.model), train=train)
 
 

@@ -18,6 +18,7 @@ def save(state: TrainState, run: Run) -> None:
     unreadable = sorted(set().union(*run.world.gather(run.unreadable)))
     failure = None
     if run.world.leads:
+        run.note_unreadable(unreadable)  # other processes do not speak
         failure = write(state, run, snapshot, unreadable)
     failure = run.world.from_lead(failure)
     if failure is None:

@@ -97,7 +97,7 @@ def _train_run(
     with join_world(config.train.device) as world, FolderLock(output, "training") as lock:
         check_setup(config, world)
         check_boards(config)
-        source, warnings = (None, []) if dry_run else find_resume(output, resume, world, lock)
+        source, warnings = (None, []) if dry_run else find_resume(output, world, lock, resume=resume)
         task = task_of(config)
         train_set, val_set = task.open_data(config)
         device = choose_device(config.train.device, world)
@@ -111,7 +111,7 @@ def _train_run(
         if source:
             warnings += state.restore(source, config, task.fingerprint(train_set), world)
         if not dry_run:
-            claim(output, resume, world, lock)
+            claim(output, world, lock, resume=resume)
         if not dry_run and world.leads:
             reports = {"train": train_set.report.to_dict(), "val": val_set.report.to_dict()}
             files.begin(config, reports, state.step)

@@ -34,8 +34,8 @@ def update(state: TrainState, run: Run, losses_of: nn.Module, loaded: LoadedBatc
     try:
         step = computed(state, run, losses_of, batch, lr)
     except LossNotFinite as error:
-        causes = examined("loss", error.losses, state, run, kept)
-        problem = refused(error, state, run, loaded.images, causes[0])
+        causes, written = examined("loss", error.losses, state, run, kept)
+        problem = refused(error, state, run, loaded.images, causes[0], written=written)
         run.world.raise_together(problem)
         raise problem from None  # for the type checker: the line before has raised
     average_statistics(state.model, run.world)
@@ -67,10 +67,14 @@ def computed(state: TrainState, run: Run, losses_of: nn.Module, batch: Batch, lr
     )
 
 
-def refused(error: LossNotFinite, state: TrainState, run: Run, images: Sequence[ImageInfo], cause: str) -> UserError:
-    """The error for a loss that is not finite, with the images of the batch."""
+def refused(
+    error: LossNotFinite, state: TrainState, run: Run, images: Sequence[ImageInfo], cause: str, *, written: bool
+) -> UserError:
+    """The error for a loss that is not finite, with the images of the batch, which bad_step.json has if it is
+    `written`.
+    """
     everywhere = [image.image_id for share in run.world.gather(tuple(images)) for image in share]
-    where = f"; {run.files.bad_step} names the images" if run.writes else "; it came from the images"
+    where = f"; {run.files.bad_step} names the images" if written else "; it came from the images"
     return UserError(
         f"step {state.step}: {error}; the weights are unchanged since the step before{where}"
         f" (image ids {first_few(everywhere)}); likely {cause}"
@@ -89,7 +93,7 @@ def count_skipped(step: Step, state: TrainState, run: Run, kept: Kept) -> None:
     too_many = state.skipped >= MOST_SKIPPED
     if too_many or not (run.examined or state.scaler):
         run.examined = True
-        causes = examined("gradient", step.losses, state, run, kept)
+        causes, _ = examined("gradient", step.losses, state, run, kept)
         if too_many:
             line = f"step {state.step}: {MOST_SKIPPED} gradients in a row were not finite; likely {causes[0]}"
             run.world.raise_together(UserError(line))

@@ -1,0 +1,260 @@
+"""Damaged annotation files, images, configs and weights, by seeded mutation: how many crash, hang or end in a traceback.
+
+    python tests/figures/inputs.py [annotations|images|configs|weights|all] [CASES]
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+import json
+import pickle
+import random
+import sys
+import tempfile
+import zipfile
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from safetensors.torch import save
+
+sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parent)]
+
+from attack import attacked, damaged, failed
+
+from resdet.coco.ground_truth import read_ground_truth
+from resdet.config import load_config
+from resdet.config.load import to_yaml
+from resdet.data.images.decode import read_image
+from resdet.data.sets.formats import read_set
+from resdet.engine.checkpoint import read_model_file, read_state
+from resdet.weights import read_weights
+
+ROOT = Path(__file__).parents[2]
+STRANGE: list[Any] = [
+    None, True, False, 0, -1, 1, 2**31, 2**63, 2**64, -(2**63), 1e-6, 0.5, -0.0, 1e8, 1e38, 1e39, 1e308, "", "7",
+    "\x1b[31m", "a" * 5000, "\u202eevil", "../x", "\0", "\ud800", [], [[]], [[[]]], [1], [1, 2, 3, 4], [[1, 2]],
+    [[1, 2, 3]], [[1, 1, 2, 2, float("nan"), 3]], [float("inf")], {}, {"size": [40, 60], "counts": "abc"},
+    {"size": [40, 60], "counts": [2400]}, {"size": [60, 40], "counts": [2400]}, {"counts": "PPYo1"},
+    {"size": [40, 60], "counts": [-1, 2401]}, {"size": None, "counts": None},
+    {"size": [40, 60], "counts": [2**63 - 1, 1, 2**63 - 1, 1, 2400]}, {"size": [2**62, 2**62], "counts": [2**62] * 4},
+]  # fmt: skip
+Attempt = Callable[[int], None]
+
+
+def with_strange_values(content: Any, rng: random.Random) -> Any:
+    """Some values of a tree of JSON replaced, removed or doubled."""
+    content = copy.deepcopy(content)
+    for _ in range(rng.choice((1, 1, 2, 4))):
+        node, key = content, rng.choice(list(content))
+        while isinstance(node[key], dict | list) and node[key] and rng.random() < 0.9:
+            node = node[key]
+            key = rng.choice(list(node)) if isinstance(node, dict) else rng.randrange(len(node))
+        if rng.random() < 0.8 or not isinstance(node, list):
+            node[key] = copy.deepcopy(rng.choice(STRANGE))
+        elif rng.random() < 0.5:
+            node.append(copy.deepcopy(node[key]))
+        else:
+            del node[key]
+        if not content:
+            break
+    return content
+
+
+def coco_file() -> dict[str, Any]:
+    masks = ([[5, 5, 25, 5, 25, 15]], {"size": [40, 60], "counts": [300, 10, 2090]}, [])
+    return {
+        "images": [{"id": i, "file_name": f"{i}.jpg", "height": 40, "width": 60} for i in range(3)],
+        "annotations": [
+            {"id": i, "image_id": i % 3, "category_id": 1 + i % 2, "bbox": [5, 5, 20, 10], "area": 200, "iscrowd": 0,
+             "segmentation": masks[i % 3]} for i in range(6)
+        ],
+        "categories": [{"id": 1, "name": "a"}, {"id": 2, "name": "b"}],
+    }  # fmt: skip
+
+
+VOC = """<annotation><filename>{i}.jpg</filename><size><width>60</width><height>40</height><depth>3</depth></size>
+<segmented>0</segmented><object><name>cat</name><pose>Left</pose><truncated>0</truncated><difficult>0</difficult><bndbox>
+<xmin>5</xmin><ymin>5</ymin><xmax>25</xmax><ymax>15</ymax></bndbox></object></annotation>"""
+
+
+def annotations(folder: Path) -> Attempt:
+    """COCO files by tree and by byte, VOC files by byte and by number; read as training and as scoring do."""
+    images, coco = folder / "JPEGImages", json.dumps(coco_file()).encode()
+    (folder / "Annotations").mkdir()
+    (folder / "ImageSets/Main").mkdir(parents=True)
+    images.mkdir()
+    for i in range(3):
+        _ = cv2.imwrite(str(images / f"{i}.jpg"), np.zeros((40, 60, 3), np.uint8))
+
+    def attempt(case: int) -> None:
+        rng = random.Random(case)
+        if case % 3 < 2:
+            content = json.dumps(with_strange_values(coco_file(), rng)).encode() if case % 3 else damaged(coco, rng)
+            file = folder / "a.json"
+            _ = file.write_bytes(content)
+            _ = read_set(file, images)
+            _ = read_ground_truth(file)
+            return
+        listed = "".join(f"{i}\n" for i in range(3)).encode()
+        _ = (folder / "ImageSets/Main/train.txt").write_bytes(damaged(listed, rng) if case % 2 else listed)
+        for i in range(3):
+            text = VOC.format(i=i)
+            for number in ("60", "40", "25", "cat", "bndbox", "0"):
+                if rng.random() < 0.2:
+                    text = text.replace(number, ascii(rng.choice(STRANGE)), 1)
+            data = text.encode()
+            _ = (folder / f"Annotations/{i}.xml").write_bytes(damaged(data, rng) if rng.random() < 0.5 else data)
+        _ = read_set(folder / "ImageSets/Main/train.txt", images)
+
+    return attempt
+
+
+def images(folder: Path) -> Attempt:
+    """JPEG, PNG, WebP, BMP and TIFF files of three and one channels, damaged by byte."""
+    rng = np.random.default_rng(0)
+    smooth = cv2.resize(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8), (64, 48), interpolation=cv2.INTER_CUBIC)
+    files = [
+        (suffix, cv2.imencode(suffix, image)[1].tobytes())
+        for suffix in (".jpg", ".png", ".webp", ".bmp", ".tiff")
+        for image in (smooth, smooth[..., 0])
+    ]
+
+    def attempt(case: int) -> None:
+        suffix, data = files[case % len(files)]
+        file = folder / f"a{suffix}"
+        _ = file.write_bytes(damaged(data, random.Random(case)))
+        image = read_image(file)
+        assert image.ndim == 3
+        assert image.shape[2] == 3
+        assert image.dtype == np.uint8
+
+    return attempt
+
+
+def configs(folder: Path) -> Attempt:
+    """Config files damaged by byte and by line, and one to three overrides of any key by any value."""
+    whole = to_yaml(load_config(ROOT / "configs/nano.yaml"))
+    keys = [line.partition(":")[0] for line in paths_of(whole)]
+    values = [
+        "0", "-1", "1e-3", "1e308", "nan", ".inf", "99999999999999999999", "010", "1:30", "null", "~", "true", "no", "''",
+        "[]", "[1, 2]", "[[1]]", "{}", "{a: 1}", "${oc.env:HOME}", "${a}", "!!python/object/apply:os.system ['true']",
+        "&a [*a]", "???", "a" * 5000, "../x", "\0", "\u202e", "[" * 3000, "{" * 3000, "os.system", "2020-01-01", "0x10",
+    ]  # fmt: skip
+
+    def attempt(case: int) -> None:
+        rng = random.Random(case)
+        file, overrides = folder / "a.yaml", []
+        lines = whole.splitlines(keepends=True)
+        if case % 3 == 0:
+            _ = file.write_bytes(damaged(whole.encode(), rng))
+        elif case % 3 == 1:
+            place = rng.randrange(len(lines))
+            lines[place] = f"{lines[place].partition(':')[0]}: {rng.choice(values)}\n"
+            _ = file.write_text("".join(lines), errors="surrogatepass")
+        else:
+            _ = file.write_text(whole)
+            overrides = [f"{rng.choice(keys)}={rng.choice(values)}" for _ in range(rng.randint(1, 3))]
+        _ = to_yaml(load_config(file, overrides=overrides))
+
+    return attempt
+
+
+def paths_of(text: str) -> list[str]:
+    """The dotted path of every line of a config."""
+    paths, stack = [], []
+    for line in text.splitlines():
+        name, colon, _ = line.strip().partition(":")
+        if colon and not name.startswith("-"):
+            depth = (len(line) - len(line.lstrip())) // 2
+            stack = [*stack[:depth], name]
+            paths.append(".".join(stack))
+    return paths
+
+
+class Planted:
+    """Unpickling runs a function that leaves a file."""
+
+    def __init__(self, call: Any, *arguments: Any) -> None:
+        self.call, self.arguments = call, arguments
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self.call, self.arguments
+
+
+def weights(folder: Path, canary: Path) -> Attempt:
+    """Pickles that leave a canary by several functions, in each kind of file and under each name; and damaged files."""
+    import os
+    import subprocess
+
+    plant = f"touch {canary}"
+    planted = [
+        Planted(os.system, plant),
+        Planted(eval, f"__import__('os').system({plant!r})"),
+        Planted(exec, f"open({str(canary)!r}, 'w')"),
+        Planted(subprocess.call, plant, None, None, None, None, None, None, True, True),
+        Planted(open, str(canary), "w"),
+        Planted(Path.touch, canary),
+    ]
+    tensors = OrderedDict(conv=torch.zeros(2, 3), bias=torch.zeros(2))
+    buffer = io.BytesIO()
+    torch.save(tensors, buffer)
+    plain = {"safetensors": save(dict(tensors)), "pt": buffer.getvalue()}
+    plain["pkl"] = pickle.dumps({name: tensor.numpy() for name, tensor in tensors.items()})
+    names = ("a.safetensors", "a.pth", "a.pkl", "model.safetensors", "state.pt")
+
+    def hostile(rng: random.Random) -> bytes:
+        bad, protocol = rng.choice(planted), rng.choice((0, 1, 2, 4, 5))
+        tree = rng.choice((bad, {"conv": bad}, {"model": {"conv": bad}}, OrderedDict(a=[bad]), {bad: 1}, (bad, 1)))
+        data = pickle.dumps(tree, protocol) if type(tree) is not dict or bad not in tree else pickle.dumps([bad])
+        if rng.random() < 0.5:
+            return data
+        packed = io.BytesIO()
+        with zipfile.ZipFile(packed, "w") as archive:
+            archive.writestr("archive/data.pkl", data)
+            archive.writestr("archive/version", "3\n")
+            archive.writestr("archive/byteorder", "little")
+        return packed.getvalue()
+
+    def attempt(case: int) -> None:
+        rng = random.Random(case)
+        data = hostile(rng) if case % 2 else damaged(plain[rng.choice(sorted(plain))], rng)
+        file = folder / rng.choice(names)
+        _ = file.write_bytes(data)
+        if file.name == "state.pt":
+            _ = read_state(folder)
+        elif file.name == "model.safetensors":
+            _ = read_model_file(file)
+        else:
+            _ = read_weights(file)
+
+    return attempt
+
+
+WANTED = {"annotations": 3000, "images": 1000, "configs": 2000, "weights": 500}
+
+
+def main(kind: str = "all", count: str = "") -> int:
+    """Prints a line of counts for each kind of input; the exit code is 1 if any must not be."""
+    bad = False
+    for name in WANTED if kind == "all" else [kind]:
+        with tempfile.TemporaryDirectory(prefix="resdet-attack-") as place:
+            folder, canary = Path(place) / "inputs", Path(place) / "canary"
+            folder.mkdir()
+            attempts: dict[str, Callable[[], Attempt]] = {
+                "annotations": lambda: annotations(folder),
+                "images": lambda: images(folder),
+                "configs": lambda: configs(folder),
+                "weights": lambda: weights(folder, canary),
+            }
+            bad |= failed(name, attacked(range(int(count or WANTED[name])), attempts[name](), canary))
+    return int(bad)
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:3]))

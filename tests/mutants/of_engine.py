@@ -1,0 +1,153 @@
+"""Mutants of checkpoints, of samplers, and of the engine's promises about faults."""
+
+from mutants.mutant import mutants
+
+FAULTS = "engine/test_faults.py"
+CHECKPOINT = "engine/test_checkpoint.py"
+WRITE_MANIFEST = (
+    '        write_synced(temporary / MANIFEST, json.dumps({"step": step, "files": files}, indent=1).encode())\n'
+)
+
+# The twelve that a first search found unnoticed.
+UNNOTICED = (
+    *mutants(
+        "resdet/engine/task/best.py",
+        f"{FAULTS}::test_a_worse_evaluation_does_not_replace_the_best engine/test_best.py",
+        ("return value > best if self.higher_is_better", "return True if self.higher_is_better"),
+        ("else value < best", "else value > best"),
+        ("return value is not None", "return True"),
+    ),
+    *mutants(
+        "resdet/engine/train/state.py",
+        f"{FAULTS}::test_a_resume_goes_on_with_the_same_random_numbers",
+        ('    torch.set_rng_state(states["cpu"])\n', ""),
+    ),
+    *mutants(
+        "resdet/engine/train/state.py",
+        f"{FAULTS}::test_a_resume_names_what_is_different_here",
+        ('here = {"world_size": world.size, ', "here = {"),
+        (', "torch": str(torch.__version__)}\n        warnings', "}\n        warnings"),
+    ),
+    *mutants(
+        "resdet/engine/train/state.py",
+        "engine/test_train.py::test_another_number_of_threads_is_a_warning_with_both",
+        ('"world_size": world.size, "threads": torch.get_num_threads(), ', '"world_size": world.size, '),
+    ),
+    *mutants(
+        "resdet/engine/train/step.py",
+        "engine/test_train.py::test_a_loss_that_is_not_finite_stops_before_the_update",
+        (
+            "    if not all(map(math.isfinite, values)):\n        raise LossNotFinite(named)\n"
+            "    step = Step(named, grad_norm)\n    if step.made:\n        _ = optimizer.step()\n",
+            "    step = Step(named, grad_norm)\n    _ = optimizer.step()\n"
+            "    if not all(map(math.isfinite, values)):\n        raise LossNotFinite(named)\n",
+        ),
+    ),
+    *mutants(
+        "resdet/engine/checkpoint.py",
+        f"{FAULTS}::test_a_checkpoint_gets_its_name_when_its_manifest_is_on_the_disk",
+        (
+            f"{WRITE_MANIFEST}        sync_folder(temporary)\n",
+            f"        sync_folder(temporary)\n{WRITE_MANIFEST}",
+        ),
+        ("        sync_folder(temporary)\n", ""),
+        (
+            "        for name, data in contents.items():\n            write_synced(temporary / name, data)\n",
+            "        write_synced(temporary / MANIFEST, b'')\n"
+            "        for name, data in contents.items():\n            write_synced(temporary / name, data)\n",
+        ),
+        (
+            "        temporary.rename(target)\n        sync_folder(target.parent)\n",
+            "        temporary.rename(target)\n",
+        ),
+    ),
+    *mutants(
+        "resdet/files.py",
+        f"{FAULTS}::test_a_file_is_synced_before_it_is_renamed",
+        ("        _sync(temporary)\n        temporary.replace(path)\n", "        temporary.replace(path)\n"),
+        ("        temporary.replace(path)\n        sync_folder(path.parent)\n", "        temporary.replace(path)\n"),
+    ),
+    *mutants(
+        "resdet/engine/evaluate/detections.py",
+        f"{FAULTS}::test_the_figures_of_a_part_of_the_images_are_never_recorded",
+        ("raise Interrupted", "pass"),
+    ),
+    *mutants(
+        "resdet/engine/distributed.py",
+        f"{FAULTS}::test_the_group_is_torn_down_only_after_a_normal_end",
+        (
+            "        yield world\n        _ = world.any",
+            "        try:\n            yield world\n        finally:\n            dist.destroy_process_group()\n"
+            "        _ = world.any",
+        ),
+    ),
+    *mutants(
+        "resdet/cli/check_data.py",
+        f"{FAULTS}::test_strict_makes_an_error_of_what_is_skipped",
+        ("if args.strict and notes.row_count:", "if args.strict and not notes.row_count:"),
+    ),
+    *mutants(
+        "resdet/engine/task/detection.py",
+        f"{FAULTS}::test_train_and_val_must_list_the_same_categories",
+        ("    if different:\n        number, name", "    if not different:\n        number, name"),
+        (
+            "zip(data.category_ids.tolist(), data.class_names, strict=True) for data",
+            "zip(data.category_ids.tolist(), data.category_ids, strict=True) for data",
+        ),
+    ),
+)
+
+MUTANTS = (
+    *UNNOTICED,
+    *mutants(
+        "resdet/engine/checkpoint.py",
+        CHECKPOINT,
+        ('if size != expected["bytes"]:', "if size < 0:"),
+        ('hexdigest() != expected["sha256"]', 'hexdigest() == ""'),
+        ("old[:-keep]", "old[: -keep - 1]"),
+        ("if path.name != RunFiles(run).best():", "if path.name:"),
+        ("path.name <= checkpoint_path(run, step).name]", "path.name]"),
+        ("for path in reversed(checkpoints(run)):", "for path in checkpoints(run):"),
+        ("    remove_leftovers(run)\n    temporary", "    temporary"),
+        ("weights[name].shape != tensor.shape", "weights[name].ndim != tensor.ndim"),
+        ('(f"{name} is missing" for name in own if name not in weights)', "()"),
+        ("for name in weights if name not in own)", "for name in weights if name is own)"),
+        ("0 < len(class_names) == len(category_ids)", "0 < len(class_names)"),
+        ("        shutil.rmtree(temporary, ignore_errors=True)\n        raise", "        raise"),
+        ("        if target.exists():  #", "        if not target.exists():  #"),
+        ("(model.parent / MANIFEST).exists() and (fault := damage(model.parent))", "(fault := None)"),
+        ('"step" not in state', '"step" in state'),
+        ("for name in (MODEL, STATE):", "for name in (MODEL,):"),
+    ),
+    *mutants(
+        "resdet/weights/read.py",
+        CHECKPOINT,
+        ("        _check_archive(path)\n", "        pass\n"),
+        ("weights_only=True", "weights_only=False"),
+    ),
+    *mutants(
+        "resdet/engine/checkpoint.py",
+        f"engine/test_best.py engine/test_train.py {CHECKPOINT}",
+        ("path.name > checkpoint_path(run, after).name", "path.name >= checkpoint_path(run, after).name"),
+        ("        (run / BEST).unlink()\n", "        pass\n"),
+        ("if path.name == LAST:", "if path.name == BEST:"),
+        ('return file, [f"{error}; the newest is taken", *skipped]', "return file, skipped"),
+    ),
+    *mutants(
+        "resdet/data/batches/samplers.py",
+        "data/batches/test_samplers.py data/batches/test_loader.py",
+        ('f"{seed} {epoch} {index}"', 'f"{seed} {index}"'),
+        ('f"{seed} {epoch} {index}"', 'f"{epoch} {index}"'),
+        ("digest_size=4", "digest_size=8"),
+        ("default_rng([self.seed, epoch])", "default_rng([self.seed])"),
+        ("default_rng([self.seed, epoch])", "default_rng([epoch])"),
+        ("-len(order) % self.batch_size)", "0)"),
+        ("batches[rng.permutation(len(batches))]", "batches"),
+        ("self.epoch(epoch)[position:]", "self.epoch(epoch)"),
+        ("epoch, position = epoch + 1, 0", "epoch, position = epoch + 1, position"),
+        ("batch[rank * share : (rank + 1) * share]", "batch[rank::world_size][:share]"),
+        ("len(member) - len(member) % self.batch_size for member", "len(member) for member"),
+        ("widths > heights, widths / heights", "widths > heights"),
+        ("-(-len(self.groups) // self.batch_size)", "len(self.groups) // self.batch_size"),
+    ),
+)

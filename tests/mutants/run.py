@@ -1,0 +1,121 @@
+"""Applies each mutant to a copy of the project, one at a time, and counts those with which its tests fail.
+
+    python tests/mutants/run.py [PART_OF_A_NAME]
+
+The exit code is 0 if at least 95 % of them are killed; the names of the others are printed.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from mutants.mutant import ROOT, Mutant
+from mutants.table import MUTANTS
+
+GOAL = 0.95
+LONGEST = 600  # seconds of the tests of a mutant: what does not end is noticed, too
+
+
+def copied(folder: Path) -> Path:
+    """A copy of all files of the project that git knows or would add."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT, capture_output=True, check=True, text=True,
+    )  # fmt: skip
+    for name in filter(None, listed.stdout.split("\0")):
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            _ = shutil.copy2(ROOT / name, folder / name)
+    return folder
+
+
+def passes(copy: Path, tests: Iterable[str]) -> bool:
+    """Whether the tests pass in a child of this process, which has imported what takes long and nothing of resdet."""
+    sys.stdout.flush()
+    child = os.fork()
+    if not child:
+        os.setsid()
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), 1)
+            os.dup2(nowhere.fileno(), 2)
+        os.chdir(copy)
+        import pytest
+
+        paths = [f"tests/{test}" for test in tests]
+        os._exit(min(255, int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", "--no-header", *paths]))))
+    end = time.monotonic() + LONGEST
+    while True:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            return status == 0
+        if time.monotonic() > end:
+            os.killpg(child, signal.SIGKILL)
+            _ = os.waitpid(child, 0)
+            return False
+        time.sleep(0.02)
+
+
+def replacer(copy: Path) -> Callable[[Mutant, str], None]:
+    """Writes a text to a mutant's file, with a later time than ever before: compiled files of the text before are
+    recognized by the time, in whole seconds, and by the size.
+    """
+    stamp = int(time.time())
+
+    def replace(mutant: Mutant, text: str) -> None:
+        nonlocal stamp
+        stamp += 2
+        _ = (copy / mutant.file).write_text(text)
+        os.utime(copy / mutant.file, (stamp, stamp))
+
+    return replace
+
+
+def survivors(chosen: list[Mutant], copy: Path) -> list[Mutant]:
+    """The mutants with which all their tests pass. Raises SystemExit if the tests fail without a mutant."""
+    replace, left = replacer(copy), []
+    sound: set[tuple[str, ...]] = set()
+    for i, mutant in enumerate(chosen, start=1):
+        if mutant.tests not in sound and not passes(copy, mutant.tests):
+            sys.exit(f"{' '.join(mutant.tests)}: does not pass without a mutant")
+        sound.add(mutant.tests)
+        text = (copy / mutant.file).read_text()
+        replace(mutant, mutant.applied(text))
+        survived = passes(copy, mutant.tests)
+        replace(mutant, text)
+        print(f"{i}/{len(chosen)} {'SURVIVED' if survived else 'killed'} {mutant.name}", flush=True)
+        left += [mutant] if survived else []
+    return left
+
+
+def main(part: str = "") -> int:
+    """Runs the mutants whose name has `part`; prints the share that was killed."""
+    chosen = [mutant for mutant in MUTANTS if part in mutant.name and not mutant.reason]
+    excused = sum(part in mutant.name and bool(mutant.reason) for mutant in MUTANTS)
+    with tempfile.TemporaryDirectory(prefix="resdet-mutants-") as name:
+        copy = copied(Path(name))
+        sys.path[:] = [str(copy), *(path for path in sys.path if Path(path or ".").resolve() != ROOT)]
+        os.environ["PYTHONPATH"] = str(copy)
+        import pytest  # noqa: F401  # before the fork: these take longer than most tests
+        import torch  # noqa: F401
+        import torchvision  # noqa: F401
+
+        left = survivors(chosen, copy)
+    killed = len(chosen) - len(left)
+    print(f"{killed} of {len(chosen)} mutants killed ({killed / len(chosen):.1%}); {excused} more change no result")
+    for mutant in left:
+        print(f"survived: {mutant.name} ({' '.join(mutant.tests)})")
+    return int(killed < GOAL * len(chosen))
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:2]))
