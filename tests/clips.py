@@ -22,7 +22,7 @@ def write_clip(path: Path, frames: int = 6, *, codec: str = "MJPG", rate: float 
     writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*codec), rate, (64, 48))
     rng = np.random.default_rng(0)
     for number in range(frames):
-        writer.write(rng.integers(0, 256, (48, 64, 3), dtype=np.uint8) if noise else frame_of(number))
+        _ = writer.write(rng.integers(0, 256, (48, 64, 3), dtype=np.uint8) if noise else frame_of(number))
     writer.release()
     return path
 

@@ -54,7 +54,8 @@ class PredictionFolder:
         extras: Collection[str] = (),
         tables: bool = False,
     ) -> None:
-        self.folder, self.colors = folder, colors
+        self.folder = folder
+        self.colors: Colors = colors
         self.paths = [Path(each.path) if isinstance(each, Video) else each for each in given]
         self.extras, self.tables = tuple(extras), tables
         self._open = ExitStack()

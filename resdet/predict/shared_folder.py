@@ -70,7 +70,8 @@ def _move(part: Path, folder: Path) -> None:
 
 def _joined_table(files: Sequence[Path]) -> str:
     """The rows of tables with the same columns, by their first column, the id of an image."""
-    header, rows = [], []
+    header: list[str] = []
+    rows: list[list[str]] = []
     for path in files:
         with path.open(encoding="utf-8", newline="") as file:
             header, *more = csv.reader(file)

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torchvision.models import get_model_weights
 from torchvision.models.detection import FasterRCNN
 
 import resdet
@@ -58,7 +57,7 @@ def in_the_cache(hub: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], 
 
     def put(name: str) -> FasterRCNN:
         model = as_published(name)
-        torch.save(model.state_dict(), hub / Path(get_model_weights(name).DEFAULT.url).name)
+        torch.save(model.state_dict(), published_detector(name).file)
         return model
 
     return put
@@ -70,7 +69,8 @@ def check_same(name: str, theirs: FasterRCNN) -> None:
     assert detector.class_names == tuple(name for name in coco_names() if name != "N/A")
     assert detector.category_ids[-1] == 90
     image = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), dtype=np.uint8)
-    theirs.transform.postprocess = lambda found, *_: found  # which rounds boxes to paste masks; the scale is 1
+    # It rounds boxes to paste masks into whole pixels; the scale is 1.
+    object.__setattr__(theirs.transform, "postprocess", lambda found, *_: found)
     with torch.inference_mode():
         (expected,) = theirs([torch.from_numpy(image).permute(2, 0, 1) / 255])
     found = detector(image)

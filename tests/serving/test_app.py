@@ -101,8 +101,9 @@ class StandIn:
 
 
 def nothing(image: np.ndarray) -> Prediction:
-    empty = np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64)
-    return Prediction(*empty, None, *image.shape[:2], ("cat",), (1,), Source("x", lambda: image), image)
+    height, width = image.shape[:2]
+    boxes, scores, labels = np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64)
+    return Prediction(boxes, scores, labels, None, height, width, ("cat",), (1,), Source("x", lambda: image), image)
 
 
 def encoded(image: np.ndarray, kind: str = "PNG") -> bytes:
