@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from resdet.predict.prediction import Prediction
     from resdet.predict.predictor import Predictor
     from resdet.predict.tiles import Tiling
+    from resdet.predict.video import Camera, Video
     from resdet.workflows.augmented_sheet import draw_augmented
     from resdet.workflows.compare import compare
     from resdet.workflows.evaluate import evaluate
@@ -26,9 +27,11 @@ if TYPE_CHECKING:
     from resdet.workflows.train import train
 
 __all__ = [
+    "Camera",
     "Prediction",
     "Predictor",
     "Tiling",
+    "Video",
     "__version__",
     "build_model",
     "compare",
@@ -43,9 +46,11 @@ __all__ = [
 ]
 
 _HOMES = {  # the module of each name
+    "Camera": "resdet.predict.video",
     "Prediction": "resdet.predict.prediction",
     "Predictor": "resdet.predict.predictor",
     "Tiling": "resdet.predict.tiles",
+    "Video": "resdet.predict.video",
     "build_model": "resdet.models.build.detector",
     "compare": "resdet.workflows.compare",
     "draw_augmented": "resdet.workflows.augmented_sheet",

@@ -20,9 +20,11 @@ from resdet.version import __version__
 
 # Each file has a docstring (the first paragraph is the summary), add_arguments(parser) and run(args) -> exit code.
 COMMANDS = {
+    "new": "resdet.cli.new",
     "train": "resdet.cli.train",
     "evaluate": "resdet.cli.evaluate",
     "predict": "resdet.cli.predict",
+    "serve": "resdet.cli.serve",
     "export": "resdet.cli.export",
     "score": "resdet.cli.score",
     "benchmark": "resdet.cli.benchmark",
@@ -33,12 +35,13 @@ COMMANDS = {
     "convert-data": "resdet.cli.convert_data",
     "convert-weights": "resdet.cli.convert_weights",
     "configs": "resdet.cli.configs",
+    "models": "resdet.cli.models",
     "doctor": "resdet.cli.doctor",
 }
 # Those that build a model, read annotations or score, and so can run a user's own files.
 WITH_PLUGINS = {
-    "train", "evaluate", "predict", "export", "score", "benchmark", "compare", "probe", "report", "check-data",
-    "convert-data",
+    "new", "train", "evaluate", "predict", "serve", "export", "score", "benchmark", "compare", "probe", "report",
+    "check-data", "convert-data",
 }  # fmt: skip
 DONE, FAILED, MISTAKE, STOPPED = 0, 1, 2, EXIT_CODE
 

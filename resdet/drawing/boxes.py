@@ -55,14 +55,16 @@ def draw_detections(
     masks: Sequence[MaskWindow] | None = None,
     min_side: int = 480,
     most_tags: int = 40,
+    by_object: bool = False,
 ) -> UInt8[np.ndarray, "h w 3"]:
     """The image with its masks, boxes and tags; the input image is not changed.
 
     `boxes` are (x1, y1, x2, y2) in pixels of the image; parts outside are cut off. With `scores` None only names are
     drawn, as for ground truth. An image whose shorter side is below `min_side` is enlarged (0: never), and one with a
     side above LARGEST_SIDE is shrunk, so the result may have another size than the input. The best `most_tags` objects
-    get a tag if there is room for it.
+    get a tag if there is room for it. A colour is that of a class or, `by_object`, that of a position in the arrays.
     """
+    colors = [class_color(number) for number in (range(len(labels)) if by_object else labels.tolist())]
     scale = _scale(image, min_side)
     canvas = _resized(image, scale).astype(np.float32)
     height, width = canvas.shape[:2]
@@ -71,11 +73,11 @@ def draw_detections(
     line = float(np.clip(min(height, width) / 230, 2, 10))
     if masks is not None:
         for i in reversed(shown):
-            paint_mask(canvas, resized(masks[i], scale), class_color(int(labels[i])), line)
+            paint_mask(canvas, resized(masks[i], scale), colors[i], line)
     frame = line if masks is None else line / 2  # thinner, because the mask already shows the object
     for i in reversed(shown):  # the best ones are drawn on top
         _frame(canvas, rects[i], frame + 2, DARK, 0.55)
-        _frame(canvas, _shrunk(rects[i], 1.0), frame, class_color(int(labels[i])), 1.0)
+        _frame(canvas, _shrunk(rects[i], 1.0), frame, colors[i], 1.0)
     crowding = float(np.clip(np.sqrt(12 / max(1, len(shown))), 0.75, 1))
     font_size = float(round(float(np.clip(min(height, width) / 30, 15, 42) * crowding)))
     placed: list[Rect] = []
@@ -85,7 +87,7 @@ def draw_detections(
         spot, hidden = _spot(rects[i], tag.shape, height, width, placed)
         if hidden <= MOST_HIDDEN:
             placed.append(spot)
-            _stamp(canvas, spot, tag, class_color(int(labels[i])))
+            _stamp(canvas, spot, tag, colors[i])
     return np.round(canvas).astype(np.uint8)
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from resdet.config import Config, TrainConfig, config_from_yaml, to_yaml
+from resdet.data.sets.cache import cache_folder
 from resdet.engine.checkpoint import (
     ModelFile,
     find_best_model_file,
@@ -19,6 +20,7 @@ from resdet.engine.checkpoint import (
     without_weights,
 )
 from resdet.engine.distributed import memory_format
+from resdet.engine.published import as_model_file
 from resdet.engine.task.interface import Model
 from resdet.engine.task.table import task_of
 from resdet.errors import UserError
@@ -44,14 +46,14 @@ class SavedModel:
 
 
 def read_models(paths: Sequence[Path], overrides: Sequence[str], *, best: bool = False) -> list[SavedModel]:
-    """Reads each run, checkpoint or file; the overrides apply to all of them.
+    """Reads each run, checkpoint or file, or published detector by its name; the overrides apply to all of them.
 
     A run refers to its newest checkpoint, with `best` to its best one.
 
     Raises UserError for a damaged file, a mistake in the overrides, and for classes that differ from the first model's.
     """
     find = find_best_model_file if best else find_model_file
-    models = [_read(*find(path), overrides) for path in paths]
+    models = [_read(*find(as_model_file(path, cache_folder())), overrides) for path in paths]
     first = models[0]
     for other in models[1:]:
         if other.saved.class_names != first.saved.class_names:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 import io
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -19,7 +19,7 @@ from resdet.predict.prediction import Prediction
 
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet would execute such a cell
 OBJECT_COLUMNS = (
-    "image_id", "file_name", "object", "class", "category_id", "score", "x1", "y1", "x2", "y2", "area",
+    "image_id", "file_name", "frame", "object", "class", "category_id", "score", "x1", "y1", "x2", "y2", "area",
 )  # fmt: skip
 
 
@@ -97,29 +97,36 @@ EXTRAS: dict[str, Extra] = {  # the option's name is that of the folder
 }
 
 
-def object_rows(prediction: Prediction, image_id: int, file_name: str) -> list[list[object]]:
-    """A row of objects.csv for each object; the area is that of the mask, or of the box, in pixels."""
+def object_rows(prediction: Prediction, entry: Mapping[str, Any]) -> list[list[object]]:
+    """A row of objects.csv for each object; the area is that of the mask, or of the box, in pixels.
+
+    `entry` has the id and the file_name of the image, and the number of a frame.
+    """
     sides = prediction.boxes[:, 2:] - prediction.boxes[:, :2]
     areas = (sides[:, 0] * sides[:, 1]).tolist()
     if prediction.run_lengths is not None:
         areas = mask_areas(prediction.run_lengths).tolist()
     return [
-        [image_id, cell(file_name), number, cell(one.class_name), one.category_id, f"{one.score:.6f}"]
+        [*_beginning(entry), number, cell(one.class_name), one.category_id, f"{one.score:.6f}"]
         + [f"{side:.2f}" for side in one.box]
         + [f"{area:.1f}"]
         for number, (one, area) in enumerate(zip(prediction, areas, strict=True), start=1)
     ]
 
 
-def count_row(prediction: Prediction, image_id: int, file_name: str) -> list[object]:
+def count_row(prediction: Prediction, entry: Mapping[str, Any]) -> list[object]:
     """The row of counts.csv of an image: the number of objects, and that of each class."""
     counts = Counter(prediction.labels.tolist())
     each = [counts[label] for label in range(len(prediction.class_names))]
-    return [image_id, cell(file_name), len(prediction), *each]
+    return [*_beginning(entry), len(prediction), *each]
+
+
+def _beginning(entry: Mapping[str, Any]) -> list[object]:
+    return [entry["id"], cell(entry["file_name"]), entry.get("frame", "")]
 
 
 def count_columns(class_names: Sequence[str]) -> list[str]:
-    return ["image_id", "file_name", "objects", *map(cell, class_names)]
+    return ["image_id", "file_name", "frame", "objects", *map(cell, class_names)]
 
 
 def csv_lines(rows: Sequence[Sequence[object]]) -> str:

@@ -11,6 +11,7 @@ from resdet.coco.image_files import IMAGE_SUFFIXES
 from resdet.errors import UserError
 from resdet.files import usable_paths
 from resdet.predict.addresses import is_address
+from resdet.predict.video import VIDEO_SUFFIXES, Camera, Clip, Video, is_video
 
 LONGEST_NAME = 200  # bytes; file systems do not permit more than 255
 
@@ -29,7 +30,8 @@ def find_images(paths: Sequence[str | Path], *, recursive: bool = False) -> list
 
 @usable_paths()
 def images_at(given: str | Path, *, recursive: bool = False) -> list[Path]:
-    """The images that a path refers to: a file, the images in a folder, or those that match a pattern (`*`, `?`, `[]`).
+    """The images that a path refers to: a file, the images in a folder, or the images and videos that match a pattern
+    (`*`, `?`, `[]`).
 
     Folders are listed by name, without hidden files; their subfolders are left out unless `recursive` is given. In a
     pattern `**` stands for any number of folders. Raises UserError for a path that does not exist, and for a folder or
@@ -61,9 +63,11 @@ def is_image(path: Path) -> bool:
 
 
 def _matches(pattern: str) -> list[Path]:
-    images = [path for path in map(Path, sorted(glob.glob(pattern, recursive=True))) if is_image(path)]
+    paths = map(Path, sorted(glob.glob(pattern, recursive=True)))
+    images = [path for path in paths if is_image(path) or (is_video(path) and path.is_file())]
     if not images:
-        raise UserError(f"{pattern}: matches no images ({', '.join(IMAGE_SUFFIXES)}); correct the pattern")
+        suffixes = ", ".join((*IMAGE_SUFFIXES, *VIDEO_SUFFIXES))
+        raise UserError(f"{pattern}: matches no images or videos ({suffixes}); correct the pattern")
     return images
 
 
@@ -77,6 +81,8 @@ def _images_in(folder: Path, *, recursive: bool) -> list[Path]:
     images = [path for path in entries if is_image(path)]
     if not images:
         below = "" if recursive else "; its subfolders are not searched unless you ask for it (--recursive)"
+        if any(map(is_video, entries)):
+            below = f"; its videos are meant by a pattern, such as '{folder}/*{next(filter(is_video, entries)).suffix}'"
         raise UserError(f"{folder}: has no images ({', '.join(IMAGE_SUFFIXES)}){below}")
     return images
 
@@ -92,16 +98,19 @@ def _files_below(folder: Path) -> Iterator[Path]:
         yield from (Path(path) / name for name in names)
 
 
-def drawing_names(paths: Sequence[str | Path]) -> list[str]:
-    """A file name `<stem>.jpg` for each image; names that are equal, apart from upper and lower case, get a number."""
+def drawing_names(given: Sequence[str | Path | Clip]) -> list[str]:
+    """A file name `<stem>.jpg` for each image, `<stem>.mp4` for each video and camera; stems that are equal, apart from
+    upper and lower case, get a number.
+    """
     taken: set[str] = set()
     names = []
-    for path in paths:
+    for one in given:
+        path = one.path if isinstance(one, Video) else f"camera_{one.number}" if isinstance(one, Camera) else one
         stem = os.fsdecode(os.fsencode(Path(path).stem)[:LONGEST_NAME])
-        name, number = f"{stem}.jpg", 1
+        name, number = stem, 1
         while name.casefold() in taken:
             number += 1
-            name = f"{stem}_{number}.jpg"
+            name = f"{stem}_{number}"
         taken.add(name.casefold())
-        names.append(name)
+        names.append(f"{name}{'.mp4' if isinstance(one, Clip) else '.jpg'}")
     return names

@@ -20,13 +20,15 @@ def load(
     overrides: Sequence[str] = (),
     ensemble: Sequence[str | Path] = (),
     device: str | None = None,
+    world: World = World(),  # noqa: B008  # a frozen value
 ) -> Predictor:
     """The detector of a run, a checkpoint or a model file, ready to predict.
 
     `checkpoint` is a run (its best checkpoint, or the newest if it has no best one), RUN/best, RUN/last, a checkpoint's
     folder or a model.safetensors. `overrides` (key=value) change its config, for example test.augmentation.flip=true or
     model.box_head.score_threshold=0.3. The detectors in `ensemble`, which must have the same classes, are combined with
-    it. `device` is "cpu", "cuda", or "auto" (a GPU where there is one, the default).
+    it. `device` is "cpu", "cuda", or "auto" (a GPU where there is one, the default); of several GPUs a process of
+    `world` takes its own.
 
     Raises UserError for a file that is missing, damaged or not a detector, and for a mistake in the overrides.
     """
@@ -37,7 +39,7 @@ def load(
     models = read_models(paths, ["train.device=auto", *overrides, *chosen], best=True)
     saved = models[0].saved
     config = saved.config
-    place = choose_device(config.train.device, World())
+    place = choose_device(config.train.device, world)
     return Predictor(
         detector_of(models, place),
         short_side=config.data.augment.test_short_side,

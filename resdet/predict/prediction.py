@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Literal, get_args, overload
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int64, UInt8
@@ -22,7 +22,7 @@ from resdet.data.images.masks import MaskWindow, encoded_window
 from resdet.drawing.boxes import draw_detections
 from resdet.errors import UserError, did_you_mean
 from resdet.files import readable_json, replace_file, whole_file, writing
-from resdet.predict.sources import Source
+from resdet.predict.sources import Moment, Source
 from resdet.text import printable
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 DRAWN_SCORE = 0.5  # the smallest score of an object that is drawn, unless another one is given
 PICTURES = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP"}
+Colors = Literal["class", "object"]  # what has a colour of its own in a drawing
 LISTED = 20  # objects in the table of a notebook
 NOTEBOOK_SIDE = 960  # pixels of the longer side of a picture in a notebook
 
@@ -78,6 +79,11 @@ class Prediction:
     def path(self) -> Path | None:
         """The image's file, None for an image in memory."""
         return self.source.path
+
+    @property
+    def moment(self) -> Moment | None:
+        """The place in a video, with `number` (of the frame, from 0) and `seconds`; None for an image."""
+        return self.source.moment
 
     @property
     def image(self) -> UInt8[np.ndarray, "H W 3"]:
@@ -148,11 +154,13 @@ class Prediction:
         """The pixels of each mask in a window that contains it."""
         return None if self.run_lengths is None else [encoded_window(mask) for mask in self.run_lengths]
 
-    def draw(self, *, score: float = DRAWN_SCORE, min_side: int = 480) -> Image.Image:
+    def draw(self, *, score: float = DRAWN_SCORE, min_side: int = 480, colors: Colors = "class") -> Image.Image:
         """The image with the masks, boxes and names of the objects with at least this score.
 
-        An image whose shorter side is below `min_side` pixels is enlarged; 0 never enlarges.
+        An image whose shorter side is below `min_side` pixels is enlarged; 0 never enlarges. A class has the same
+        colour in every drawing; with `colors="object"` objects of one class differ. Raises UserError for other colors.
         """
+        check_colors(colors)
         shown = self.chosen(score=score)
         return Image.fromarray(
             draw_detections(
@@ -163,10 +171,11 @@ class Prediction:
                 self.class_names,
                 masks=shown.windows(),
                 min_side=min_side,
+                by_object=colors == "object",
             )
         )
 
-    def save(self, path: str | Path, *, score: float = DRAWN_SCORE) -> Path:
+    def save(self, path: str | Path, *, score: float = DRAWN_SCORE, colors: Colors = "class") -> Path:
         """Writes the drawing (.jpg, .png, .webp), or all objects as COCO results (.json); returns the path.
 
         Raises UserError for another suffix and for a file that cannot be written.
@@ -176,7 +185,7 @@ class Prediction:
             with writing(path, "choose another file"):
                 replace_file(path, readable_json(self.to_coco()))
         else:
-            save_picture(self.draw(score=score), path)
+            save_picture(self.draw(score=score, colors=colors), path)
         return path
 
     def crops(self, *, score: float = DRAWN_SCORE, margin: float = 0.0) -> list[Image.Image]:
@@ -249,6 +258,12 @@ class Prediction:
             category_id=_category_id(self.category_ids, label),
             run_lengths=None if self.run_lengths is None else self.run_lengths[index],
         )
+
+
+def check_colors(colors: str) -> None:
+    """Raises UserError for anything but "class" and "object"."""
+    if colors not in get_args(Colors):
+        raise UserError(f"colors={colors!r} is not known; give 'class', or 'object' to tell objects of a class apart")
 
 
 def labels_of(classes: Collection[str], class_names: Sequence[str]) -> list[int]:

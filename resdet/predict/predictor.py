@@ -24,6 +24,7 @@ from resdet.predict.pixels import ChannelOrder, InMemory, check_channel_order
 from resdet.predict.prediction import Prediction
 from resdet.predict.sources import Images, OneImage, Reading, Source
 from resdet.predict.tiles import Tiling, crops, merged
+from resdet.predict.video import Clip
 from resdet.structures import Batch, Detections
 from resdet.text import first_few, printable
 
@@ -44,7 +45,7 @@ class Origin:
 
 
 class Predictor:
-    """A trained detector that predicts images: files, folders, arrays, tensors, PIL images, and lists of them.
+    """A trained detector that predicts images: files, folders, videos, arrays, tensors, PIL images, and lists of them.
 
         detector = resdet.load("runs/quickstart")
         prediction = detector("photo.jpg")
@@ -96,7 +97,12 @@ class Predictor:
         self, images: InMemory, *, channels: ChannelOrder = "rgb", recursive: bool = False, tiling: Tiling | None = None
     ) -> Prediction: ...
 
-    @overload  # a path may be that of a folder
+    @overload
+    def __call__(
+        self, images: Clip, *, channels: ChannelOrder = "rgb", recursive: bool = False, tiling: Tiling | None = None
+    ) -> Iterator[Prediction]: ...
+
+    @overload  # a path may be that of a folder or a video
     def __call__(
         self,
         images: str | Path,
@@ -118,8 +124,10 @@ class Predictor:
 
     def __call__(
         self, images: object, *, channels: ChannelOrder = "rgb", recursive: bool = False, tiling: Tiling | None = None
-    ) -> Prediction | list[Prediction]:
-        """The prediction of one image; of a list, a folder or a pattern (`photos/*.jpg`), a list of predictions.
+    ) -> Prediction | list[Prediction] | Iterator[Prediction]:
+        """The prediction of one image; of a list, a folder or a pattern (`photos/*.jpg`), a list of predictions; of a
+        video (`clip.mp4`, `resdet.Video("clip.mp4", every=5)`) or a `resdet.Camera`, an iterator, which reads the
+        frames as the predictions are taken.
 
         `images` is a path (text or Path), a PIL image, a numpy array (height, width, 3), a torch tensor (3, height,
         width), or a list of these (see `as_rgb`). `channels` is "bgr" for arrays that OpenCV has read. `recursive`
@@ -130,10 +138,12 @@ class Predictor:
         Raises UserError for a path that does not exist, and ImageError, which is one, for an image that cannot be used.
         """
         reading = self._reading(channels, recursive=recursive)
+        if reading.is_clip(images):
+            return self._chosen_stream(reading.sources(images), tiling, None)
         if reading.is_one(images):
             (prediction,) = self._chosen_stream(reading.sources(images), tiling, None)
             return prediction
-        predictions = self._chosen_stream(reading.sources(images), tiling, None)
+        predictions = self._chosen_stream(reading.sources(images, clips=False), tiling, None)
         return [replace(prediction, pixels=None) if prediction.path else prediction for prediction in predictions]
 
     def stream(

@@ -3,16 +3,20 @@
 import csv
 import io
 import json
+import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from clips import StandIn, write_clip
 from resdet.cli.main import main
 from resdet.config import load_config
 from resdet.data.images.decode import read_image
@@ -20,6 +24,7 @@ from resdet.engine.checkpoint import model_metadata, save_checkpoint
 from resdet.engine.run_folder import RunFiles
 from resdet.models.build.detector import build_model
 from resdet.predict.prediction import Prediction
+from resdet.predict.video import Video
 
 ROOT = Path(__file__).parents[2]
 NAMES = ("cat", "猫", "[red]\x1b[31mdog")
@@ -317,3 +322,141 @@ def test_no_cell_of_a_table_is_a_formula(
     output = output_of(checkpoint, tmp_path / "out", "=cmd().jpg", "--csv")
     (row,) = csv.reader((output / "counts.csv").read_text().splitlines()[1:])
     assert row[1] == "'=cmd().jpg"
+
+
+def test_a_video_gives_one_video_and_its_frames_are_images(checkpoint: Path, photos: Path, tmp_path: Path) -> None:
+    clip = write_clip(tmp_path / "b.avi", frames=4, noise=True)
+    extras = ["--csv", "--txt", "--labels", "--every", "2"]
+    output = output_of(checkpoint, tmp_path / "out", str(photos), str(clip), *extras)
+    assert sorted(path.relative_to(output).as_posix() for path in output.rglob("b*")) == [
+        "b.jpg", "b_2.mp4", "labels/b.png", "labels/b_2.000000.png", "labels/b_2.000002.png",
+        "txt/b.txt", "txt/b_2.000000.txt", "txt/b_2.000002.txt",
+    ]  # fmt: skip
+    images = read(output, "images.json")["images"]
+    assert [image["id"] for image in images] == [1, 2, 3, 40_000_000, 40_000_002]
+    assert [(image["frame"], image["seconds"]) for image in images[3:]] == [(0, 0.0), (2, 0.2)]
+    drawn = list(Video(output / "b_2.mp4").frames())
+    assert [(frame.pixels.shape, frame.rate) for frame in drawn] == [((8 * 48, 8 * 64, 3), 5.0)] * 2
+    results = [one for one in read(output, "predictions.json") if one["image_id"] > 3]
+    assert {(one["file_name"], one["frame"]) for one in results} == {(str(clip), 0), (str(clip), 2)}
+    rows = list(csv.DictReader((output / "objects.csv").read_text(encoding="utf-8").splitlines()))
+    assert {row["frame"] for row in rows} == {"", "0", "2"}
+    again = output_of(checkpoint, output, str(photos / "b.jpg"))
+    assert sorted(path.name for path in again.iterdir()) == ["b.jpg", "images.json", "predictions.json"]
+
+
+def test_a_video_that_is_cut_off_is_named_and_its_frames_are_kept(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clip = write_clip(tmp_path / "b.avi", frames=40)
+    _ = clip.write_bytes(clip.read_bytes()[: clip.stat().st_size // 2])
+    output = tmp_path / "out"
+    assert main(["predict", str(checkpoint), str(tmp_path / "*.avi"), "--output", str(output)]) == 2
+    assert "it is cut off" in capsys.readouterr().out
+    images = read(output, "images.json")
+    assert len(list(Video(output / "b.mp4").frames())) == len(images["images"]) > 0
+    assert [image["id"] for image in images["skipped"]] == [1]
+
+
+def test_a_camera_is_predicted_until_its_frames_are_taken(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real = cv2.VideoCapture
+    monkeypatch.setattr(cv2, "VideoCapture", lambda *given: StandIn() if given == (0,) else real(*given))
+    output = tmp_path / "out"
+    assert main(["predict", str(checkpoint), "--camera", "0", "--frames", "2", "--output", str(output)]) == 0
+    assert "images: 2, " in capsys.readouterr().out
+    assert [image["file_name"] for image in read(output, "images.json")["images"]] == ["camera 0"] * 2
+    assert len(list(Video(output / "camera_0.mp4").frames())) >= 2
+    assert main(["predict", str(checkpoint), "a.jpg", "--frames", "2"]) == 2
+    assert "--frames is for a camera" in capsys.readouterr().err
+
+
+def test_an_interruption_keeps_the_frames_of_a_video(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames = Video.frames
+
+    def interrupted(video: Video) -> Any:
+        for frame in frames(video):
+            if frame.number == 12:
+                raise KeyboardInterrupt
+            yield frame
+
+    monkeypatch.setattr(Video, "frames", interrupted)
+    output, clip = tmp_path / "out", write_clip(tmp_path / "b.avi", frames=20)
+    assert main(["predict", str(checkpoint), str(clip), "--output", str(output)]) == 143
+    monkeypatch.undo()
+    kept = read(output, "images.json")["images"]
+    assert 0 < len(kept) == len(list(Video(output / "b.mp4").frames())) < 12
+
+
+def test_the_pages_of_a_tiff_are_told(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pages = [Image.fromarray(np.full((40, 60, 3), value, np.uint8)) for value in (10, 20, 30)]
+    pages[0].save(tmp_path / "stack.tif", save_all=True, append_images=pages[1:])
+    pages[0].save(tmp_path / "one.tif")
+    _ = output_of(checkpoint, tmp_path / "out", str(tmp_path / "*.tif"))
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note: ")]
+    assert "stack.tif: has 3 pages, of which the first is read" in line
+
+
+def test_objects_of_a_class_have_colours_of_their_own_if_asked(checkpoint: Path, photos: Path, tmp_path: Path) -> None:
+    by_class, by_object = (
+        read_image(output_of(checkpoint, tmp_path / name, str(photos / "b.jpg"), "--colors", name) / "b.jpg")
+        for name in ("class", "object")
+    )
+    assert (by_class != by_object).any()
+
+
+SHARE = "import sys, torch; torch.set_num_threads(1); from resdet.cli.main import main; sys.exit(main(sys.argv[1:]))"
+
+
+def in_two_processes(arguments: list[str]) -> list[tuple[int, str, str]]:
+    """The exit code, output and errors of each of two processes, which find each other as under torchrun."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    world = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo"}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", SHARE, *arguments],
+            env={**os.environ, **world, "RANK": str(rank), "LOCAL_RANK": str(rank), "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    done = [process.communicate(timeout=300) for process in processes]
+    return [(process.returncode, *said) for process, said in zip(processes, done, strict=True)]
+
+
+def test_two_processes_predict_what_one_does(checkpoint: Path, photos: Path, tmp_path: Path) -> None:
+    _ = (photos / "broken.jpg").write_bytes(b"no image")
+    clip = write_clip(tmp_path / "b.avi", frames=3, noise=True)
+    wanted = [str(photos), str(clip), "--score", "0.2", "--csv", "--txt", "--crops"]
+    alone, together = tmp_path / "alone", tmp_path / "together"
+    assert main(["predict", str(checkpoint), *wanted, "--output", str(alone)]) == 2
+    both = in_two_processes(["predict", str(checkpoint), *wanted, "--output", str(together)])
+    assert [code for code, _, _ in both] == [2, 2]
+    assert both[0][2].splitlines()[-1].startswith("error: 1 of 5 images could not be read")
+    assert both[1][2] == ""
+    files = sorted(path.relative_to(alone) for path in alone.rglob("*") if path.is_file())
+    assert sorted(path.relative_to(together) for path in together.rglob("*") if path.is_file()) == files
+    assert read(together, "images.json") == read(alone, "images.json")
+    same = [one["image_id"] for one in read(alone, "predictions.json")]
+    assert [one["image_id"] for one in read(together, "predictions.json")] == same
+    assert (together / "counts.csv").read_text() == (alone / "counts.csv").read_text()
+    ours, theirs = (
+        [row for row in csv.DictReader((folder / "objects.csv").read_text(encoding="utf-8").splitlines())]
+        for folder in (together, alone)
+    )
+    assert [row["image_id"] for row in ours] == [row["image_id"] for row in theirs]
+    for name in ("score", "x1", "y2"):  # batches of other sizes round differently
+        assert [float(row[name]) for row in ours] == pytest.approx([float(row[name]) for row in theirs], abs=0.02)
+    assert sorted(path.name for path in tmp_path.glob(".*part*")) == [], "nothing is left of the parts"
+
+
+def test_two_processes_leave_a_folder_of_other_things_alone(checkpoint: Path, photos: Path, tmp_path: Path) -> None:
+    both = in_two_processes(["predict", str(checkpoint), str(photos), "--output", str(photos)])
+    assert [code for code, _, _ in both] == [2, 2]
+    assert "which resdet predict did not write" in both[0][2]
+    assert sorted(path.name for path in photos.iterdir()) == ["a.jpg", "a.png", "b.jpg"]

@@ -1,56 +1,19 @@
-"""Torchvision's detectors as oracles: with random weights that leave something to compare."""
+"""Torchvision's detectors as oracles."""
 
 from collections.abc import Callable
 
 import pytest
-import torch
-from torch import nn
-from torchvision.models import detection
 from torchvision.models.detection import FasterRCNN
 
-SPREAD = {  # deviation of the weights of each predictor, so that scores, boxes and masks differ
-    "rpn.head.cls_logits": 0.02,
-    "rpn.head.bbox_pred": 0.02,
-    "roi_heads.box_predictor.cls_score": 0.3,
-    "roi_heads.box_predictor.bbox_pred": 0.1,
-    "roi_heads.mask_predictor.mask_fcn_logits": 0.3,
-}
+from torchvision_oracle import random_detector
 
 
 @pytest.fixture(scope="session")
 def torchvision_model() -> Callable[..., FasterRCNN]:
-    """Builds one by its name and numbers, with BN statistics that fit its features."""
-
     def build(name: str, **numbers: int) -> FasterRCNN:
-        _ = torch.manual_seed(0)
-        model = getattr(detection, name)(weights=None, weights_backbone=None, **numbers)
-        with torch.no_grad():
-            tame(model)
-            spread(model)
+        model = random_detector(name, **numbers)
         # Theirs divides the image by the map: with a multiple of 64 that is the true stride of P6 as well.
-        model.transform.size_divisible = 64
-        return model.eval()
+        model.transform.size_divisible = 64  # pyright: ignore[reportArgumentType]
+        return model
 
     return build
-
-
-def tame(model: FasterRCNN) -> None:
-    """Small features: rounding errors stay far below what is compared."""
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.momentum = 1.0
-    for name, parameter in model.backbone.named_parameters():
-        if "bn3.weight" in name or "inner_blocks" in name:
-            _ = parameter.mul_(0.2)
-    _ = model.train().get_submodule("backbone")(torch.randn(4, 3, 192, 192))
-
-
-def spread(model: FasterRCNN) -> None:
-    parameters = dict(model.named_parameters())
-    for layer, deviation in SPREAD.items():
-        if f"{layer}.weight" in parameters:
-            _ = parameters[f"{layer}.weight"].normal_(std=deviation)
-    for module in model.get_submodule("roi_heads").modules():
-        if isinstance(module, nn.BatchNorm2d):
-            assert module.running_mean is not None
-            _ = module.running_mean.normal_(std=0.1)
