@@ -18,7 +18,7 @@ from runs import STOPPED, ended, nano, newest_step, started, steps_of, weights_o
 
 def main(count: str = "20") -> int:
     """Prints how many of the runs were ended by the signal with 143, and how many steps were lost."""
-    config = nano("train.steps=200", "eval.every=5", "train.checkpoint_every=7", "data.workers=0")
+    config = nano("train.steps=60", "eval.every=5", "train.checkpoint_every=7", "data.workers=0")
     rng, stopped, lost, codes = random.Random(0), 0, 0, []
     with tempfile.TemporaryDirectory(prefix="resdet-signals-") as place:
         folder = Path(place)

@@ -8,6 +8,7 @@ from typing import Any
 from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
+from resdet.coco.checks import LARGEST
 from resdet.errors import UserError
 from resdet.files import read_regular
 
@@ -100,8 +101,8 @@ def _number(parent: Element, name: str, where: str) -> float:
         value = float(text)
     except ValueError:
         value = math.nan
-    if not math.isfinite(value):
-        raise UserError(f"{where}: {name} is {text[:40]!r}, no number; mend it")
+    if not abs(value) <= LARGEST:  # before any arithmetic: the product of two such sides may be infinite
+        raise UserError(f"{where}: {name} is {text[:40]!r}, no number of at most {LARGEST:g}; mend it")
     return value
 
 

@@ -214,6 +214,7 @@ OBJECTS = [
     ("<object><name>dog</name></object>", "object 1: has no bndbox"),
     ("<object><bndbox/></object>", "object 1: has no name"),
     (thing("dog", (1, 1, 5, float("nan"))), "object 1: ymax is 'nan', no number"),
+    (thing("dog", (1, 1, 1e308, 1e308)), r"object 1: xmax is '1e\+308', no number of at most 1e\+07"),
     (
         thing("dog", (1, 1, 5, 9)) + thing("dog", (6, 1, 5, 9)),
         r"object 2: bndbox from \(6, 1\) to \(5, 9\) ends before",
