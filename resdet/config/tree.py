@@ -101,7 +101,7 @@ class DataConfig(Group):
         resume="warned",
         place=True,
         scored_on=True,
-        help="a folder of a recognized format (docs/data.md), or several, joined by class name; not with train and val",
+        help="a folder of a known format (docs/formats.md), or several, joined by class name; not with train, val",
     )
     format: str = key(
         "auto", scored_on=True, help="of path: coco, yolo, voc, cvat, csv; auto: by the layout of the folder"
@@ -119,8 +119,7 @@ class DataConfig(Group):
     empty_images: float = key(1.0, ge=0, le=1, help="the share of the training images without objects that is kept")
     sampler: Literal["shuffled", "repeat_factor", "class_aware", "weighted"] = key(
         "shuffled",
-        help="of training images; repeat_factor: more of rare classes (LVIS); class_aware: all classes alike; "
-        "weighted: by sampler_weights",
+        help="repeat_factor: more of rare classes; class_aware: all classes alike; weighted: by sampler_weights",
     )
     sampler_threshold: float = key(
         0.001, gt=0, le=1, help="of repeat_factor: classes in a smaller share of the images are shown more often"
