@@ -21,7 +21,8 @@ OPTIONS = {
     "train": ["inputs", "--output", "--resume", "--dry-run", "--find-lr", "--overfit", "--help-config", "--plugin"],
     "evaluate": ["inputs", "--output", "--plugin"],
     "compare": [
-        "inputs", "--backbones", "--seeds", "--output", "--jobs", "--devices", "--report-only", "--dry-run",
+        "inputs", "--backbones", "--seeds", "--output", "--jobs", "--devices", "--figure", "--report-only",
+        "--dry-run",
         "--resamples", "--rounds", "--plugin",
     ],
 }  # fmt: skip
