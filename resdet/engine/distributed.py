@@ -163,7 +163,7 @@ def trainable(model: RCNN | Classifier, train: TrainConfig, world: World) -> nn.
     if world.size > 1 or train.accumulate > 1:
         losses_of = SharedLosses(model, world.size)
     if world.size > 1:
-        losses_of = nn.parallel.DistributedDataParallel(losses_of, **{OWN_BUFFERS: False})
+        losses_of = nn.parallel.DistributedDataParallel(losses_of, **{OWN_BUFFERS: False})  # pyright: ignore[reportArgumentType]
     return torch.compile(losses_of) if train.compile else losses_of  # pyright: ignore[reportReturnType]
 
 

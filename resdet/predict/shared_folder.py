@@ -76,4 +76,5 @@ def _joined_table(files: Sequence[Path]) -> str:
         with path.open(encoding="utf-8", newline="") as file:
             header, *more = csv.reader(file)
             rows += more
-    return csv_lines([header, *sorted(rows, key=lambda row: _place(int(row[0])))])
+    rows.sort(key=lambda row: _place(int(row[0])))
+    return csv_lines([header, *rows])

@@ -35,7 +35,7 @@ def _in_a_child(cases: list[int], attempt: Callable[[int], None], canary: Path, 
     if not child:
         os.close(reads)
         for case in cases:
-            os.write(writes, f"{_verdict(case, attempt)}\n".encode())
+            _ = os.write(writes, f"{_verdict(case, attempt)}\n".encode())
         os._exit(0)
     os.close(writes)
     done = 0

@@ -83,7 +83,7 @@ VOC = """<annotation><filename>{i}.jpg</filename><size><width>60</width><height>
 <xmin>5</xmin><ymin>5</ymin><xmax>25</xmax><ymax>15</ymax></bndbox></object></annotation>"""
 
 
-def annotations(folder: Path, canary: Path) -> Attempt:
+def annotation_files(folder: Path, canary: Path) -> Attempt:
     """COCO files by tree and by byte, VOC files by byte and by number; read as training and as scoring do."""
     images, coco = folder / "JPEGImages", json.dumps(coco_file()).encode()
     (folder / "Annotations").mkdir()
@@ -235,7 +235,7 @@ def weights(folder: Path, canary: Path) -> Attempt:
     return attempt
 
 
-ATTEMPTS = {"annotations": annotations, "images": images, "configs": configs, "weights": weights}
+ATTEMPTS = {"annotations": annotation_files, "images": images, "configs": configs, "weights": weights}
 WANTED = {"annotations": 3000, "images": 1000, "configs": 2000, "weights": 500}
 
 

@@ -34,7 +34,7 @@ def nano(*overrides: str) -> Config:
 def started(config: Config, run: Path, *, rank: int = 0, size: int = 1, port: int = 0,
             before: Callable[[], None] | None = None) -> int:  # fmt: skip
     """The id of a child that trains `config` into `run`, going on where it was; what it says is in RUN.log."""
-    sys.stdout.flush()
+    _ = sys.stdout.flush()
     child = os.fork()
     if child:
         return child
@@ -42,8 +42,8 @@ def started(config: Config, run: Path, *, rank: int = 0, size: int = 1, port: in
     try:
         os.setsid()
         said = os.open(f"{run}.{rank}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        os.dup2(said, 1)
-        os.dup2(said, 2)
+        _ = os.dup2(said, 1)
+        _ = os.dup2(said, 2)
         torch.set_num_threads(1)
         if size > 1:
             os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size),
@@ -52,7 +52,7 @@ def started(config: Config, run: Path, *, rank: int = 0, size: int = 1, port: in
             before()
         code = _code(config, run)
     finally:
-        sys.stdout.flush()
+        _ = sys.stdout.flush()
         os._exit(code)
 
 

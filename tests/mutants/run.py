@@ -41,13 +41,13 @@ def copied(folder: Path) -> Path:
 
 def passes(copy: Path, tests: Iterable[str]) -> bool:
     """Whether the tests pass in a child of this process, which has imported what takes long and nothing of resdet."""
-    sys.stdout.flush()
+    _ = sys.stdout.flush()
     child = os.fork()
     if not child:
         os.setsid()
         with open(os.devnull, "w") as nowhere:
-            os.dup2(nowhere.fileno(), 1)
-            os.dup2(nowhere.fileno(), 2)
+            _ = os.dup2(nowhere.fileno(), 1)
+            _ = os.dup2(nowhere.fileno(), 2)
         os.chdir(copy)
         import pytest
 

@@ -105,7 +105,7 @@ def test_of_equal_objects_in_two_portions_the_first_is_matched_and_a_crowd_of_th
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(matching, "CHUNK", 1)
-    truth = [[0, 0, 10, 10], [50, 50, 90, 90], [0, 0, 10, 10]]
+    truth: list[list[float]] = [[0, 0, 10, 10], [50, 50, 90, 90], [0, 0, 10, 10]]
     matches = match(Matcher(0.5, 0.5), [[0.0, 0, 10, 10], [55, 55, 80, 80]], truth, [False, True, False])
     assert matches.index[0, 0] == 0
     assert matches.negative.tolist() == [[False, False]]
