@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 SIZES = (("small (under 32 x 32)", 0, 32**2), ("medium", 32**2, 96**2), ("large (over 96 x 96)", 96**2, float("inf")))
 
 
+ANNOTATION_FILES = (".json", ".txt", ".csv", ".xml")
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command line."""
     parser.add_argument(
@@ -66,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
     if args.annotations is None:
         raise UserError("give a folder, or ANNOTATIONS and the folder of its IMAGES, or --augment CONFIG")
     place = Path(args.annotations)
-    if args.images is None and not is_folder(place) and place.exists():
+    if args.images is None and not is_folder(place) and (place.exists() or place.suffix in ANNOTATION_FILES):
         raise UserError(f"{args.annotations}: is an annotation file; give also the folder of its IMAGES")
     dataset = open_folder(place, args.split) if args.images is None else read_set(place, Path(args.images))
     report = dataset.report

@@ -115,5 +115,5 @@ def _figures(curves: Curves, iou_type: str, frequency: Sequence[str]) -> dict[st
     figures = {f"{prefix}/AP": mean_defined(precision[:, :, :, 0])}
     figures |= {f"{prefix}/AP{iou}": mean_defined(precision[at, :, :, 0]) for iou, at in ((50, 0), (75, 5))}
     figures |= {f"{prefix}/AP{name}": mean_defined(precision[:, :, :, at]) for name, at in SIZES.items()}
-    classes = np.array(frequency)
+    classes = np.array(frequency)[curves.categories - 1]
     return figures | {f"{prefix}/AP{kind}": mean_defined(precision[:, :, classes == kind, 0]) for kind in FREQUENCIES}

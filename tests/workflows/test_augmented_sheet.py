@@ -52,8 +52,8 @@ def test_the_command_draws_a_set_of_its_own_and_that_of_a_config(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "give ANNOTATIONS and the folder of its IMAGES, or --augment CONFIG"),
-        (["a.json"], "give ANNOTATIONS and the folder"),
+        ([], "give a folder, or ANNOTATIONS and the folder of its IMAGES, or --augment CONFIG"),
+        (["a.json"], "a.json: is an annotation file; give also the folder of its IMAGES"),
         (["--augment", "nanoo"], "nanoo"),
         (["--augment", "nano", "data.augment.transforms=heavi"], r"heavi is not known; did you mean 'heavy'"),
         (["--augment", "nano", "--samples", "0"], "--samples 0: give a number of at least 1"),

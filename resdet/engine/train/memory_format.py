@@ -18,6 +18,7 @@ from torch import nn
 
 from resdet.config import Config
 from resdet.engine.distributed import World, autocast
+from resdet.engine.task.table import task_of
 from resdet.models.backbones import Backbone
 
 FORMATS = (torch.channels_last, torch.contiguous_format)
@@ -66,7 +67,7 @@ def timed_shape(config: Config) -> tuple[int, int, int, int]:
 def _usual_size(config: Config) -> tuple[int, int]:
     """Of an image of 3 by 4 after its resizing, or of a classifier's crop."""
     augment = config.data.augment
-    if config.task == "classification":
+    if not task_of(config).has_detections:
         return _multiple(augment.crop), _multiple(augment.crop)
     long = min(max(augment.short_side) * 4 // 3, augment.max_side)
     return _multiple(long * 3 // 4), _multiple(long)
