@@ -79,6 +79,7 @@ def test_the_pages_with_snippets_are_known():
     assert [page.name for page in WITH_SNIPPETS] == [
         "README.md",
         "augmentation.md",
+        "formats.md",
         "python.md",
         "training.md",
         "weights.md",
