@@ -45,8 +45,9 @@ def run(args: argparse.Namespace) -> int:
     if args.runs and (overrides or args.backbones or args.norms or args.inits):
         raise UserError("--runs are looked at as they were trained; leave out overrides, --backbones, --norms, --inits")
 
+    from resdet.analysis.pages.figure import ANOTHER_FIGURE
     from resdet.analysis.probe.layers import nets_of, nets_of_runs, probe
-    from resdet.analysis.probe.page import ANOTHER_FIGURE, draw_figure, summary_rows, to_json, to_page
+    from resdet.analysis.probe.page import draw_figure, summary_rows, to_json, to_page
     from resdet.outputs import check_output, check_outputs, write_outputs
 
     check_outputs(args.output, ("probe.html", "probe.json"))

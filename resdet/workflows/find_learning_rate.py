@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from resdet.analysis.pages.figure import png_of
 from resdet.engine import train as engine
 from resdet.engine.distributed import is_lead
 from resdet.engine.train import RateTest
 from resdet.errors import UserError
 from resdet.files import readable_json, usable_paths
-from resdet.outputs import SOFTWARE, check_outputs, signed, write_outputs
+from resdet.outputs import check_outputs, signed, write_outputs
 from resdet.workflows.train import ConfigLike, read_config
 
 PLOT, NUMBERS = "lr_range.png", "lr_range.json"
@@ -51,6 +51,4 @@ def plot(test: RateTest) -> bytes:
         axes.axvline(test.suggestion, linestyle="--", label=f"steepest fall: {test.suggestion:g}")
     axes.set(xscale="log", xlabel="optim.lr", ylabel="loss", title="learning-rate range test")
     axes.legend()
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120, metadata=SOFTWARE)
-    return buffer.getvalue()
+    return png_of(figure, dpi=120)

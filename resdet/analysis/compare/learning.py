@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from io import BytesIO
 from pathlib import Path
 
 from resdet.analysis.compare.comparison import AP, Comparison, ContestantRecord, Reached, Run
 from resdet.analysis.compare.plan import Contestant
+from resdet.analysis.pages.figure import ANOTHER_FIGURE, png_of
 from resdet.errors import UserError
-from resdet.outputs import SOFTWARE, check_output, write_output
+from resdet.outputs import check_output, write_output
 
-ANOTHER_FIGURE = "give another file for --figure"
 NO_CURVE = "--figure: no run is evaluated before its end; set eval.every, say eval.every=100"
 
 
@@ -75,9 +74,7 @@ def draw_curves(content: Comparison, path: Path) -> None:
     axes.set_title("mean of the seeds (thick), each seed (thin)", fontsize=9)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=9)
-    image = BytesIO()
-    figure.savefig(image, dpi=110, format="png", metadata=SOFTWARE)
-    write_output(path, image.getvalue(), ANOTHER_FIGURE)
+    write_output(path, png_of(figure, dpi=110), ANOTHER_FIGURE)
 
 
 def mean_curve(one: ContestantRecord) -> tuple[list[float], list[float]]:

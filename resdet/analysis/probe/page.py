@@ -6,15 +6,15 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from io import BytesIO
 from pathlib import Path
 
 from markupsafe import Markup
 
+from resdet.analysis.pages.figure import ANOTHER_FIGURE, png_of
 from resdet.analysis.pages.page import Page, Section, columns, details, render_page, table
 from resdet.analysis.pages.plots import Line, line_plot
 from resdet.analysis.probe.layers import LayerSignal, Snapshot
-from resdet.outputs import SOFTWARE, signed, write_output
+from resdet.outputs import signed, write_output
 
 Seen = Mapping[str, Sequence[Snapshot]]  # by the name of a network
 
@@ -157,9 +157,6 @@ def summary_rows(seen: Seen) -> list[dict[str, str]]:
     return rows
 
 
-ANOTHER_FIGURE = "give another file for --figure"
-
-
 def draw_figure(seen: Seen, path: Path) -> None:
     """The quantities by layer at the last snapshot, side by side, as a PNG."""
     from matplotlib.figure import Figure  # the object interface: no display, no global state
@@ -173,6 +170,4 @@ def draw_figure(seen: Seen, path: Path) -> None:
         axes.set(title=quantity.title, xlabel="layer", yscale="log" if quantity.log_y else "linear")
         axes.grid(alpha=0.3)
     figure.axes[0].legend(fontsize=8)
-    image = BytesIO()
-    figure.savefig(image, dpi=90, format="png", metadata=SOFTWARE)
-    write_output(path, image.getvalue(), ANOTHER_FIGURE)
+    write_output(path, png_of(figure, dpi=90), ANOTHER_FIGURE)

@@ -12,7 +12,7 @@ import re
 from itertools import islice
 from pathlib import Path
 
-from resdet.coco.annotation_file import AnnotationFile, read_annotation_file
+from resdet.coco.annotation_file import read_annotation_file
 from resdet.data.sets.folders import by_split, files_in, folders_in, split_in
 from resdet.errors import UserError
 from resdet.text import first_few
@@ -38,7 +38,7 @@ def read(place: Path, split: str) -> tuple[Path, Path]:
     Raises UserError that lists the folders in which they were looked for.
     """
     file = by_split(_files(place), place, "annotation file")[split]
-    names = [_first_name(read_annotation_file(file), number) for number in range(TRIED)]
+    names = [image.file_name for image in read_annotation_file(file).images[:TRIED]]
     return file, _images_folder(place, file, split, [name for name in names if name])
 
 
@@ -63,10 +63,6 @@ def _begins_like_coco(file: Path) -> bool:
     except OSError:
         return False
     return bool(re.search(rb'^\s*\{.*"(images|annotations|categories)"\s*:\s*\[', beginning, re.DOTALL))
-
-
-def _first_name(file: AnnotationFile, number: int) -> str | None:
-    return file.images[number].file_name if number < len(file.images) else None
 
 
 def _images_folder(place: Path, file: Path, split: str, names: list[str]) -> Path:

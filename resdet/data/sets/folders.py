@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from resdet.coco.image_files import IMAGE_SUFFIXES
@@ -69,20 +69,28 @@ def folders_in(folder: Path) -> list[Path]:
     return [Path(entry.path) for entry in listed(folder) if os.path.isdir(entry)]
 
 
-def images_below(root: Path, folder: str, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> list[str]:
-    """The images in a folder of `root` and its subfolders, relative to `root`; each folder once, even if links form a
-    cycle.
+def folders_below(root: Path) -> Iterator[tuple[Path, list[str]]]:
+    """The folder and those below it without hidden ones, each with the names of its files, and once even if links form
+    a cycle.
     """
     seen: set[str] = set()
-    names: list[str] = []
-    for path, folders, files in os.walk(root / folder, followlinks=True):
+    for path, folders, files in os.walk(root, followlinks=True):
         real = os.path.realpath(path)
         if real in seen:
             folders.clear()
             continue
         seen.add(real)
         folders[:] = sorted(name for name in folders if name[0] != ".")
-        below = Path(path).relative_to(root)
+        yield Path(path), files
+
+
+def images_below(root: Path, folder: str, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> list[str]:
+    """The images in a folder of `root` and its subfolders, relative to `root`; each folder once, even if links form a
+    cycle.
+    """
+    names: list[str] = []
+    for path, files in folders_below(root / folder):
+        below = path.relative_to(root)
         images = [name for name in files if name[0] != "." and PurePosixPath(name).suffix.lower() in suffixes]
         names += [(below / name).as_posix() for name in sorted(images)]
     return names

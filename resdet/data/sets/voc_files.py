@@ -16,6 +16,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from resdet.coco.image_files import IMAGE_SUFFIXES, check_file_name, is_file
+from resdet.data.sets.folders import folders_below
 from resdet.errors import UserError
 from resdet.files import read_text
 
@@ -176,7 +177,7 @@ class VocFiles:
 
     def annotations(self) -> Iterator[Path]:
         """All xml files of the data set, including those of its other splits."""
-        for folder in self._annotation_folders():
+        for folder, _ in folders_below(self.xmls):
             for name in sorted(self._folder(folder, (".xml",)).names):
                 yield folder / name
 
@@ -208,20 +209,6 @@ class VocFiles:
 
     def _folder(self, path: Path, suffixes: tuple[str, ...]) -> _Folder:
         return self._folders.setdefault((suffixes[0], path), _Folder(path, suffixes))
-
-    def _annotation_folders(self) -> list[Path]:
-        """The folder of the xml files and the folders below it, each once, even if links form a cycle."""
-        seen: set[str] = set()
-        found: list[Path] = []
-        for path, folders, _ in os.walk(self.xmls, followlinks=True):
-            real = os.path.realpath(path)
-            if real in seen:
-                folders.clear()
-                continue
-            seen.add(real)
-            folders[:] = sorted(folder for folder in folders if folder[0] != ".")
-            found.append(Path(path))
-        return found
 
 
 _OF_ONE_CLASS = re.compile(r"\S\s+(-1|0|1)$")

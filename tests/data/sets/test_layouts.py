@@ -24,8 +24,10 @@ from layout_folders import (
     yolo_lines,
     yolo_ultralytics,
 )  # fmt: skip
+from resdet.coco.annotation_file import AnnotationFile, read_annotation_file
 from resdet.config import DataConfig, load_config
 from resdet.data.batches.loader import open_split
+from resdet.data.sets import coco_folder
 from resdet.data.sets.coco import CocoDataset
 from resdet.data.sets.held_out import position
 from resdet.errors import UserError
@@ -66,6 +68,21 @@ def test_every_layout_gives_the_same_objects(writer: Callable[[Path], None], tmp
         assert all(dataset.path(index).is_file() for index in range(len(dataset)))
         assert f"read as {writer.__name__.partition('_')[0]}" in dataset.report.summary()
         assert (dataset.report.skipped, dataset.report.fixed) == ({}, {})
+
+
+def test_the_images_of_a_coco_file_are_found_by_one_reading_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    coco_2017(tmp_path)
+    read: list[Path] = []
+
+    def counted(path: Path) -> AnnotationFile:
+        read.append(path)
+        return read_annotation_file(path)
+
+    monkeypatch.setattr(coco_folder, "read_annotation_file", counted)
+    file, images = coco_folder.read(tmp_path, "train")
+    assert (read, images) == ([file], tmp_path / "train2017")
 
 
 def plain_yolo(folder: Path, count: int, names: str = "[bee, wasp]") -> None:
