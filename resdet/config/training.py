@@ -59,7 +59,9 @@ class TrainConfig(Group):
     )
     compile: bool = key(False, resume="warned", help="compile the model with torch.compile")
     compile_mode: Literal["default", "reduce-overhead"] = key(
-        "default", resume="warned", help="of torch.compile; reduce-overhead: CUDA graphs, one a shape (set data.shape_buckets)"
+        "default",
+        resume="warned",
+        help="of torch.compile; reduce-overhead: CUDA graphs, one a shape (set data.shape_buckets)",
     )
     channels_last: bool | None = key(
         None,

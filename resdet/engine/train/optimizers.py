@@ -63,32 +63,37 @@ def made_optimizer(groups: Sequence[dict[str, Any]], optim: OptimConfig) -> torc
         raise UserError(
             f"optim.name={optim.name} has no weight decay; set optim.weight_decay=0 optim.norm_weight_decay=0"
         )
-    if "fused" in parameters:
-        arguments["fused"] = wants_fused(optim, {each.device.type for group in groups for each in group["params"]})
-    elif optim.fused:
-        raise UserError(f"optim.fused=true: optim.name={optim.name} has no fused form; set it to null")
+    if wants_fused(optim, {each.device.type for group in groups for each in group["params"]}):
+        arguments["fused"] = True  # false would also switch off the form with a kernel for each operation
     with _one_line(optim):
         return make(groups, lr=optim.lr, **arguments)
 
 
+def has_fused_form(optim: OptimConfig) -> bool:
+    """Whether one kernel can update all parameters: the optimizer has it, and no argument asks for another form."""
+    return "fused" in _named(optim)[1] and not any(optim.arguments.get(name) for name in RIVALS)
+
+
 def wants_fused(optim: OptimConfig, devices: set[str]) -> bool:
-    """Whether one kernel updates all parameters: as `optim.fused` says, else on a GPU, unless an argument asks for
-    another form.
+    """As `optim.fused` says; otherwise on a GPU for the rows of FUSED. Raises UserError if it says true and there is no
+    such form.
     """
+    if optim.fused and not has_fused_form(optim):
+        arguments = f" with optim.arguments={optim.arguments}" if optim.arguments else ""
+        raise UserError(f"optim.fused=true: optim.name={optim.name}{arguments} has no fused form; set it to null")
     if optim.fused is not None:
         return optim.fused
-    if optim.name.removeprefix(TIMM) not in FUSED:
-        return False
-    return devices == {"cuda"} and not any(optim.arguments.get(name) for name in RIVALS)
+    return devices == {"cuda"} and optim.name.removeprefix(TIMM) in FUSED and has_fused_form(optim)
 
 
 def step_if(finite: Bool[Tensor, ""], optimizer: torch.optim.Optimizer) -> None:
     """The optimizer's update if `finite` is true; otherwise neither weights nor state change.
 
-    The kernel of a fused optimizer reads `finite` itself. For others it is read here, which waits for a GPU. So it is
-    in the first update too: SGD's kernel would leave its new momentum undefined if that one was left out.
+    The kernel of a fused optimizer reads `finite` itself. For others it is read here, which waits for a GPU; also in
+    the first update with a momentum, which SGD's kernel would leave undefined if that update was left out.
     """
-    if optimizer.state and getattr(optimizer, "_step_supports_amp_scaling", False):
+    begins = not optimizer.state and any(group.get("momentum") for group in optimizer.param_groups)
+    if getattr(optimizer, "_step_supports_amp_scaling", False) and not begins:
         optimizer.found_inf = (~finite).float()  # pyright: ignore[reportAttributeAccessIssue]  # as torch's GradScaler
         _ = optimizer.step()
     elif finite:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
@@ -43,18 +44,26 @@ class Step:
         return math.isfinite(self.grad_norm)
 
 
+@runtime_checkable
+class Copy(Protocol):
+    """A copy that is under way, such as a torch.cuda.Event after it."""
+
+    def synchronize(self) -> None:
+        """Waits until it is done."""
+
+
 @dataclass(frozen=True)
 class Result:
     """The result of an update, which a GPU may not have computed yet.
 
     `finite` is on the device: whether the update was made, because all losses and gradients are finite. `values` are
-    the losses and the norm of the gradients, on the host; they are there when `copied` (None on a CPU) has happened.
+    the losses and the norm of the gradients, on the host; they are there when `copied` (None on a CPU) is done.
     """
 
     names: tuple[str, ...]
     finite: Bool[Tensor, ""]
     values: Float[Tensor, " V"]
-    copied: torch.cuda.Event | None
+    copied: Copy | None
 
     @classmethod
     def of(cls, names: tuple[str, ...], finite: Bool[Tensor, ""], values: Float[Tensor, " V"]) -> Result:
