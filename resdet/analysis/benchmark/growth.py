@@ -16,6 +16,7 @@ from resdet.analysis.benchmark.guard import conditions
 from resdet.analysis.benchmark.memory import peak_memory
 from resdet.analysis.benchmark.timing import NUM_CLASSES, OBJECTS, Contest, alternate
 from resdet.config import Config
+from resdet.engine.distributed import World, choose_device, half_precision
 
 MIB, GIGA = 2**20, 1e9
 SIDE = 2048  # of the square matrices whose product measures the limit of the machine
@@ -92,8 +93,9 @@ def growth(base: Setting, *, rounds: int, quantities: Mapping[str, Quantity] = Q
     the most memory that a training step takes itself; `train_gflop`, its products and convolutions; and `share`, of the
     machine's limit, that these reach.
     """
-    device = Contest(base.config, size=base.size, against=None).device
-    limit = machine_limit(device)
+    device = choose_device(base.config.train.device, World())
+    dtype = half_precision(base.config.train, device) or torch.float32
+    limit = machine_limit(device, dtype)
     rows = [
         {"quantity": name, "value": value, **measured(quantity.changed(base, value), rounds=rounds, limit=limit)}
         for name, quantity in quantities.items()
@@ -105,6 +107,7 @@ def growth(base: Setting, *, rounds: int, quantities: Mapping[str, Quantity] = Q
         "width": base.size[1],
         "rounds": rounds,
         "limit_gflops": limit / GIGA,
+        "limit_of": str(dtype).removeprefix("torch."),
         "conditions": conditions(base.config, device),
         "rows": rows,
     }
@@ -134,9 +137,9 @@ def operations(run: Callable[[], object]) -> int:
     return counter.get_total_flops()
 
 
-def machine_limit(device: torch.device) -> float:
-    """Floating point operations a second of a product of large float32 matrices: the best of a few."""
-    left = torch.randn(SIDE, SIDE, device=device)
+def machine_limit(device: torch.device, dtype: torch.dtype) -> float:
+    """Floating point operations a second of a product of large matrices: the best of a few."""
+    left = torch.randn(SIDE, SIDE, device=device, dtype=dtype)
     seconds = alternate([(torch.mm, (left, left))], PRODUCTS, device)[0]
     return 2 * SIDE**3 / min(seconds)
 

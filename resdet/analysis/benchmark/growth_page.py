@@ -28,7 +28,8 @@ def page(results: Mapping[str, Any]) -> str:
         "",
         f"Around batch {results['batch']} of {results['height']} x {results['width']} pixels, the median of"
         f" {results['rounds']} runs; {where['processor']}, GPU {where['GPU']}, {where['threads']} threads. The limit of"
-        f" the machine is {results['limit_gflops']:.0f} GFLOP/s, measured with a product of large float32 matrices.",
+        f" the machine is {results['limit_gflops']:.0f} GFLOP/s, measured with a product of large"
+        f" {results['limit_of']} matrices.",
     ]
     for name, rows in by_quantity(results).items():
         lines += ["", f"## {QUANTITIES[name].label.capitalize()}", "", *table(QUANTITIES[name].label, rows), ""]
