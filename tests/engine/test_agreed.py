@@ -7,14 +7,15 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, cast
 
 import pytest
+import torch
 from PIL import Image
 from test_distributed import in_processes, start_processes
 from typing_extensions import override
 
 from resdet.config import Config, load_config
+from resdet.data.batches.loader import LoadedBatch
 from resdet.data.sets.shapes import shapes_folder
 from resdet.engine.checkpoint import checkpoints
 from resdet.engine.distributed import World
@@ -22,6 +23,7 @@ from resdet.engine.signals import StopRequest
 from resdet.engine.train import train
 from resdet.engine.train.agreed import AgreedBatches
 from resdet.errors import UserError
+from resdet.structures import Batch
 
 
 class Two(World):
@@ -38,18 +40,23 @@ class Two(World):
         return lambda: flag or other
 
 
-def batches_of(read: list[int], count: int = 10, *, bad: int | None = None) -> Iterator[Any]:
+def batches_of(read: list[int], count: int = 10, *, bad: int | None = None) -> Iterator[LoadedBatch]:
+    """Batches whose images have the batch's number as their size."""
     for number in range(count):
         if number == bad:
             raise UserError(f"batch {number} cannot be read")
         read.append(number)
-        yield number
+        yield LoadedBatch(Batch(torch.zeros(1, 3, 4, 4), torch.tensor([[number, number]])), ())
+
+
+def number_of(loaded: LoadedBatch | None) -> int | None:
+    return None if loaded is None else int(loaded.batch.sizes[0, 0])
 
 
 def test_alone_a_batch_is_read_when_it_is_needed() -> None:
     read: list[int] = []
     batches = AgreedBatches(batches_of(read), World(), StopRequest())
-    assert cast(Any, batches.next(more=True)) == 0
+    assert number_of(batches.next(more=True)) == 0
     assert read == [0]
 
 
@@ -57,31 +64,31 @@ def test_one_of_several_reads_one_batch_ahead_and_asks_about_it() -> None:
     read: list[int] = []
     world = Two([False] * 10)
     batches = AgreedBatches(batches_of(read), world, StopRequest())
-    assert cast(Any, batches.next(more=True)) == 0
+    assert number_of(batches.next(more=True)) == 0
     assert read == [0, 1]
-    assert cast(Any, batches.next(more=False)) == 1, "none is read beyond the last step"
+    assert number_of(batches.next(more=False)) == 1, "none is read beyond the last step"
     assert read == [0, 1]
     assert world.__dict__["asked"] == [False, False]
 
 
 def test_all_stop_where_another_process_has_no_batch() -> None:
     batches = AgreedBatches(batches_of([]), Two([False, False, True]), StopRequest())
-    assert [cast(Any, batches.next(more=True)) for _ in range(3)] == [0, 1, None]
+    assert [number_of(batches.next(more=True)) for _ in range(3)] == [0, 1, None]
     assert batches.problem is None
 
 
 def test_the_batches_before_one_that_cannot_be_read_are_given() -> None:
     batches = AgreedBatches(batches_of([], bad=2), Two([False] * 5), StopRequest())
-    assert [cast(Any, batches.next(more=True)) for _ in range(3)] == [0, 1, None]
+    assert [number_of(batches.next(more=True)) for _ in range(3)] == [0, 1, None]
     assert str(batches.problem) == "batch 2 cannot be read"
 
 
 def test_a_signal_stops_after_the_batches_that_were_agreed() -> None:
     stop = StopRequest()
     batches = AgreedBatches(batches_of([]), Two([False] * 5), stop)
-    assert cast(Any, batches.next(more=True)) == 0
+    assert number_of(batches.next(more=True)) == 0
     stop.signal_name = "SIGTERM"
-    assert cast(Any, batches.next(more=True)) == 1
+    assert number_of(batches.next(more=True)) == 1
     assert batches.next(more=True) is None
 
 

@@ -18,6 +18,7 @@ from resdet.analysis.benchmark.peers import TorchvisionPeer
 from resdet.config import Config, OptimConfig
 from resdet.data.batches.collate import padded_shape, size_divisor
 from resdet.engine.distributed import World, autocast, choose_device, memory_format, to_device, trainable
+from resdet.engine.machine import check_compiler
 from resdet.engine.train.memory_format import with_memory_format
 from resdet.engine.train.optim import build_optimizer
 from resdet.engine.train.optimizers import has_fused_form
@@ -71,6 +72,8 @@ class Contest:
     def __init__(
         self, config: Config, *, size: tuple[int, int], against: str | None, num_classes: int = NUM_CLASSES
     ) -> None:
+        if config.train.compile:
+            check_compiler("train.compile")
         self.size, self.num_classes = size, num_classes
         self.device = choose_device(config.train.device, World())
         _ = torch.manual_seed(config.train.seed)
