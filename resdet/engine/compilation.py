@@ -18,7 +18,7 @@ def compiled(model: nn.Module, test: TestConfig) -> nn.Module:
     """
     if test.compile:
         check_compiler("test.compile")
-        predict = torch.compile(model.predict, options={"freezing": True})  # pyright: ignore[reportArgumentType]
+        predict = torch.compile(model.predict, options={"freezing": True})  # pyright: ignore[reportCallIssue, reportArgumentType]
         model.predict = predict  # pyright: ignore[reportAttributeAccessIssue]
     return model
 

@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from resdet.analysis.benchmark.guard import conditions
 from resdet.analysis.benchmark.memory import peak_memory
 from resdet.analysis.benchmark.timing import NUM_CLASSES, OBJECTS, Contest, alternate
+from resdet.analysis.pages.page import Number
 from resdet.config import Config
 from resdet.engine.distributed import World, choose_device, half_precision
 
@@ -43,7 +44,7 @@ class Quantity:
     changed: Callable[[Setting, int], Setting]
 
 
-def _multiples(*factors: float) -> Callable[[int], list[int]]:
+def _multiples(*factors: Number) -> Callable[[int], list[int]]:
     return lambda value: [round(value * factor) for factor in factors]
 
 
@@ -113,7 +114,7 @@ def growth(base: Setting, *, rounds: int, quantities: Mapping[str, Quantity] = Q
     }
 
 
-def measured(setting: Setting, *, rounds: int, limit: float) -> dict[str, float]:
+def measured(setting: Setting, *, rounds: int, limit: float) -> dict[str, Number]:
     """The figures of one setting."""
     contest = Contest(setting.config, size=setting.size, against=None, num_classes=setting.classes)
     runs = {name: contestants[0] for name, contestants in contest.of(setting.batch, objects=setting.objects).items()}
@@ -140,11 +141,16 @@ def operations(run: Callable[[], object]) -> int:
 def machine_limit(device: torch.device, dtype: torch.dtype) -> float:
     """Floating point operations a second of a product of large matrices: the best of a few."""
     left = torch.randn(SIDE, SIDE, device=device, dtype=dtype)
-    seconds = alternate([(torch.mm, (left, left))], PRODUCTS, device)[0]
+    product = torch.empty_like(left)
+
+    def multiply() -> None:
+        _ = torch.mm(left, left, out=product)
+
+    seconds = alternate([(multiply, ())], PRODUCTS, device)[0]
     return 2 * SIDE**3 / min(seconds)
 
 
-def exponent(rows: Sequence[Mapping[str, float]], name: str) -> float:
+def exponent(rows: Sequence[Mapping[str, Any]], name: str) -> float:
     """The power of the value as which a figure grows from the first row to the last: 1 is in proportion, 0 not at
     all.
     """

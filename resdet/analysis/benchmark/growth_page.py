@@ -7,6 +7,7 @@ from typing import Any
 
 from resdet.analysis.benchmark.growth import QUANTITIES, exponent
 from resdet.analysis.pages.figure import png_of
+from resdet.analysis.pages.page import Number
 
 JSON, PAGE, PLOT = "growth.json", "growth.md", "growth.png"
 MARK = '<!-- <meta name="generator" content="resdet"> -->'  # by which resdet knows a file of its own
@@ -49,7 +50,7 @@ def table(label: str, rows: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
 
 
-def cell(name: str, value: float) -> str:
+def cell(name: str, value: Number) -> str:
     return f"{value:.0%}" if name == "share" else f"{value:.3g}" if value < 100 else f"{value:.0f}"
 
 

@@ -43,7 +43,8 @@ def test_buckets_are_few_fit_the_divisor_and_hold_every_batch(
     assert {shape[::-1] for shape in shapes} == set(shapes), "an image and the same one turned are padded alike"
     random = np.random.default_rng(0)
     for _ in range(300):
-        sizes = [resized_size(*random.integers(1, 3000, 2).tolist(), short_side, max_side) for _ in range(2)]
+        originals = random.integers(1, 3000, (2, 2)).tolist()
+        sizes = [resized_size(height, width, short_side, max_side) for height, width in originals]
         padded = padded_shape(sizes, divisor)
         held = bucket(padded, shapes)
         assert held[0] >= padded[0]
@@ -68,8 +69,8 @@ def test_an_epoch_like_that_of_coco_has_a_dozen_shapes_at_most(short_sides: list
     random = np.random.default_rng(0)
     weights = np.array([share for _, share in COCO])
     drawn = random.choice(len(COCO), 118_000, p=weights / weights.sum())
-    sides = random.choice(short_sides, len(drawn))
-    sizes = [resized_size(*COCO[kind][0], int(side), 1333) for kind, side in zip(drawn, sides, strict=True)]
+    originals, sides = [COCO[kind][0] for kind in drawn], random.choice(short_sides, len(drawn)).tolist()
+    sizes = [resized_size(h, w, side, 1333) for (h, w), side in zip(originals, sides, strict=True)]
     upright = np.array([height > width for height, width in sizes])
     order = [*np.flatnonzero(upright), *np.flatnonzero(~upright)]  # the batch in the middle has both
     shapes = [
