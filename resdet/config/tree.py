@@ -131,6 +131,9 @@ class DataConfig(Group):
     augment: AugmentConfig = part(AugmentConfig)
     shapes: ShapesConfig = part(ShapesConfig, scored_on=True)
     patches: PatchesConfig = part(PatchesConfig)
+    index: bool = key(
+        True, resume="free", place=True, help="keep large annotation files as arrays in the cache, for a quick start"
+    )
     workers: int = key(2, ge=0, le=256, resume="free", help="processes that read images, for each training process")
     on_bad_image: Literal["error", "skip"] = key(
         "error", scored_on=True, help="what to do with an image file that cannot be read"

@@ -51,5 +51,8 @@ def layout_of(place: Path, wanted: str = AUTO) -> str:
         raise UserError(f"{place}: of no known format; looked for {looked}")
     if len(names) > 1:
         seen = " and ".join(f"{name} ({LAYOUTS[name].looks_for})" for name in names)
-        raise UserError(f"{place}: may be {seen}; choose with data.format={names[0]} (resdet new: --format {names[0]})")
+        raise UserError(
+            f"{place}: may be {seen}; choose with data.format={names[0]} (resdet new: --format "
+            f"{names[0]}; check-data, convert-data: --from {names[0]})"
+        )
     return names[0]
