@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from resdet.coco.json_sections import Unusual, read_sections
-from resdet.coco.records import AnnotationRecord, CategoryRecord, ImageRecord, Records
+from resdet.coco.records import AnnotationRecord, CategoryRecord, Collected, ImageRecord, Records
 from resdet.coco.report import Note
 from resdet.errors import UserError
 from resdet.files import opened_regular
@@ -64,18 +64,18 @@ def parse_annotations(data: bytes, source: str) -> AnnotationFile:
 
 def _parsed(file: BufferedIOBase, source: str) -> AnnotationFile:
     images: list[ImageRecord] = []
-    annotations: list[Records] = []
+    annotations = Collected()
     categories: list[CategoryRecord] = []
     try:
         for section, records in read_sections(file, _RECORDS):
             if section == "annotations":
-                annotations.append(Records.of(records))
+                annotations.add(records)
             else:
                 (images if section == "images" else categories).extend(records)
     except Unusual:
         _ = file.seek(0)
         return _parsed_at_once(file.read(), source)
-    return _with_names(AnnotationFile(source, images, Records.joined(annotations), categories, []))
+    return _with_names(AnnotationFile(source, images, annotations.records(), categories, []))
 
 
 def _parsed_at_once(data: bytes, source: str) -> AnnotationFile:

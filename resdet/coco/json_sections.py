@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-BLOCK = 4 * 2**20  # bytes that are read at a time
+BLOCK = 2**20  # bytes that are read at a time
 NEARBY = 2**16  # bytes at the end of a portion in which the end of a record is looked for first
 CUT = 16  # bytes at the end of a portion: a number or an escape that is cut there looks wrong
 

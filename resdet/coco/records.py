@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from operator import attrgetter
 from typing import Annotated
@@ -103,6 +103,30 @@ class Records:
         """The chosen annotations, in the given order."""
         columns = {name: getattr(self, name)[rows] for name in ARRAYS}
         return Records(**columns, masks=self.masks.take(rows))
+
+
+class Collected:
+    """Annotations that come in portions. Their vertices need most of the memory, so they are kept once, in one array
+    that grows in place.
+    """
+
+    def __init__(self) -> None:
+        self._parts: list[Records] = []
+        self._fifths, self._used = np.zeros((0, 2), np.int32), 0
+
+    def add(self, records: Sequence[AnnotationRecord]) -> None:
+        part = Records.of(records)
+        fifths, used = part.masks.fifths, self._used + len(part.masks.fifths)
+        if used > len(self._fifths):
+            self._fifths.resize((max(used, used + used // 8), 2), refcheck=False)
+        self._fifths[self._used : used] = fifths
+        self._used = used
+        self._parts.append(replace(part, masks=replace(part.masks, fifths=fifths[:0].copy())))
+
+    def records(self) -> Records:
+        self._fifths.resize((self._used, 2), refcheck=False)
+        joined = Records.joined(self._parts)
+        return replace(joined, masks=replace(joined.masks, fifths=self._fifths))
 
 
 ARRAYS = ("ids", "image_ids", "category_ids", "boxes", "areas", "crowd", "difficult")
