@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from resdet.coco.packed_strings import PackedStrings
+from resdet.coco.shards import members, shard_of
 from resdet.errors import UserError
 
 MAX_PIXELS = 64 * 2**20  # an 8192 x 8192 image; decoding takes three bytes each
@@ -90,6 +91,9 @@ def is_folder(entry: os.DirEntry[str]) -> bool:
 
 def _scan_below(root: Path, parent: str) -> dict[str, bool]:
     try:
+        if shard_of(root / parent / "_") is not None:
+            inside = (root / parent).resolve(strict=True).is_relative_to(root)
+            return dict.fromkeys(members(root / parent), inside)
         return _scan(root, (root / parent).resolve(strict=True))
     except (OSError, ValueError):  # ValueError: a name that no file system accepts
         return {}

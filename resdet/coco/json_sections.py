@@ -92,7 +92,10 @@ class _Text:
         while not (found := _KEY.match(self.rest)):
             self.more()
         self.drop(found.end())
-        return msgspec.json.decode(b'"' + found[1] + b'"', type=str) if b"\\" in found[1] else found[1].decode()
+        try:
+            return msgspec.json.decode(b'"' + found[1] + b'"', type=str)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise Unusual(str(error)) from None
 
     def skip_value(self) -> None:
         while (end := _end_of_value(self.rest, _ANYTHING)) is None:

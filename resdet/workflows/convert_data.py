@@ -1,4 +1,4 @@
-"""Converts a data set from any format that is recognized to COCO, YOLO, VOC or csv."""
+"""Converts a data set from any format that is recognized to COCO, YOLO, VOC, csv or shards."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from resdet.coco.shards import copy_image
 from resdet.data.sets.coco import CocoDataset
 from resdet.data.sets.formats import read_set
 from resdet.data.sets.layouts import AUTO, LAYOUTS, layout_of
 from resdet.data.sets.opened import is_folder, open_folder
+from resdet.data.sets.shard_folder import write_shard
 from resdet.data.sets.writers import WRITERS
 from resdet.errors import UserError, row_of
 from resdet.files import ANOTHER_OUTPUT, usable_paths, writing
@@ -36,7 +38,8 @@ def convert_data(
     images: str | Path | None = None,
     source_format: str = AUTO,
 ) -> ConvertedData:
-    """Writes a data set into the new folder `output` as "coco", "yolo", "voc" or "csv", with copies of its images.
+    """Writes a data set into the new folder `output` as "coco", "yolo", "voc", "csv" or "shards", with copies of its
+    images.
 
     `source` is a folder whose format is recognized, with all of its splits, or an annotation file with the folder of
     its `images`. `source_format` is that of a folder which may be of two formats. What training would skip is left out,
@@ -62,7 +65,9 @@ def convert_data(
                 _ = (temporary / name).write_text(text, encoding="utf-8", newline="")
             for name, path in written.images.items():
                 (temporary / name).parent.mkdir(parents=True, exist_ok=True)
-                _ = shutil.copyfile(path, temporary / name)
+                copy_image(path, temporary / name)
+            for name, samples in written.shards.items():
+                write_shard(temporary / name, samples)
             _ = temporary.replace(folder)  # an empty folder gives way
         finally:
             shutil.rmtree(temporary, ignore_errors=True)

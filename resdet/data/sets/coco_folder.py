@@ -48,18 +48,20 @@ def read(place: Path, split: str) -> tuple[Path, Path]:
 def _first_names(file: Path) -> list[str]:
     """The names of some images, without parsing the file; of LVIS's, from their addresses."""
     names: list[str] = []
+    addresses: list[str] = []
     rest = b""
     try:
         with opened_regular(file) as opened:
-            while len(names) < TRIED and (block := opened.read(BEGINNING)):
-                found = list(_NAME.finditer(rest + block))
-                names += [_text(match) for match in found if match[1] == b"file_name"]
-                if not names:
-                    names += ["/".join(_text(match).split("/")[-2:]) for match in found]
-                rest = block[-LONGEST:]
+            while len(names) < TRIED and len(addresses) < 2 * TRIED and (block := opened.read(BEGINNING)):
+                rest += block
+                end = 0
+                for match in _NAME.finditer(rest):
+                    (names if match[1] == b"file_name" else addresses).append(_text(match))
+                    end = match.end()
+                rest = rest[max(end, len(rest) - LONGEST) :]
     except (OSError, UserError):
         return []
-    return list(dict.fromkeys(names))[:TRIED]
+    return [name for name in names if name][:TRIED] or ["/".join(url.split("/")[-2:]) for url in addresses if url]
 
 
 def _text(match: re.Match[bytes]) -> str:

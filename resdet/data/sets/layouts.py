@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from resdet.data.sets import coco_folder, csv_table, cvat, voc_folder, yolo
+from resdet.data.sets import coco_folder, csv_table, cvat, shard_folder, voc_folder, yolo
 from resdet.errors import UserError, row_of
 
 AUTO = "auto"
@@ -25,6 +25,7 @@ class Layout(NamedTuple):
 
 
 LAYOUTS = {
+    "shards": Layout(shard_folder.LOOKS_FOR, shard_folder.recognizes, shard_folder.splits, shard_folder.read),
     "coco": Layout(coco_folder.LOOKS_FOR, coco_folder.recognizes, coco_folder.splits, coco_folder.read),
     "yolo": Layout(yolo.LOOKS_FOR, yolo.recognizes, yolo.splits, yolo.read),
     "voc": Layout(voc_folder.LOOKS_FOR, voc_folder.recognizes, voc_folder.splits, voc_folder.read),

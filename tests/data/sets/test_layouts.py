@@ -171,7 +171,8 @@ def test_a_folder_of_two_formats_needs_a_choice(tmp_path: Path) -> None:
     yolo_ultralytics(tmp_path)
     message = mistake(tmp_path)
     assert "may be coco (" in message
-    assert message.endswith("choose with data.format=coco (resdet new: --format coco)")
+    options = "resdet new: --format coco; check-data, convert-data: --from coco"
+    assert message.endswith(f"choose with data.format=coco ({options})")
     for name in ("coco", "yolo"):
         assert f"read as {name}" in opened(tmp_path, "train", f"format={name}").report.summary()
     assert re.search(r"data.format=voc, and there is no Annotations/\*.xml", mistake(tmp_path, "format=voc"))
