@@ -91,12 +91,12 @@ def _opened(args: argparse.Namespace) -> CocoDataset:
     from pathlib import Path
 
     from resdet.data.sets.formats import read_set
-    from resdet.data.sets.opened import is_folder, open_folder
+    from resdet.data.sets.opened import is_folder, local, open_folder
     from resdet.errors import UserError
 
     if args.annotations is None:
         raise UserError("give a folder, or ANNOTATIONS and the folder of its IMAGES, or --augment CONFIG")
-    place = Path(args.annotations)
+    place = local(args.annotations)
     if args.images is None:
         if not is_folder(place) and (place.exists() or place.suffix in ANNOTATION_FILES):
             raise UserError(f"{args.annotations}: is an annotation file; give also the folder of its IMAGES")

@@ -11,7 +11,7 @@ from resdet.coco.shards import copy_image
 from resdet.data.sets.coco import CocoDataset
 from resdet.data.sets.formats import read_set
 from resdet.data.sets.layouts import AUTO, LAYOUTS, layout_of
-from resdet.data.sets.opened import is_folder, open_folder
+from resdet.data.sets.opened import is_folder, local, open_folder
 from resdet.data.sets.shard_folder import write_shard
 from resdet.data.sets.writers import WRITERS
 from resdet.errors import UserError, row_of
@@ -51,7 +51,7 @@ def convert_data(
     with writing(folder):
         if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
             raise UserError(f"{folder}: exists already and is not empty; {ANOTHER_OUTPUT}")
-    splits = _splits(Path(source), None if images is None else Path(images), source_format)
+    splits = _splits(local(str(source)), None if images is None else Path(images), source_format)
     classes = {dataset.class_names for dataset in splits.values()}
     if len(classes) > 1:
         raise UserError(f"{source}: its splits list different classes; give all of them the same list")

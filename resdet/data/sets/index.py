@@ -82,7 +82,7 @@ def indexed(files: Sequence[Path], choice: Sequence[object], make: Callable[[], 
     now = [f"index {VERSION}", said, *map(state, files)]
     if (found := _read(folder, now)) is not None:
         return found
-    with _alone(folder):
+    with alone(folder):
         if (found := _read(folder, now)) is not None:  # another process made it meanwhile
             return found
         content = make()
@@ -96,8 +96,8 @@ def indexed(files: Sequence[Path], choice: Sequence[object], make: Callable[[], 
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Waits for another process that makes the same index; not for ever, and not where there are no locks."""
+def alone(folder: Path) -> Iterator[None]:
+    """Waits for another process that makes the same folder; not for ever, and not where there are no locks."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         file = (folder.parent / f".{folder.name}.lock").open("a")

@@ -1,6 +1,6 @@
 """A data set in shards: tar archives with an image and a json a sample, as WebDataset's, and shards.json beside them.
 
-    FOLDER/shards.json         {"format": "resdet shards 1", "categories": [...], "splits": {"train": [...]}}
+    FOLDER/shards.json         {"format": "resdet shards 1", "classes": [...], "splits": {"train": [...]}}
     FOLDER/train-000000.tar    00000000.jpg  00000000.json  00000001.jpg  00000001.json
 
 The json of a sample has id, file_name, height and width of the image and `annotations` as in COCO. Nothing else is
@@ -40,7 +40,7 @@ class Shard(msgspec.Struct):
 
 class Manifest(msgspec.Struct):
     format: str
-    categories: list[CategoryRecord]
+    classes: list[CategoryRecord]
     splits: dict[str, list[Shard]]
 
 
@@ -107,7 +107,7 @@ def read(place: Path, split: str) -> tuple[Path, Path]:
             "info": {"source": f"{place} ({split})"},
             "images": images,
             "annotations": annotations,
-            "categories": msgspec.to_builtins(manifest.categories),
+            "categories": msgspec.to_builtins(manifest.classes),
         }
 
     fingerprint = [f"shards {VERSION} {split}", *map(state, files)]
@@ -171,7 +171,7 @@ def manifest_text(splits: dict[str, CocoDataset], shards: dict[str, list[Shard]]
     pairs = zip(first.category_ids.tolist(), first.class_names, strict=True)
     content = {
         "format": FORMAT,
-        "categories": [{"id": number, "name": name} for number, name in pairs],
+        "classes": [{"id": number, "name": name} for number, name in pairs],
         "splits": {split: msgspec.to_builtins(each) for split, each in shards.items()},
     }
     return json.dumps(content, indent=1)
