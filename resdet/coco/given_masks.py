@@ -19,9 +19,9 @@ from resdet.coco import run_lengths
 from resdet.coco.groups import row_offsets, take_members
 
 try:
-    import simdjson
+    import simdjson  # pyright: ignore[reportMissingImports]
 except ImportError:  # not in every installation (extra `fast`): msgspec then reads the polygons too, more slowly
-    simdjson = None
+    simdjson = None  # pyright: ignore[reportAssignmentType]
 
 PORTION = 8192  # fields that are parsed at a time: limits the number of Python objects in memory
 

@@ -9,13 +9,12 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
-
-import fsspec
 
 from resdet.coco.shards import members
 from resdet.data.sets.cache import cache_folder
@@ -73,6 +72,9 @@ def _parts(address: str) -> Iterator[bytes]:
                 yield part
     except ImportError as error:
         raise UserError(f"{address}: {shortened(str(error), 200)}; install what it asks for") from None
+    except urllib.error.HTTPError as error:
+        error.close()
+        raise UserError(f"{address}: cannot be fetched ({shortened(str(error), 120)}); {REMEDY}") from None
     except (OSError, HTTPException, ValueError, RuntimeError) as error:
         raise UserError(f"{address}: cannot be fetched ({shortened(str(error), 200)}); {REMEDY}") from None
 
@@ -81,6 +83,8 @@ def _opened(address: str) -> Any:
     if address.startswith(("http://", "https://")):
         request = urllib.request.Request(address, headers={"User-Agent": f"resdet/{__version__}"})  # noqa: S310
         return urllib.request.urlopen(request, timeout=STALL_SECONDS)  # noqa: S310
+    import fsspec  # only for such an address: it takes a while
+
     return fsspec.open(address, mode="rb")
 
 

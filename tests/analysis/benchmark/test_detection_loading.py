@@ -16,6 +16,8 @@ from resdet.config import Config, load_config
 from resdet.data.batches.loader import open_split
 from resdet.errors import UserError
 
+# pycocotools' decode
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 OVERRIDES = ["data.shapes.train_images=6", "data.shapes.val_images=2", "train.batch_size=2", "data.augment.flip=1.0"]
 
 
