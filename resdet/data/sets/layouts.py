@@ -25,12 +25,12 @@ class Layout(NamedTuple):
 
 
 LAYOUTS = {
-    "shards": Layout(shard_folder.LOOKS_FOR, shard_folder.recognizes, shard_folder.splits, shard_folder.read),
     "coco": Layout(coco_folder.LOOKS_FOR, coco_folder.recognizes, coco_folder.splits, coco_folder.read),
     "yolo": Layout(yolo.LOOKS_FOR, yolo.recognizes, yolo.splits, yolo.read),
     "voc": Layout(voc_folder.LOOKS_FOR, voc_folder.recognizes, voc_folder.splits, voc_folder.read),
     "cvat": Layout(cvat.LOOKS_FOR, cvat.recognizes, cvat.splits, cvat.read),
     "csv": Layout(csv_table.LOOKS_FOR, csv_table.recognizes, csv_table.splits, csv_table.read),
+    "shards": Layout(shard_folder.LOOKS_FOR, shard_folder.recognizes, shard_folder.splits, shard_folder.read),
 }
 
 
