@@ -49,7 +49,7 @@ def test_the_peers_get_the_same_objects(tmp_path: Path) -> None:
     one, two = TorchvisionReference(file, chosen), Detectron2Like(file, chosen)
     for index in range(len(dataset)):
         image, target = one.samples[index]
-        sample = two.mapped(two.coco.dataset["images"][index])
+        sample = two.mapped({**two.coco.dataset["images"][index]})
         assert image.shape == sample["image"].shape
         scale = image.shape[2] / int(dataset.widths[index])
         boxes = dataset.boxes[dataset.rows(index)] * scale
