@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -163,8 +163,7 @@ def _flat(raws: Sequence[msgspec.Raw]) -> _Flat | None:
     if simdjson is None:
         return None
     try:
-        document = simdjson.Parser().parse(b"[" + b",".join(raws) + b"]")
-        assert isinstance(document, simdjson.Array)
+        document: Any = simdjson.Parser().parse(b"[" + b",".join(raws) + b"]")
         polygons: list[int] = []
         lengths: list[int] = []
         for mask in document:

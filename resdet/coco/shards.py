@@ -58,7 +58,7 @@ def _members(shard: Path, size: int, time: int) -> Mapping[str, Member]:
                 if entry.isreg():
                     found[entry.name] = Member(entry.offset_data, entry.size)
                 end = entry.offset_data + -(-entry.size // BLOCK) * BLOCK
-                archive.members = []  # otherwise kept by tarfile
+                archive.members = []  # pyright: ignore[reportAttributeAccessIssue]  # otherwise tarfile keeps them
             _ = file.seek(end)
             whole = end <= size and file.read(END) == bytes(END)
     except (tarfile.TarError, EOFError, ValueError) as error:

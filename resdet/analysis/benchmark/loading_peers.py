@@ -52,7 +52,7 @@ class Detectron2Like:
 
     def __init__(self, annotations: Path, config: Config) -> None:
         with contextlib.redirect_stdout(io.StringIO()):
-            self.coco = COCO(str(annotations))
+            self.coco: Any = COCO(str(annotations))
         augment = config.data.augment
         self.short_sides, self.max_side, self.flip = augment.short_side, augment.max_side, augment.flip
         self.masks = config.model.mask_head is not None
@@ -69,7 +69,7 @@ class Detectron2Like:
         height, width = image.shape[:2]
         scale = min(self.random.choice(self.short_sides) / min(height, width), self.max_side / max(height, width))
         size = (int(height * scale + 0.5), int(width * scale + 0.5))
-        image = np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR))
+        image = np.asarray(Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BILINEAR))
         flip = bool(self.random.random() < self.flip)
         if flip:
             image = image[:, ::-1]
@@ -95,7 +95,7 @@ class Detectron2Like:
         shape = instance["segmentation"]
         if isinstance(shape, dict):
             pixels = np.asarray(coco_mask.decode(coco_mask.frPyObjects(shape, *shape["size"])))
-            resized = Image.fromarray(pixels).resize(size[::-1], Image.Resampling.NEAREST)
+            resized = Image.fromarray(pixels).resize((size[1], size[0]), Image.Resampling.NEAREST)
             mask = np.asarray(resized)
             return np.ascontiguousarray(mask[:, ::-1]) if flip else mask
         polygons = []

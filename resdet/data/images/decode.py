@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import cv2
 import numpy as np
@@ -140,7 +141,7 @@ def _read(path: Path) -> bytes:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[io.BufferedIOBase]:
+def _opened(path: Path) -> Iterator[IO[bytes]]:
     """A regular file, or a member of a shard, that is not empty and not too large. Raises ImageError, also if it cannot
     be read.
     """
@@ -167,7 +168,7 @@ def _opened(path: Path) -> Iterator[io.BufferedIOBase]:
         raise ImageError(f"{str(path)!r}: no valid file name ({error})") from None
 
 
-def _open(path: Path | str, file: io.BufferedIOBase) -> Image.Image:
+def _open(path: Path | str, file: IO[bytes]) -> Image.Image:
     """Parses only the header."""
     try:
         header = Image.open(file, formats=FORMATS)

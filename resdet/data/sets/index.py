@@ -171,7 +171,8 @@ def _content(rest: _Rest, arrays: dict[str, np.ndarray]) -> Annotations:
     columns: dict[str, Any] = {name: arrays[name] for name in COLUMNS}
     federated = None
     if rest.frequency is not None:
-        federated = Federated(*(arrays[f"federated.{name}"] for name in FEDERATED), rest.frequency)
+        parts: dict[str, Any] = {name: arrays[f"federated.{name}"] for name in FEDERATED}
+        federated = Federated(**parts, frequency=rest.frequency)
     kept = {name: getattr(rest, name) for name in rest.__struct_fields__ if name != "frequency"}
     return Annotations(
         **kept,
