@@ -11,7 +11,6 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
 
 import cv2
 import numpy as np
@@ -141,7 +140,7 @@ def _read(path: Path) -> bytes:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[IO[bytes]]:
+def _opened(path: Path) -> Iterator[io.BytesIO | io.BufferedReader]:
     """A regular file, or a member of a shard, that is not empty and not too large. Raises ImageError, also if it cannot
     be read.
     """
@@ -168,7 +167,7 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
         raise ImageError(f"{str(path)!r}: no valid file name ({error})") from None
 
 
-def _open(path: Path | str, file: IO[bytes]) -> Image.Image:
+def _open(path: Path | str, file: io.BytesIO | io.BufferedReader) -> Image.Image:
     """Parses only the header."""
     try:
         header = Image.open(file, formats=FORMATS)
