@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from io import TextIOWrapper
+from io import BufferedReader, TextIOWrapper
 from pathlib import Path
 
 from resdet.errors import UserError
@@ -57,9 +57,10 @@ def whole_file(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def read_regular(path: Path, *, largest: int = LARGEST) -> bytes:
-    """The content of a file that a user names. Raises OSError, and UserError for a pipe or a device, which could have
-    no end, and for more than `largest` bytes.
+@contextmanager
+def opened_regular(path: Path, *, largest: int = LARGEST) -> Iterator[BufferedReader]:
+    """A file that a user names, for reading. Raises OSError, and UserError for a pipe or a device, which could have no
+    end, and for more than `largest` bytes.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # the opening of a named pipe would wait for a writer
     with open(descriptor, "rb", closefd=True) as file:
@@ -72,6 +73,12 @@ def read_regular(path: Path, *, largest: int = LARGEST) -> bytes:
             raise UserError(
                 f"{path}: has {info.st_size} bytes, and such a file has at most {largest}; is it another file?"
             )
+        yield file
+
+
+def read_regular(path: Path, *, largest: int = LARGEST) -> bytes:
+    """The whole content of such a file."""
+    with opened_regular(path, largest=largest) as file:
         return file.read()
 
 

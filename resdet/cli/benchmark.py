@@ -1,6 +1,8 @@
 """Time a training step and a prediction, alone or against torchvision's detector of the same architecture.
 
 Of a config with task=classification, the loader: images a second of data.workers processes, against ImageFolder.
+With --data the loader of a detector: images a second of processor time, against torchvision's CocoDetection with its
+transforms v2, a mapper as Detectron2's, and the decoder alone.
 
 Both run alternately in one process on the same images; the ratio is the median over pairs of the peer's time
 over ours, so above 1 means that resdet is faster.
@@ -16,6 +18,7 @@ examples:
   tools/benchmark.py configs/faster_rcnn_r50_fpn_1x_coco.yaml --size 480x640 --batch 2 --against torchvision
   tools/benchmark.py configs/quickstart.yaml --against torchvision --json times.json
   tools/benchmark.py configs/quickstart.yaml --against times.json
+  tools/benchmark.py configs/mask_rcnn_r50_fpn_1x_coco.yaml data.path=my/coco --data --against torchvision
   tools/benchmark.py configs/faster_rcnn_r50_fpn_1x_coco.yaml --growth measured --pairs 3
   tools/benchmark.py configs/imagenet/miniature.yaml data.workers=1 --against torchvision
 """
@@ -42,6 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="torchvision | FILE",
         help="a peer to measure in the same run, or an earlier file of --json",
     )
+    parser.add_argument("--data", action="store_true", help="measure the loader of training batches")
+    parser.add_argument("--images", type=int, default=64, help="with --data: images to read (default: %(default)s)")
     parser.add_argument("--pairs", type=int, default=7, help="measured runs of each (default: %(default)s)")
     parser.add_argument("--growth", type=Path, metavar="DIR", help="measure how the cost grows, into this folder")
     parser.add_argument("--json", metavar="FILE", help="also write the figures as JSON")
@@ -73,6 +78,8 @@ def run(args: argparse.Namespace) -> int:
         if earlier is not None:
             raise UserError(f"--against {earlier}: a loader is compared with torchvision alone")
         return measure_loading(config, args)
+    if args.data:
+        return measure_detection_loading(config, args, earlier)
     before = None if earlier is None else read_earlier(earlier)
     results = benchmark(
         config,
@@ -129,6 +136,38 @@ def print_changes(before: dict[str, Any], results: dict[str, Any]) -> int:
         verdict = "SLOWER" if change.slower else "not slower"
         print(f"{TITLES[name]}: times faster than {PEER} {ratios}; {change.speed:.2f} of the speed: {verdict}")
     return int(any(change.slower for change in found.values()))
+
+
+LOADERS = {
+    "our": "resdet",
+    "decode": "OpenCV's decoder alone",
+    "torchvision": "torchvision's CocoDetection and transforms v2",
+    "detectron2_like": "a mapper as Detectron2's",
+}
+
+
+def measure_detection_loading(config: Config, args: argparse.Namespace, earlier: Path | None) -> int:
+    """Prints and writes the images a second of a detector's loader; returns the exit code."""
+    from resdet.analysis.benchmark.detection_loading import benchmark_detection_loading
+    from resdet.analysis.benchmark.guard import processor
+    from resdet.errors import UserError
+    from resdet.files import readable_json
+    from resdet.outputs import ANOTHER_JSON, signed, write_output
+
+    if earlier is not None:
+        raise UserError(f"--against {earlier}: a loader is compared with torchvision alone")
+    if args.images < 1:
+        raise UserError(f"--images {args.images}: give at least one")
+    results = benchmark_detection_loading(config, against=args.against, pairs=args.pairs, images=args.images)
+    what = "with masks" if results["masks"] else "with boxes"
+    print(f"{results['images']} images {what}, processor time of one process on {processor()}")
+    for name, words in LOADERS.items():
+        if f"load/{name}_images_per_second" in results:
+            ratio = "" if name == "our" else f", {results[f'load/{name}_ratio']:.2f} times the time of ours"
+            print(f"{results[f'load/{name}_images_per_second']:.1f} images/s: {words}{ratio}")
+    if args.json:
+        write_output(Path(args.json), readable_json(signed(results | {"processor": processor()})), ANOTHER_JSON)
+    return 0
 
 
 def measure_growth(config: Config, size: tuple[int, int], args: argparse.Namespace) -> int:

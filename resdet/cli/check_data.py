@@ -40,6 +40,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("images", metavar="IMAGES", nargs="?", help="folder that its file names are relative to")
     parser.add_argument("--split", choices=("train", "val", "test"), default="train", help="of a folder")
+    parser.add_argument(
+        "--from", dest="format", default="auto", metavar="F", help="of a folder that may be two: coco, yolo, voc, ..."
+    )
     parser.add_argument("--decode", action="store_true", help="also decode every image (minutes for 100,000)")
     parser.add_argument("--strict", action="store_true", help="anything skipped or mended is an error")
     parser.add_argument(
@@ -55,23 +58,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Reads, checks and prints; returns the exit code. Raises UserError for data that cannot be trained on."""
-    from pathlib import Path
-
     from rich.console import Console
 
-    from resdet.data.sets.formats import read_set
-    from resdet.data.sets.opened import is_folder, open_folder
     from resdet.errors import UserError
 
     if args.augment and args.annotations is None:
         _draw_augmented(args, Console())
         return 0
-    if args.annotations is None:
-        raise UserError("give a folder, or ANNOTATIONS and the folder of its IMAGES, or --augment CONFIG")
-    place = Path(args.annotations)
-    if args.images is None and not is_folder(place) and (place.exists() or place.suffix in ANNOTATION_FILES):
-        raise UserError(f"{args.annotations}: is an annotation file; give also the folder of its IMAGES")
-    dataset = open_folder(place, args.split) if args.images is None else read_set(place, Path(args.images))
+    dataset = _opened(args)
     report = dataset.report
     console = Console()
     console.print(_plain(", ".join([report.annotations, *report.remarks])), soft_wrap=True)
@@ -92,6 +86,26 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _opened(args: argparse.Namespace) -> CocoDataset:
+    """The data set that the command names."""
+    from pathlib import Path
+
+    from resdet.data.sets.formats import read_set
+    from resdet.data.sets.opened import is_folder, local, open_folder
+    from resdet.errors import UserError
+
+    if args.annotations is None:
+        raise UserError("give a folder, or ANNOTATIONS and the folder of its IMAGES, or --augment CONFIG")
+    place = local(args.annotations)
+    if args.images is None:
+        if not is_folder(place) and (place.exists() or place.suffix in ANNOTATION_FILES):
+            raise UserError(f"{args.annotations}: is an annotation file; give also the folder of its IMAGES")
+        return open_folder(place, args.split, format=args.format)
+    if args.format != "auto":
+        raise UserError(f"--from {args.format}: is of a folder; a file says by its name what it is")
+    return read_set(place, Path(args.images))
+
+
 def _draw_augmented(args: argparse.Namespace, console: Console) -> None:
     """Draws the sheet of augmented samples, and prints what became of the objects."""
     from pathlib import Path
@@ -106,7 +120,8 @@ def _draw_augmented(args: argparse.Namespace, console: Console) -> None:
     config, *overrides = args.augment
     if args.annotations is not None:
         named = [f"data.train.annotations={args.annotations}", f"data.train.images={args.images}"]
-        overrides += [f"data.path={args.annotations}"] if args.images is None else named
+        folder = [f"data.path={args.annotations}", f"data.format={args.format}"]
+        overrides += folder if args.images is None else named
     sheet = draw_augmented(config, overrides=overrides, count=args.samples)
     table = _table("Augmented samples", "objects", "count")
     for name, count in (("to learn", sheet.objects), ("ignored", sheet.ignored), *sheet.dropped.items()):

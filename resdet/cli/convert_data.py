@@ -1,4 +1,4 @@
-"""Convert a data set to COCO, YOLO, Pascal VOC or csv.
+"""Convert a data set to COCO, YOLO, Pascal VOC, csv or shards (tar archives as WebDataset's).
 
 The format of a folder is recognized by its layout, and all of its splits are converted. Prints what the new format
 cannot hold, with counts.
@@ -16,7 +16,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command line."""
     parser.add_argument("source", metavar="SOURCE", help="a folder, or an annotation file")
     parser.add_argument("images", metavar="IMAGES", nargs="?", help="the folder of the images of an annotation file")
-    parser.add_argument("--format", required=True, metavar="F", help="coco, yolo, voc or csv")
+    parser.add_argument("--format", required=True, metavar="F", help="coco, yolo, voc, csv or shards")
+    parser.add_argument(
+        "--from", dest="source_format", default="auto", metavar="F", help="of a folder that may be two: coco, voc, ..."
+    )
     parser.add_argument("--output", required=True, metavar="DIR", help="a new folder, which gets copies of the images")
 
 
@@ -25,7 +28,7 @@ def run(args: argparse.Namespace) -> int:
     from resdet.text import printable
     from resdet.workflows.convert_data import convert_data
 
-    done = convert_data(args.source, args.format, args.output, images=args.images)
+    done = convert_data(args.source, args.format, args.output, images=args.images, source_format=args.source_format)
     lines = [f"read {remark}" for remark in done.remarks]
     lines += [f"{split}: {count} images and {done.objects[split]} objects" for split, count in done.images.items()]
     lines += [f"lost in {args.format}: {count} {what}" for what, count in done.lost.items()]

@@ -10,6 +10,10 @@ Prints the figures as tables; `--json` writes them as one flat object. Imports n
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from resdet.config import DataConfig
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,6 +24,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="COCO json, VOC split (ImageSets/Main/test.txt), csv, a folder (its val split), or a format of --plugin",
     )
     parser.add_argument("results", metavar="RESULTS", help="detections, COCO results json (predictions.json)")
+    parser.add_argument(
+        "choice",
+        nargs="*",
+        metavar="data.key=value",
+        help="what the run chose of a folder or a file: data.val_share, data.val_seed, data.format, data.classes, ...",
+    )
     parser.add_argument(
         "--metric",
         default="coco",
@@ -48,6 +58,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", metavar="FILE", help="also write the figures, as one flat object of names")
 
 
+def _choice(overrides: list[str], ground_truth: str) -> DataConfig:
+    """The keys of `data` that choose what is to be found."""
+    from pathlib import Path
+
+    from resdet.config import load_config
+    from resdet.data.sets.opened import is_folder
+    from resdet.errors import UserError
+
+    about_folders = ("data.format", "data.val_share", "data.val_seed")
+    for override in overrides:
+        name = override.partition("=")[0]
+        if name not in (*about_folders, "data.classes", "data.rename"):
+            raise UserError(
+                f"{override}: does not choose what is scored; give {', '.join(about_folders)}, data.classes or "
+                "data.rename"
+            )
+        if name in about_folders and not is_folder(Path(ground_truth)):
+            raise UserError(f"{override}: is about a folder, and {ground_truth} is a file; leave it out")
+    return load_config(overrides=overrides).data
+
+
 def run(args: argparse.Namespace) -> int:
     """Scores, prints and writes; returns the exit code. Raises UserError for input that cannot be scored."""
     from pathlib import Path
@@ -73,8 +104,9 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"--against {args.against} is the results file itself; name that of another detector")
     if args.metric != "coco" and (args.errors or args.against):
         raise UserError(f"--errors and --against speak of COCO's figures; leave out --metric {args.metric}")
+    choice = _choice(args.choice, args.ground_truth)
     backend = OWN_BACKEND if metric.own_comparison else backend_name(args.backend)
-    ground_truth = scored_view(scored_content(Path(args.ground_truth)), count_skipped=args.count_skipped)
+    ground_truth = scored_view(scored_content(Path(args.ground_truth), choice), count_skipped=args.count_skipped)
     results = read_results(args.results, ground_truth)
     figures = metric.score(ground_truth, results, Scoring(iou_type=args.iou_type, backend=args.backend))
     if args.json:

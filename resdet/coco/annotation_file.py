@@ -4,54 +4,23 @@ its ids.
 
 from __future__ import annotations
 
+import io
 import json
 import re
+from io import BufferedIOBase
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 
+from resdet.coco.json_sections import Unusual, read_sections
+from resdet.coco.records import AnnotationRecord, CategoryRecord, Collected, ImageRecord, Records
 from resdet.coco.report import Note
 from resdet.errors import UserError
-from resdet.files import read_regular
+from resdet.files import opened_regular
 from resdet.text import shortened
 
-Id = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 EXPECTED = "a COCO file is an object with lists images, annotations, categories"
-
-
-class ImageRecord(msgspec.Struct, gc=False):
-    """Training needs the first four fields; scoring needs the id, and also the size for masks and the image border.
-
-    LVIS gives the address of an image in place of its file name, and says which classes were looked for in it: those of
-    its annotations, all of them (or not all: `not_exhaustive_category_ids`), and those that are absent.
-    """
-
-    id: Id
-    file_name: str | None = None
-    height: Id | None = None
-    width: Id | None = None
-    coco_url: str | None = None
-    neg_category_ids: list[Id] | None = None
-    not_exhaustive_category_ids: list[Id] | None = None
-
-
-class AnnotationRecord(msgspec.Struct, gc=False):
-    id: Id
-    image_id: Id
-    category_id: Id
-    bbox: tuple[float, float, float, float]  # x, y, width, height
-    area: float | None = None
-    iscrowd: int | bool | None = None
-    difficult: int | bool | None = None  # Pascal VOC's
-    ignore: int | bool | None = None  # the same meaning under another name
-    segmentation: msgspec.Raw = msgspec.Raw(b"[]")  # a view of the file, parsed later in portions
-
-
-class CategoryRecord(msgspec.Struct, gc=False):
-    id: Id
-    name: str | None = None
-    frequency: str | None = None  # LVIS's r, c and f
 
 
 class _Sections(msgspec.Struct):
@@ -70,7 +39,7 @@ class AnnotationFile(msgspec.Struct):
 
     source: str
     images: list[ImageRecord]
-    annotations: list[AnnotationRecord]
+    annotations: Records
     categories: list[CategoryRecord]
     converted: list[int]
     mended: dict[str, Note] = {}
@@ -82,14 +51,35 @@ class AnnotationFile(msgspec.Struct):
 def read_annotation_file(path: Path) -> AnnotationFile:
     """Raises UserError for a file that cannot be read, that is not JSON, or that has a record of the wrong form."""
     try:
-        data = read_regular(path)
+        with opened_regular(path) as file:
+            return _parsed(file, str(path))
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; give a COCO annotation file (datasets/README.md)") from None
-    return parse_annotations(data, str(path))
 
 
 def parse_annotations(data: bytes, source: str) -> AnnotationFile:
     """The same for the content of a file; messages contain `source` as its name."""
+    return _parsed(io.BytesIO(data), source)
+
+
+def _parsed(file: BufferedIOBase, source: str) -> AnnotationFile:
+    images: list[ImageRecord] = []
+    annotations = Collected()
+    categories: list[CategoryRecord] = []
+    try:
+        for section, records in read_sections(file, _RECORDS):
+            if section == "annotations":
+                annotations.add(records)
+            else:
+                (images if section == "images" else categories).extend(records)
+    except Unusual:
+        _ = file.seek(0)
+        return _parsed_at_once(file.read(), source)
+    return _with_names(AnnotationFile(source, images, annotations.records(), categories, []))
+
+
+def _parsed_at_once(data: bytes, source: str) -> AnnotationFile:
+    """The same for a text that is not plain: names what is wrong in it, and repairs what can be repaired."""
     try:
         return _file(source, msgspec.json.decode(data, type=_Sections), [])
     except msgspec.ValidationError:
@@ -97,7 +87,7 @@ def parse_annotations(data: bytes, source: str) -> AnnotationFile:
     except msgspec.DecodeError as error:
         whole = _HALF_SURROGATE.sub(b"?", data)
         if whole != data:
-            return parse_annotations(whole, source)
+            return _parsed_at_once(whole, source)
         raise UserError(_not_json(source, data, str(error))) from None
     except RecursionError:
         raise UserError(f"{source}: nested too deeply to be a COCO annotation file") from None
@@ -131,11 +121,17 @@ _HALF_SURROGATE = re.compile(
 
 
 def _file(source: str, sections: _Sections, converted: list[int]) -> AnnotationFile:
-    for image in sections.images:
+    records = Records.of(sections.annotations)
+    return _with_names(AnnotationFile(source, sections.images, records, sections.categories, converted))
+
+
+def _with_names(file: AnnotationFile) -> AnnotationFile:
+    """With LVIS's addresses of images as their names."""
+    for image in file.images:
         if image.file_name is None and image.coco_url is not None:
             image.file_name = "/".join(image.coco_url.split("/")[-2:])  # train2017/000000391895.jpg
         image.coco_url = None
-    return AnnotationFile(source, sections.images, sections.annotations, sections.categories, converted)
+    return file
 
 
 def _converted(data: bytes, sections: _Sections) -> list[int]:

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Bool, Int64
 
-from resdet.coco.annotation_file import AnnotationFile, ImageRecord
+from resdet.coco.annotation_file import AnnotationFile
 from resdet.coco.checks import find_ids
+from resdet.coco.records import ImageRecord
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,11 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+from jaxtyping import Bool
+
+from resdet.coco.packed_strings import PackedStrings
+from resdet.coco.shards import members, shard_of
 from resdet.errors import UserError
 
 MAX_PIXELS = 64 * 2**20  # an 8192 x 8192 image; decoding takes three bytes each
@@ -28,6 +33,21 @@ def check_file_name(name: str, where: str) -> None:
     else:
         return
     raise UserError(f"{where}: file_name {name[:200]!r} {problem}; write it relative to the images folder")
+
+
+def surely_plain(names: PackedStrings) -> Bool[np.ndarray, " n"]:
+    """Names that `check_file_name` certainly accepts: they are not empty, do not begin with a slash, and have no NUL
+    byte, no colon and no two dots in a row. The others have to be looked at one by one.
+    """
+    text, offsets = np.frombuffer(names.blob, np.uint8), names.offsets
+    lengths = np.diff(offsets)
+    plain = lengths > 0
+    first = text[np.minimum(offsets[:-1], max(len(text) - 1, 0))] if len(text) else np.zeros(len(names), np.uint8)
+    plain &= ~np.isin(first, list(b"/\\"))
+    odd = np.isin(text, list(b"\0:"))
+    odd[1:] |= (text[1:] == ord(".")) & (text[:-1] == ord("."))
+    plain[np.repeat(np.arange(len(names)), lengths)[odd]] = False
+    return plain
 
 
 def missing_files(folder: Path, names: Sequence[str], source: str) -> list[str]:
@@ -71,6 +91,9 @@ def is_folder(entry: os.DirEntry[str]) -> bool:
 
 def _scan_below(root: Path, parent: str) -> dict[str, bool]:
     try:
+        if shard_of(root / parent / "_") is not None:
+            inside = (root / parent).resolve(strict=True).is_relative_to(root)
+            return dict.fromkeys(members(root / parent), inside)
         return _scan(root, (root / parent).resolve(strict=True))
     except (OSError, ValueError):  # ValueError: a name that no file system accepts
         return {}

@@ -1,36 +1,132 @@
-"""Finds masks that disagree with their boxes: without any pixel, or without a pixel inside the box."""
+"""The verdicts on masks: which cannot be used for their image, and which disagree with their boxes."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
 from resdet.coco import run_lengths
-from resdet.coco.run_lengths import Runs
+from resdet.coco.given_masks import GivenMasks
+from resdet.coco.groups import row_offsets, take_members
+from resdet.coco.run_lengths import Runs, without_empty_runs
 from resdet.coco.segmentation import Segmentations
 
+UNSIZED = "mask of an image whose size is not given"
+FAR = "polygon far outside its image"
+CUT = "polygon cut at its image's border"
 EMPTY = "mask without a pixel"
 OUTSIDE = "mask outside its box"
 TOLERANCE = 0.25  # pixels by which a polygon may exceed its box; vertices are rounded to fifths
+OVERHANG = 1  # pixels: COCO's own polygons often touch the border
+PORTION = 2**14  # annotations that are checked at a time: bounds the memory
+
+
+@dataclass(frozen=True)
+class Images:
+    """Of each of M annotations the size of its image; 0 where it is not given, or where there is no such image."""
+
+    heights: Int64[np.ndarray, " M"]
+    widths: Int64[np.ndarray, " M"]
+
+
+@dataclass(frozen=True)
+class MaskVerdicts:
+    """The masks of M annotations, and those of them that cannot be used: by reason, and all in `dropped`. `clipped` are
+    the annotations whose mask is cut at the border of its image.
+    """
+
+    masks: Segmentations
+    skipped: dict[str, Int64[np.ndarray, " _"]]
+    clipped: Int64[np.ndarray, " _"]
+    dropped: Bool[np.ndarray, " M"]
+
+
+def mask_verdicts(
+    given: GivenMasks,
+    boxes: Float64[np.ndarray, "M 4"],
+    images: Images,
+    kept: Bool[np.ndarray, " M"],
+    refuse: Callable[[int, str], None],
+) -> MaskVerdicts:
+    """`boxes` are (x1, y1, x2, y2) inside their images; `refuse(m, reason)` is called for a mask of a `kept` annotation
+    that is certainly wrong (run lengths that do not fill the image, numbers beyond float32), and raises.
+    """
+    sized = images.heights > 0
+    reasons = dict.fromkeys(np.flatnonzero(given.present() & ~sized).tolist(), UNSIZED)
+    certain = {row: fault.reason for row, fault in given.faults.items() if sized[row] and fault.certain}
+    certain |= _wrong_runs(given, images)
+    for row, reason in sorted(certain.items()):
+        if kept[row]:
+            refuse(row, reason)
+        reasons[row] = reason
+    for row, fault in given.faults.items():
+        _ = reasons.setdefault(row, fault.reason)
+    owners = np.repeat(np.arange(len(given)), np.diff(given.polygon_rows))
+    limits = np.stack((images.widths, images.heights), axis=1)[owners]
+    low, high = given.bounds[:, :2], given.bounds[:, 2:]
+    # Up to one image size beyond the border is accepted; more would cost the rasterizer memory.
+    for row in np.unique(owners[np.any((low < -limits) | (high > 2 * limits), axis=1)]).tolist():
+        _ = reasons.setdefault(row, FAR)
+    dropped = np.zeros(len(given), bool)
+    dropped[list(reasons)] = True
+    cut = owners[np.any((low < -OVERHANG) | (high > limits + OVERHANG), axis=1)]
+    skipped: dict[str, list[int]] = {}
+    for row, reason in sorted(reasons.items()):
+        skipped.setdefault(reason, []).append(row)
+    masks = Segmentations(given.polygon_rows, given.vertex_rows, given.fifths, *_usable_runs(given, dropped))
+    disagree = disagreeing(masks, boxes, images, kept & ~dropped)
+    clipped = np.unique(cut[~dropped[cut]])
+    dropped[np.concatenate([np.zeros(0, np.int64), *disagree.values()])] = True
+    return MaskVerdicts(
+        masks, {reason: np.array(rows, np.int64) for reason, rows in skipped.items()} | disagree, clipped, dropped
+    )
+
+
+def _wrong_runs(given: GivenMasks, images: Images) -> dict[int, str]:
+    """The annotations whose run lengths are not those of their image, with the reason."""
+    rows = np.flatnonzero(given.encoded & (images.heights > 0))
+    sizes = np.stack((images.heights, images.widths), axis=1)[rows]
+    offsets, numbers = take_members(given.runs, given.run_rows, rows)
+    wrong = {
+        int(rows[at]): f"counts are no run lengths that add up to {sizes[at, 0]} x {sizes[at, 1]} pixels"
+        for at in Runs(numbers, offsets).faults(sizes.prod(axis=1))
+    }
+    for at in np.flatnonzero(np.any(given.sizes[rows] != sizes, axis=1)).tolist():
+        wrong[int(rows[at])] = f"size {given.sizes[rows[at]].tolist()} is not the image's {sizes[at].tolist()}"
+    return wrong
+
+
+def _usable_runs(given: GivenMasks, dropped: Bool[np.ndarray, " M"]) -> tuple[Int64[np.ndarray, " M1"], np.ndarray]:
+    """The run lengths without empty ones, as offsets and 32-bit numbers; none of the dropped masks."""
+    counts = np.where(dropped, 0, np.diff(given.run_rows))
+    runs = given.runs[np.repeat(~dropped, np.diff(given.run_rows))]
+    packed = Runs(runs, row_offsets(counts))
+    if len(uneven := packed.with_empty_runs()):
+        each = {int(row): without_empty_runs(packed[row]) for row in uneven}
+        parts = [each.get(row, packed[row]) for row in np.flatnonzero(counts).tolist()]
+        counts[list(each)] = [len(part) for part in each.values()]
+        runs = np.concatenate(parts)
+    return row_offsets(counts), runs.astype(np.uint32)
 
 
 def disagreeing(
-    masks: Segmentations,
-    boxes: Float64[np.ndarray, "M 4"],
-    heights: Int64[np.ndarray, " M"],
-    widths: Int64[np.ndarray, " M"],
+    masks: Segmentations, boxes: Float64[np.ndarray, "M 4"], images: Images, checked: Bool[np.ndarray, " M"]
 ) -> dict[str, Int64[np.ndarray, " _"]]:
-    """By reason, the annotations whose mask has no pixel in its box.
+    """By reason, those of the `checked` annotations whose mask has no pixel in its box.
 
-    `boxes` are (x1, y1, x2, y2) inside their images, of `heights` x `widths` pixels; a pixel is in a box that covers
-    any part of it. Polygons that are certainly larger than a pixel and inside their box are not rasterized for this
-    check.
+    `boxes` are (x1, y1, x2, y2) inside their images; a pixel is in a box that covers any part of it. Polygons that are
+    certainly larger than a pixel and inside their box are not rasterized for this check.
     """
-    drawn = np.flatnonzero((np.diff(masks.polygon_rows) > 0) & ~_surely_inside(masks, boxes))
+    heights, widths = images.heights, images.widths
+    drawn = np.flatnonzero((np.diff(masks.polygon_rows) > 0) & checked & ~_surely_inside(masks, boxes))
     polygons = [masks.encoded(row, int(heights[row]), int(widths[row])) for row in drawn.tolist()]
-    encoded = np.flatnonzero(np.diff(masks.run_rows) > 0)
+    encoded = np.flatnonzero((np.diff(masks.run_rows) > 0) & checked)
     runs_of_polygons, _ = run_lengths.decode([mask["counts"] for mask in polygons])
-    runs_of_file = Runs(masks.runs.astype(np.int64), masks.run_rows[np.append(encoded, len(masks))])
+    offsets, numbers = take_members(masks.runs, masks.run_rows, encoded)
+    runs_of_file = Runs(numbers.astype(np.int64), offsets)
     empty: list[Int64[np.ndarray, " _"]] = []
     outside: list[Int64[np.ndarray, " _"]] = []
     for rows, found in ((drawn, runs_of_polygons), (encoded, runs_of_file)):
@@ -49,23 +145,33 @@ def _surely_inside(masks: Segmentations, boxes: Float64[np.ndarray, "M 4"]) -> B
     A simple polygon of this kind contains a point at a distance of at least one pixel from its outline. This distance
     is more than half a pixel's diagonal plus the tolerance, so both the polygon and the box contain a pixel there.
     """
-    counts = np.diff(masks.vertex_rows)
     sure = np.zeros(len(masks), bool)
-    if not len(counts):
-        return sure
-    starts, ends = masks.vertex_rows[:-1], masks.vertex_rows[1:]
-    points = masks.fifths.astype(np.float64) / 5
-    following = np.arange(1, len(points) + 1)
-    following[ends - 1] = starts
-    x, y = points.T
-    cross = x * y[following] - x[following] * y
-    area = np.abs(np.add.reduceat(cross, starts)) / 2
-    perimeter = np.add.reduceat(np.hypot(x[following] - x, y[following] - y), starts)
-    owners = np.repeat(np.arange(len(masks)), np.diff(masks.polygon_rows))
-    low, high = np.minimum.reduceat(points, starts), np.maximum.reduceat(points, starts)
-    fits = np.all(low >= boxes[owners, :2] - TOLERANCE, axis=1) & np.all(high <= boxes[owners, 2:] + TOLERANCE, axis=1)
-    misfits = np.bincount(owners[~fits], minlength=len(masks))
-    large = np.bincount(owners[area > perimeter], minlength=len(masks))
+    for start in range(0, len(masks), PORTION):
+        portion = slice(start, min(start + PORTION, len(masks)))
+        sure[portion] = _portion_inside(masks, boxes, portion)
+    return sure
+
+
+def _portion_inside(masks: Segmentations, boxes: Float64[np.ndarray, "M 4"], portion: slice) -> Bool[np.ndarray, " m"]:
+    first = slice(masks.polygon_rows[portion.start], masks.polygon_rows[portion.stop] + 1)
+    rows, count = masks.vertex_rows[first], portion.stop - portion.start
+    if len(rows) < 2:
+        return np.zeros(count, bool)
+    points = masks.fifths[rows[0] : rows[-1]] / 5
+    starts, ends = rows[:-1] - rows[0], rows[1:] - rows[0]
+    x, y = np.ascontiguousarray(points[:, 0]), np.ascontiguousarray(points[:, 1])
+    next_x, next_y = np.empty_like(x), np.empty_like(y)
+    for axis, following in ((x, next_x), (y, next_y)):
+        following[:-1] = axis[1:]
+        following[ends - 1] = axis[starts]
+    area = np.abs(np.add.reduceat(x * next_y - next_x * y, starts)) / 2
+    perimeter = np.add.reduceat(np.sqrt((next_x - x) ** 2 + (next_y - y) ** 2), starts)
+    owners = np.repeat(np.arange(count), np.diff(masks.polygon_rows[portion.start : portion.stop + 1]))
+    left, top, right, bottom = boxes[portion][owners].T
+    fits = (np.minimum.reduceat(x, starts) >= left - TOLERANCE) & (np.maximum.reduceat(x, starts) <= right + TOLERANCE)
+    fits &= (np.minimum.reduceat(y, starts) >= top - TOLERANCE) & (np.maximum.reduceat(y, starts) <= bottom + TOLERANCE)
+    misfits = np.bincount(owners[~fits], minlength=count)
+    large = np.bincount(owners[area > perimeter], minlength=count)
     return (misfits == 0) & (large > 0)
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int64
 
-from resdet.coco.segmentation import row_offsets, take_groups
+from resdet.coco.groups import row_offsets, take_groups
 
 
 @dataclass(frozen=True)

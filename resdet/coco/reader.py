@@ -10,8 +10,7 @@ A mask can be removed while its annotation is kept with its box; this is counted
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +18,16 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
 from resdet.coco import segmentation
-from resdet.coco.annotation_file import (
-    AnnotationFile,
-    AnnotationRecord,
-    annotation_file_from_dict,
-    read_annotation_file,
-)
+from resdet.coco.annotation_file import AnnotationFile, annotation_file_from_dict, read_annotation_file
 from resdet.coco.checks import LARGEST, find_ids
 from resdet.coco.class_names import class_names
 from resdet.coco.convention import check_convention
 from resdet.coco.federated import Federated, federated_of, remarks_on
-from resdet.coco.mask_verdicts import disagreeing
+from resdet.coco.mask_verdicts import CUT, Images, mask_verdicts
 from resdet.coco.packed_strings import PackedStrings
+from resdet.coco.records import Records
 from resdet.coco.report import Note
-from resdet.coco.segmentation import PackedMasks, Segmentations
+from resdet.coco.segmentation import Segmentations
 from resdet.errors import UserError
 from resdet.text import first_few
 
@@ -84,6 +79,7 @@ class Annotations:
     mended: dict[str, Note]
     federated: Federated | None = None
     remarks: tuple[str, ...] = ()  # lines for the user about the choice of images and classes
+    unreadable: dict[str, str] = field(default_factory=dict)  # image files that a conversion left out, with the reason
 
 
 def read_annotations(path: Path) -> Annotations:
@@ -104,27 +100,36 @@ def checked(file: AnnotationFile) -> Annotations:
     image_ids, heights, widths = _images(file)
     category_ids, names, renamed = _categories(file)
     federated = federated_of(file, category_ids)
-    rows = _Rows(file)
+    rows = _Rows(source, file.annotations)
     labels, known = find_ids(rows.category_ids, category_ids)
     listed = f"not in the file's categories ({first_few(category_ids.tolist())})"
-    rows.require(known, "category_id", listed)
+    rows.require(known, "category_id", rows.category_ids, listed)
     image, has_image = find_ids(rows.image_ids, image_ids)
     given = rows.boxes()
     sized = has_image & (heights[image] > 0)
-    check_convention(source, given[sized], heights[image[sized]], widths[image[sized]])
-    boxes, clipped, inside = _clip(given, np.where(sized, heights[image], 0), np.where(sized, widths[image], 0))
+    images = Images(np.where(sized, heights[image], 0), np.where(sized, widths[image], 0))
+    check_convention(source, given[sized], images.heights[sized], images.widths[sized])
+    boxes, clipped, inside = _clip(given, images)
     positive = np.all(given[:, 2:] >= SMALLEST, axis=1)
     keep, skipped = _skip(rows.ids, {NO_IMAGE: ~has_image, NO_AREA: ~positive, OUTSIDE: ~inside})
 
     kept = np.flatnonzero(keep)
     kept = kept[np.argsort(image[kept], kind="stable")]  # within an image, in the file's order
     order = np.concatenate((kept, np.flatnonzero(~keep & has_image)))
+    found = mask_verdicts(records.masks, boxes, images, keep, rows.refuse_mask)
+    position = np.full(len(records), -1)
+    position[kept] = np.arange(len(kept))
+
+    def kept_ids(which: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " _"]:
+        """The ids of those of the rows that are kept, in the order of the result."""
+        return rows.ids[kept[np.sort(position[which][position[which] >= 0])]]
+
+    masks = found.masks.take_but(order, found.dropped)
     ids, image, boxes, given = rows.ids[order], image[order], boxes[order], given[order]
-    packed = _masks([records[row] for row in order.tolist()], boxes, heights[image], widths[image], len(kept), source)
-    areas, without_area = _areas(rows.areas()[order], boxes, given, packed.masks, heights[image], widths[image])
+    areas, without_area = _areas(rows.areas()[order], boxes, masks, heights[image], widths[image])
     mended = {
         CLIPPED: ids[: len(kept)][clipped[kept]],
-        **{reason: ids[which[which < len(kept)]] for reason, which in packed.clipped.items()},
+        CUT: kept_ids(found.clipped),
         AREA: ids[: len(kept)][without_area[: len(kept)]],
         CONVERTED: np.array(file.converted, np.int64),
         RENAMED: renamed,
@@ -146,15 +151,16 @@ def checked(file: AnnotationFile) -> Annotations:
         clipped=clipped[order],
         areas=areas,
         crowd=rows.crowd()[order],
-        difficult=np.fromiter((bool(a.difficult or a.ignore) for a in records), bool, len(records))[order],
-        masks=packed.masks,
+        difficult=records.difficult[order],
+        masks=masks,
         read=len(records) + sum(note.count for note in file.skipped.values()),
-        without_crowd_flag=sum(record.iscrowd is None for record in records),
+        without_crowd_flag=int(np.isnan(records.crowd).sum()),
         skipped=file.skipped | skipped,
-        skipped_masks=_notes({reason: ids[which[which < len(kept)]] for reason, which in packed.skipped.items()}),
+        skipped_masks=_notes({reason: kept_ids(which) for reason, which in found.skipped.items()}),
         mended=_notes(mended) | file.mended,
         federated=federated,
         remarks=(*file.remarks, *remarks_on(federated)),
+        unreadable=file.unreadable,
     )
 
 
@@ -197,49 +203,49 @@ def _categories(file: AnnotationFile) -> tuple[Int64[np.ndarray, " K"], tuple[st
 class _Rows:
     """The columns of the annotations; each column is checked when it is read."""
 
-    def __init__(self, file: AnnotationFile) -> None:
-        self.file, self.records = file, file.annotations
-        self.ids = self._integers("id")
+    def __init__(self, source: str, records: Records) -> None:
+        self.source, self.records = source, records
+        self.ids, self.image_ids, self.category_ids = records.ids, records.image_ids, records.category_ids
         if repeated := _repeated(self.ids):
-            raise UserError(f"{file.source}: duplicate annotation ids: {first_few(repeated)}; give each its own id")
-        self.image_ids, self.category_ids = self._integers("image_id"), self._integers("category_id")
-
-    def _integers(self, name: str) -> Int64[np.ndarray, " A"]:
-        return np.fromiter((getattr(record, name) for record in self.records), np.int64, len(self.records))
+            raise UserError(f"{source}: duplicate annotation ids: {first_few(repeated)}; give each its own id")
 
     def boxes(self) -> Float64[np.ndarray, "A 4"]:
         """The boxes in the file: x, y, width, height."""
-        boxes = np.array([record.bbox for record in self.records], np.float64).reshape(-1, 4)
-        self.require(np.all(np.abs(boxes) <= LARGEST, axis=1), "bbox", "no pixel coordinates")
+        boxes = self.records.boxes
+        self.require(np.all(np.abs(boxes) <= LARGEST, axis=1), "bbox", boxes, "no pixel coordinates")
         return boxes
 
     def areas(self) -> Float64[np.ndarray, " A"]:
         """NaN for a missing, null or negative area."""
-        given = np.array([0.0 if record.area is None else record.area for record in self.records], np.float64)
-        self.require(np.abs(given) <= LARGEST**2, "area", "no area in pixels")
-        missing = np.fromiter((record.area is None for record in self.records), bool, len(self.records))
-        return np.where(missing | (given < 0), np.nan, given)
+        given = self.records.areas
+        self.require(np.isnan(given) | (np.abs(given) <= LARGEST**2), "area", given, "no area in pixels")
+        return np.where(given < 0, np.nan, given)
 
     def crowd(self) -> Bool[np.ndarray, " A"]:
-        flags = np.fromiter((record.iscrowd or 0 for record in self.records), np.float64, len(self.records))
-        self.require((flags == 0) | (flags == 1), "iscrowd", "must be 0 or 1")
+        flags = self.records.crowd
+        self.require(np.isnan(flags) | (flags == 0) | (flags == 1), "iscrowd", flags, "must be 0 or 1")
         return flags == 1
 
-    def require(self, holds: Bool[np.ndarray, " A"], name: str, reason: str) -> None:
+    def require(self, holds: Bool[np.ndarray, " A"], name: str, values: np.ndarray, reason: str) -> None:
         """Raises UserError for the first annotation that does not fulfil the condition."""
         if not holds.all():
-            record = self.records[int(holds.argmin())]
-            raise refusal(self.file.source, record, f"field {name!r} {getattr(record, name)}: {reason}", "annotation")
+            row = int(holds.argmin())
+            value = values[row].tolist()
+            shown = tuple(value) if isinstance(value, list) else int(value) if name == "iscrowd" else value
+            raise self._refusal(row, f"field {name!r} {shown}: {reason}", "annotation")
 
+    def refuse_mask(self, row: int, reason: str) -> None:
+        raise self._refusal(row, f"field 'segmentation': {reason}", "mask")
 
-def refusal(source: str, record: AnnotationRecord, problem: str, culprit: str) -> UserError:
-    return UserError(
-        f"{source}: annotation id {record.id} (image id {record.image_id}): {problem}; correct or remove that {culprit}"
-    )
+    def _refusal(self, row: int, problem: str, culprit: str) -> UserError:
+        return UserError(
+            f"{self.source}: annotation id {self.ids[row]} (image id {self.image_ids[row]}): {problem}; "
+            f"correct or remove that {culprit}"
+        )
 
 
 def _clip(
-    xywh: Float64[np.ndarray, "M 4"], heights: Int64[np.ndarray, " M"], widths: Int64[np.ndarray, " M"]
+    xywh: Float64[np.ndarray, "M 4"], images: Images
 ) -> tuple[Float64[np.ndarray, "M 4"], Bool[np.ndarray, " M"], Bool[np.ndarray, " M"]]:
     """The xyxy boxes clipped to their images, and two masks: boxes that exceeded the image by more than rounding, and
     boxes that lie at least partly in it.
@@ -247,7 +253,8 @@ def _clip(
     A box is not clipped if the size of its image is unknown (0).
     """
     corners = np.concatenate((xywh[:, :2], xywh[:, :2] + xywh[:, 2:]), axis=1)
-    limits = np.stack((widths, heights, widths, heights), axis=1).astype(np.float64)
+    sides = (images.widths, images.heights)
+    limits = np.stack((*sides, *sides), axis=1).astype(np.float64)
     boxes = np.where(limits > 0, np.clip(corners, 0, limits), corners)
     overhang = np.any(np.abs(boxes - corners) > SMALLEST, axis=1)
     inside = np.all(boxes[:, 2:] - boxes[:, :2] >= SMALLEST / 2, axis=1)
@@ -266,33 +273,9 @@ def _skip(
     return keep, _notes(skipped)
 
 
-def _masks(
-    records: Sequence[AnnotationRecord],
-    boxes: Float64[np.ndarray, "P 4"],
-    heights: Int64[np.ndarray, " P"],
-    widths: Int64[np.ndarray, " P"],
-    kept: int,
-    source: str,
-) -> PackedMasks:
-    """The usable masks; an annotation with an invalid mask is an error, unless the annotation is skipped anyway."""
-
-    def refuse(index: int, reason: str) -> None:
-        if index < kept:
-            raise refusal(source, records[index], f"field 'segmentation': {reason}", "mask")
-
-    packed = segmentation.pack([record.segmentation for record in records], heights, widths, refuse)
-    verdicts = disagreeing(packed.masks.first(kept), boxes[:kept], heights[:kept], widths[:kept])
-    if not verdicts:
-        return packed
-    dropped = np.zeros(len(records), bool)
-    dropped[np.concatenate(list(verdicts.values()))] = True
-    return PackedMasks(packed.masks.without(dropped), packed.skipped | verdicts, packed.clipped)
-
-
 def _areas(
     areas: Float64[np.ndarray, " P"],
     boxes: Float64[np.ndarray, "P 4"],
-    given: Float64[np.ndarray, "P 4"],
     masks: Segmentations,
     heights: Int64[np.ndarray, " P"],
     widths: Int64[np.ndarray, " P"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -9,8 +10,9 @@ from pathlib import PurePosixPath
 import numpy as np
 from msgspec.structs import replace
 
-from resdet.coco.annotation_file import AnnotationFile, AnnotationRecord, CategoryRecord, ImageRecord
+from resdet.coco.annotation_file import AnnotationFile
 from resdet.coco.class_names import class_names, collision_key
+from resdet.coco.records import CategoryRecord, ImageRecord, Records
 from resdet.coco.report import Note
 from resdet.errors import UserError, did_you_mean
 from resdet.text import first_few
@@ -22,11 +24,8 @@ def with_images(file: AnnotationFile, wanted: Callable[[ImageRecord], bool]) -> 
     """The wanted images with their annotations. An annotation of no image stays with the images that are first."""
     images = [image for image in file.images if wanted(image)]
     left_out = {image.id for image in file.images} - {image.id for image in images}
-    return replace(
-        file,
-        images=images,
-        annotations=[record for record in file.annotations if record.image_id not in left_out],
-    )
+    rows = np.flatnonzero(~np.isin(file.annotations.image_ids, np.array(list(left_out), np.int64)))
+    return replace(file, images=images, annotations=file.annotations.take(rows))
 
 
 def with_remark(file: AnnotationFile, remark: str) -> AnnotationFile:
@@ -86,12 +85,12 @@ def of_classes(files: Sequence[AnnotationFile], classes: Sequence[str]) -> list[
 def _of_classes(file: AnnotationFile, classes: set[str]) -> AnnotationFile:
     names = names_of(file)
     dropped = {number for number, name in names.items() if name not in classes}
-    others = np.array([record.id for record in file.annotations if record.category_id in dropped], np.int64)
-    skipped = {OTHER_CLASS: Note.of(others)} if len(others) else {}
+    other = np.isin(file.annotations.category_ids, np.array(list(dropped), np.int64))
+    skipped = {OTHER_CLASS: Note.of(file.annotations.ids[other])} if other.any() else {}
     return replace(
         file,
         categories=_categories(file, {name: number for number, name in names.items() if number not in dropped}),
-        annotations=[record for record in file.annotations if record.category_id not in dropped],
+        annotations=file.annotations.take(np.flatnonzero(~other)),
         skipped=file.skipped | skipped,
     )
 
@@ -113,31 +112,29 @@ def joined(parts: Sequence[Part]) -> AnnotationFile:
     """
     numbers = _joined_classes([part.file for part in parts])
     images: list[ImageRecord] = []
-    annotations: list[AnnotationRecord] = []
+    annotations: list[Records] = []
     mended: dict[str, Note] = {}
     skipped: dict[str, Note] = {}
     unreadable: dict[str, str] = {}
     for part in parts:
         file, new_id = part.file, {number: numbers[name] for number, name in names_of(part.file).items()}
         image_shift = _shift([image.id for image in images], [image.id for image in file.images])
-        shift = _shift([record.id for record in annotations], [record.id for record in file.annotations])
+        shift = _shift([number for each in annotations for number in each.ids.tolist()], file.annotations.ids.tolist())
         images += [
             replace(
                 _looked_for(image, new_id), id=image.id + image_shift, file_name=_below(part.prefix, image.file_name)
             )
             for image in file.images
         ]
-        annotations += [
-            replace(record, id=record.id + shift, image_id=record.image_id + image_shift)
-            for record in _relabelled(file.annotations, new_id)
-        ]
+        own = _relabelled(file.annotations, new_id)
+        annotations.append(dataclasses.replace(own, ids=own.ids + shift, image_ids=own.image_ids + image_shift))
         _add(mended, file.mended, shift)
         _add(skipped, file.skipped, shift)
         unreadable |= {f"{part.prefix}/{name}": reason for name, reason in file.unreadable.items()}
     return AnnotationFile(
         source=_sources([part.file for part in parts]),
         images=images,
-        annotations=annotations,
+        annotations=Records.joined(annotations),
         categories=_categories(parts[0].file, numbers),
         converted=[],
         mended=mended,
@@ -189,14 +186,11 @@ def _add(total: dict[str, Note], notes: Mapping[str, Note], shift: int) -> None:
         total[reason] = Note.of_count(old.count + note.count, examples)
 
 
-def _relabelled(records: Sequence[AnnotationRecord], new_id: Mapping[int, int]) -> list[AnnotationRecord]:
+def _relabelled(records: Records, new_id: Mapping[int, int]) -> Records:
     """An unknown category id stays, so that the reader refuses it."""
-    return [
-        record
-        if new_id.get(record.category_id, record.category_id) == record.category_id
-        else replace(record, category_id=new_id[record.category_id])
-        for record in records
-    ]
+    known, place = np.unique(records.category_ids, return_inverse=True)
+    changed = np.array([new_id.get(number, number) for number in known.tolist()], np.int64)
+    return dataclasses.replace(records, category_ids=changed[place])
 
 
 def _looked_for(image: ImageRecord, new_id: Mapping[int, int]) -> ImageRecord:

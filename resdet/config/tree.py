@@ -104,7 +104,7 @@ class DataConfig(Group):
         help="a folder of a known format (docs/formats.md), or several, joined by class name; not with train, val",
     )
     format: str = key(
-        "auto", scored_on=True, help="of path: coco, yolo, voc, cvat, csv; auto: by the layout of the folder"
+        "auto", scored_on=True, help="of path: coco, yolo, voc, cvat, csv, shards; auto: by the layout of the folder"
     )
     val_share: float = key(
         0.2, gt=0, le=0.9, scored_on=True, help="of the images of a folder without a val split, held out by their names"
@@ -131,6 +131,12 @@ class DataConfig(Group):
     augment: AugmentConfig = part(AugmentConfig)
     shapes: ShapesConfig = part(ShapesConfig, scored_on=True)
     patches: PatchesConfig = part(PatchesConfig)
+    index: bool = key(
+        True, resume="free", place=True, help="keep large annotation files as arrays in the cache, for a quick start"
+    )
+    cache: Literal["off", "ram", "disk"] = key(
+        "off", resume="free", place=True, help="keep the decoded training images in memory or in the cache folder"
+    )
     shape_buckets: int | None = key(
         None,
         ge=4,

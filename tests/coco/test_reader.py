@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import AbstractContextManager
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
@@ -285,13 +287,13 @@ def test_a_missing_image_is_not_scored_unless_asked_for(folder: Path) -> None:
 def test_the_file_is_read_once_for_both_views(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = written(folder, [thing()])
     reads: list[Path] = []
-    read = annotation_file.read_regular
+    opened = annotation_file.opened_regular
 
-    def counted(path: Path) -> bytes:
+    def counted(path: Path) -> AbstractContextManager[BufferedReader]:
         reads.append(path)
-        return read(path)
+        return opened(path)
 
-    monkeypatch.setattr(annotation_file, "read_regular", counted)
+    monkeypatch.setattr(annotation_file, "opened_regular", counted)
     dataset = read_set(path, folder)
     _ = dataset.ground_truth(), dataset.ground_truth(count_skipped=True)
     assert reads == [path]

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as pycocotools_mask
 
-from resdet.coco.run_lengths import checked_masks, compress, decode, encode_pixels, mask_areas
+from resdet.coco.run_lengths import checked_masks, compress, decode, decode_one, encode_pixels, mask_areas
 from resdet.errors import UserError
 
 coco_mask: Any = pycocotools_mask
@@ -137,3 +137,9 @@ def test_runs_of_length_0_are_taken_out_for_pycocotools_whose_union_ends_there()
     (mask,) = checked_masks([{"size": [3, 4], "counts": compress([np.array([1, 2, 0, 3, 6])])[0]}], [(3, 4)], str)
     (whole,) = checked_masks([{"size": [3, 4], "counts": [1, 5, 6]}], [(3, 4)], str)
     assert mask == whole
+
+
+@given(st.lists(st.integers(0, 70_000), min_size=1, max_size=40))
+def test_one_string_is_decoded_as_among_many(numbers: list[int]) -> None:
+    (string,) = compress([np.array(numbers, np.int64)])
+    assert decode_one(string).tolist() == decode([string])[0][0].tolist() == numbers

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from resdet.coco.segmentation import take_groups
+from resdet.coco.groups import take_groups
 
 
 def test_taking_groups_packs_them_in_the_order_asked_for() -> None:

@@ -41,7 +41,9 @@ def test_a_resumed_run_with_augmentation_ends_with_the_same_bits(tmp_path: Path,
     assert ours.keys() == theirs.keys()
     for name, tensor in ours.items():
         assert_close(tensor, theirs[name], rtol=0, atol=0)
-    assert [line.get("loss") for line in read_metrics(halved)] == [line.get("loss") for line in read_metrics(whole)]
+    for name in ("loss", "dropped_objects"):
+        assert [line.get(name) for line in read_metrics(halved)] == [line.get(name) for line in read_metrics(whole)]
+    assert all("dropped_objects" in line for line in read_metrics(whole) if "loss" in line)
 
 
 def test_a_run_goes_on_with_the_same_list_only(nano: Config, tmp_path: Path):

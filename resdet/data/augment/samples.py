@@ -21,6 +21,7 @@ from resdet.data.augment.shapes import Masks
 from resdet.data.augment.table import KEY, transforms_of
 from resdet.data.batches.small_objects import SMALLEST_SIDE, large_enough
 from resdet.data.images.decode import ImageError, read_image, resize, resized_size
+from resdet.data.images.kept import KeptImages
 from resdet.data.images.transforms import Augmentation
 from resdet.data.sets.coco import CocoDataset
 from resdet.errors import UserError
@@ -68,6 +69,7 @@ class KeyedSamples:
     data: DataConfig
     short_sides: Sequence[int]
     augmentation: Augmentation | None = None
+    kept: KeptImages | None = None
 
     def size(self, index: int, seed: int) -> Size:
         """The seed of a sample selects its short side."""
@@ -76,7 +78,7 @@ class KeyedSamples:
 
     def sample(self, index: int, seed: int, mask_resolution: int | None) -> Sampled:
         dataset, size, original = self.dataset, self.size(index, seed), _size_of(self.dataset, index)
-        image = resize(read(dataset, self.data, index), size)
+        image = resize(read(dataset, self.data, index, self.kept), size)
         scale = np.array(size) / np.array(original)
         rows = np.arange(dataset.offsets[index], dataset.offsets[index + 1])
         rows = rows[dataset.crowd[rows] | large_enough(dataset.boxes[rows], scale)]
@@ -96,9 +98,9 @@ class KeyedSamples:
 class ListedSamples:
     """Changed by the transforms that `data.augment.transforms` lists."""
 
-    def __init__(self, dataset: CocoDataset, data: DataConfig) -> None:
+    def __init__(self, dataset: CocoDataset, data: DataConfig, kept: KeptImages | None = None) -> None:
         """Raises UserError, one line, for a transform that does not exist or does not fit."""
-        self.dataset, self.data, self.masks = dataset, data, Masks.of(dataset)
+        self.dataset, self.data, self.masks, self.kept = dataset, data, Masks.of(dataset), kept
         named = transforms_of(data.augment.transforms or [], self.masks)
         self.names = [name for name, _ in named]
         self.transforms = [transform for _, transform in named]
@@ -146,7 +148,7 @@ class ListedSamples:
         """An image after the first transforms. Without pixels only what decides about its size is computed."""
         dataset = self.dataset
         size, rows = _size_of(dataset, index), np.arange(dataset.offsets[index], dataset.offsets[index + 1])
-        image = read(dataset, self.data, index) if pixels else None
+        image = read(dataset, self.data, index, self.kept) if pixels else None
         scene = Scene(size, image, Objects.of(rows, dataset.boxes[rows], dataset.crowd[rows], size))
         for place, transform in enumerate(self.transforms[:transforms]):
             generator = np.random.default_rng((seed, place))
@@ -186,8 +188,13 @@ def finished(scene: Scene, masks: Masks, min_visible: float) -> Scene:
     return scene.keep(crowd | large_enough(objects.boxes, np.ones(2)), TINY)
 
 
-def read(dataset: CocoDataset, data: DataConfig, index: int) -> UInt8[np.ndarray, "H W 3"]:
-    return read_image(dataset.path(index), *_size_of(dataset, index), sixteen_bit=data.sixteen_bit)
+def read(
+    dataset: CocoDataset, data: DataConfig, index: int, kept: KeptImages | None = None
+) -> UInt8[np.ndarray, "H W 3"]:
+    """An image as its annotations describe it, decoded or kept from before."""
+    path = dataset.path(index)
+    decode = partial(read_image, path, *_size_of(dataset, index), sixteen_bit=data.sixteen_bit)
+    return decode() if kept is None else kept.image(index, path, decode)
 
 
 def _size_of(dataset: CocoDataset, index: int) -> Size:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+import cv2
 import numpy as np
 import torch
 from jaxtyping import Bool, Float32, Int64, UInt8
@@ -106,7 +107,9 @@ def collate(samples: Sequence[Sample], *, shape: tuple[int, int], slots: int) ->
     for row, sample in enumerate(samples):
         height, width = sample.image.shape[:2]
         objects = len(sample.boxes)
-        images[row, :, :height, :width] = torch.from_numpy(sample.image).permute(2, 0, 1)
+        # OpenCV separates the channels several times as fast as a transposed copy.
+        for channel, place in zip(cv2.split(sample.image), images[row].numpy(), strict=True):
+            place[:height, :width] = channel
         boxes[row, :objects] = torch.from_numpy(sample.boxes)
         labels[row, :objects] = torch.from_numpy(sample.labels)
         crowd[row, :objects] = torch.from_numpy(sample.crowd)

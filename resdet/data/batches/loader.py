@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,8 +28,11 @@ from resdet.data.batches.draws import expected_draws
 from resdet.data.batches.samplers import BatchOrder, evaluation_order, rank_slice, sample_seed
 from resdet.data.batches.small_objects import report_small_objects
 from resdet.data.batches.workers import Batches
+from resdet.data.images import kept
 from resdet.data.images.decode import ImageError
+from resdet.data.images.kept import KeptImages
 from resdet.data.images.transforms import Augmentation
+from resdet.data.sets.cache import cache_folder
 from resdet.data.sets.coco import CocoDataset
 from resdet.data.sets.opened import open_set
 from resdet.errors import UserError
@@ -40,6 +44,7 @@ def open_split(data: DataConfig, split: str) -> CocoDataset:
     if split != "train":
         return dataset
     _ = expected_draws(dataset, data)  # raises for a sampler that does not fit
+    dataset = _with_cache(dataset, data)
     if data.augment.transforms is not None:
         _ = ListedSamples(dataset, data)  # raises for a list that does not fit
         return dataset
@@ -65,7 +70,7 @@ def training_batches(
     size = config.train.batch_size
     if size % world_size:
         raise UserError(f"train.batch_size={size} cannot be shared by {world_size} processes; make it a multiple")
-    samples = training_samples(dataset, config.data)
+    samples = training_samples(dataset, config.data, kept_images(dataset, config.data))
     samples.check()
     reader = _Reader(
         dataset,
@@ -80,11 +85,11 @@ def training_batches(
     return checked_batches(start_loader(reader, keys, config), len(dataset), config)
 
 
-def training_samples(dataset: CocoDataset, data: DataConfig) -> Samples:
+def training_samples(dataset: CocoDataset, data: DataConfig, images: KeptImages | None = None) -> Samples:
     """The source of training samples that `data.augment` describes. Raises UserError for a list that does not fit."""
     augment = data.augment
     if augment.transforms is not None:
-        return ListedSamples(dataset, data)
+        return ListedSamples(dataset, data, images)
     random = augment.flip > 0 or augment.photometric > 0 or augment.extra
     augmentation = Augmentation(
         flip=augment.flip,
@@ -92,7 +97,34 @@ def training_samples(dataset: CocoDataset, data: DataConfig) -> Samples:
         extra=augment.extra,
         extra_probability=augment.extra_probability,
     )
-    return KeyedSamples(dataset, data, augment.short_side, augmentation if random else None)
+    return KeyedSamples(dataset, data, augment.short_side, augmentation if random else None, images)
+
+
+def kept_images(dataset: CocoDataset, data: DataConfig) -> KeptImages | None:
+    """Where the decoded images are kept, as `data.cache` says. Raises UserError if there is not enough room."""
+    if data.cache == "off":
+        return None
+    if data.cache == "ram":
+        return kept.in_memory(dataset.heights, dataset.widths, workers=data.workers)
+    return kept.on_disk(*_kept_place(dataset), choice=data.sixteen_bit)
+
+
+def _kept_place(dataset: CocoDataset) -> tuple[Path, list[str], Path, Int64[np.ndarray, " N"], Int64[np.ndarray, " N"]]:
+    return cache_folder() / "pixels", list(dataset.file_names), dataset.images, dataset.heights, dataset.widths
+
+
+def _with_cache(dataset: CocoDataset, data: DataConfig) -> CocoDataset:
+    """The data set with a line about what its decoded images will take. Raises UserError if that is not there."""
+    if data.cache == "off":
+        return dataset
+    if data.cache == "ram":
+        kept.check_memory(dataset.heights, dataset.widths)
+    else:
+        kept.check_disk(*_kept_place(dataset), choice=data.sixteen_bit)
+    size = kept.needed_bytes(dataset.heights, dataset.widths) / 1e9
+    where = "memory, for each training process" if data.cache == "ram" else f"the disk, in {cache_folder() / 'pixels'}"
+    remark = f"data.cache={data.cache}: the decoded images take up to {size:.2f} GB of {where}"
+    return replace(dataset, report=replace(dataset.report, remarks=[*dataset.report.remarks, remark]))
 
 
 def evaluation_batches(

@@ -18,6 +18,7 @@ from jaxtyping import UInt8, UInt16
 from PIL import Image
 
 from resdet.coco.image_files import MAX_PIXELS, MAX_SIDE
+from resdet.coco.shards import read_member, shard_of
 from resdet.data.images.orientation import PILLOW_ERRORS, remaining_turn, stored_size, turn, upright_size
 from resdet.errors import UserError
 
@@ -139,9 +140,17 @@ def _read(path: Path) -> bytes:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[io.BufferedReader]:
-    """A regular file that is not empty and not too large. Raises ImageError, also if it cannot be read."""
+def _opened(path: Path) -> Iterator[io.BytesIO | io.BufferedReader]:
+    """A regular file, or a member of a shard, that is not empty and not too large. Raises ImageError, also if it cannot
+    be read.
+    """
     try:
+        if shard_of(path) is not None:
+            data = read_member(path)
+            if not data:
+                raise ImageError(f"{path}: the file is empty; download or export it again")
+            yield io.BytesIO(data)
+            return
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a named pipe must not block the reader
         with open(descriptor, "rb") as file:
             info = os.fstat(descriptor)

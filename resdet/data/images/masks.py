@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float, Float64, Int64, Integer, Num, UInt8
 
-from resdet.coco.run_lengths import decode
+from resdet.coco.run_lengths import decode_one
 from resdet.coco.segmentation import Segmentations, coco_mask
 
 
@@ -85,9 +85,7 @@ def polygon_window(polygons: Sequence[Float64[np.ndarray, "_ 2"]], height: int, 
 def encoded_window(mask: Mapping[str, Any]) -> MaskWindow:
     """A valid run-length encoding in COCO's compressed form, {size, counts}, as pixels."""
     counts = mask["counts"]
-    runs, faults = decode([counts if isinstance(counts, bytes) else counts.encode()])
-    assert not faults, "no run-length encoding"
-    return run_window(runs[0], mask["size"][0])
+    return run_window(decode_one(counts if isinstance(counts, bytes) else counts.encode()), mask["size"][0])
 
 
 def run_window(runs: Integer[np.ndarray, " n"], height: int) -> MaskWindow:

@@ -9,11 +9,12 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int64
 
 from resdet.coco.ground_truth import GroundTruth, ground_truth
-from resdet.coco.image_files import MAX_PIXELS, MAX_SIDE, check_file_name, missing_files
+from resdet.coco.groups import row_offsets, take_groups
+from resdet.coco.image_files import MAX_PIXELS, MAX_SIDE, check_file_name, missing_files, surely_plain
 from resdet.coco.packed_strings import PackedStrings
 from resdet.coco.reader import Annotations
 from resdet.coco.report import EXAMPLES, DataReport
-from resdet.coco.segmentation import Segmentations, row_offsets, take_groups
+from resdet.coco.segmentation import Segmentations
 from resdet.errors import UserError
 
 
@@ -128,7 +129,9 @@ def dataset_of(
         file_names=content.file_names,
         heights=content.heights,
         widths=content.widths,
-        missing=np.array([bool(absent) and name in absent for name in content.file_names], bool),
+        missing=np.array([name in absent for name in content.file_names], bool)
+        if absent
+        else np.zeros(len(content.image_ids), bool),
         offsets=row_offsets(np.bincount(content.image_index[kept], minlength=len(content.image_ids))),
         boxes=content.boxes[kept].astype(np.float32),
         labels=content.labels[kept],
@@ -141,19 +144,24 @@ def dataset_of(
 
 def _check_images(content: Annotations) -> None:
     """Raises UserError for an image without a size that can be decoded, or without a name below the images folder."""
-    names = content.file_names
-    for index, (height, width) in enumerate(zip(content.heights.tolist(), content.widths.tolist(), strict=True)):
+    heights, widths = content.heights, content.widths
+    fits = (
+        (heights > 0) & (widths > 0) & (heights <= MAX_SIDE) & (widths <= MAX_SIDE) & (heights * widths <= MAX_PIXELS)
+    )
+    suspicious = ~fits | ~surely_plain(content.file_names)
+    for index in np.flatnonzero(suspicious).tolist():
+        name, height, width = content.file_names[index], int(heights[index]), int(widths[index])
         where = f"{content.source}: image id {content.image_ids[index]}"
-        if not names[index]:
+        if not name:
             raise UserError(f"{where}: field 'file_name' is missing or empty; name the image's file")
         if not height or not width:
-            raise UserError(f"{where} ({names[index][:200]!r}): height and width are not both given; give them")
-        if not (height <= MAX_SIDE and width <= MAX_SIDE and height * width <= MAX_PIXELS):
+            raise UserError(f"{where} ({name[:200]!r}): height and width are not both given; give them")
+        if not fits[index]:
             raise UserError(
-                f"{where} ({names[index][:200]!r}): height {height}, width {width}; must be at most {MAX_SIDE} pixels "
+                f"{where} ({name[:200]!r}): height {height}, width {width}; must be at most {MAX_SIDE} pixels "
                 f"each and at most {MAX_PIXELS} together; correct or downscale it"
             )
-        check_file_name(names[index], where)
+        check_file_name(name, where)
 
 
 def _image_files(content: Annotations, folder: Path, max_missing_fraction: float) -> list[str]:

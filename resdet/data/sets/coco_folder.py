@@ -12,15 +12,19 @@ import re
 from itertools import islice
 from pathlib import Path
 
-from resdet.coco.annotation_file import read_annotation_file
+import msgspec
+
 from resdet.data.sets.folders import by_split, files_in, folders_in, split_in
 from resdet.errors import UserError
+from resdet.files import opened_regular
 from resdet.text import first_few
 
 LOOKS_FOR = "annotations/*.json, or _annotations.coco.json in the folder or in train, valid and test"
 OTHER_TASKS = ("captions_", "person_keypoints_", "image_info_", "stuff_", "panoptic_", "lvis_v1_image_info_")
 BESIDE = "_annotations.coco.json"
 TRIED = 50  # images of a file that are looked for
+BEGINNING, LONGEST = 2**20, 4096  # bytes that are read at a time, and of a name
+_NAME = re.compile(rb'"(file_name|coco_url)"\s*:\s*("(?:[^"\\]|\\.)*")')
 
 
 def recognizes(place: Path) -> bool:
@@ -38,8 +42,33 @@ def read(place: Path, split: str) -> tuple[Path, Path]:
     Raises UserError that lists the folders in which they were looked for.
     """
     file = by_split(_files(place), place, "annotation file")[split]
-    names = [image.file_name for image in read_annotation_file(file).images[:TRIED]]
-    return file, _images_folder(place, file, split, [name for name in names if name])
+    return file, _images_folder(place, file, split, _first_names(file))
+
+
+def _first_names(file: Path) -> list[str]:
+    """The names of some images, without parsing the file; of LVIS's, from their addresses."""
+    names: list[str] = []
+    addresses: list[str] = []
+    rest = b""
+    try:
+        with opened_regular(file) as opened:
+            while len(names) < TRIED and len(addresses) < 2 * TRIED and (block := opened.read(BEGINNING)):
+                rest += block
+                end = 0
+                for match in _NAME.finditer(rest):
+                    (names if match[1] == b"file_name" else addresses).append(_text(match))
+                    end = match.end()
+                rest = rest[max(end, len(rest) - LONGEST) :]
+    except (OSError, UserError):
+        return []
+    return [name for name in names if name][:TRIED] or ["/".join(url.split("/")[-2:]) for url in addresses if url]
+
+
+def _text(match: re.Match[bytes]) -> str:
+    try:
+        return msgspec.json.decode(match[2], type=str)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return ""
 
 
 def _files(place: Path) -> list[Path]:
@@ -58,9 +87,9 @@ def _alone(place: Path) -> list[Path]:
 
 def _begins_like_coco(file: Path) -> bool:
     try:
-        with open(file, "rb", opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK)) as opened:
+        with opened_regular(file) as opened:
             beginning = opened.read(65536)
-    except OSError:
+    except (OSError, UserError):
         return False
     return bool(re.search(rb'^\s*\{.*"(images|annotations|categories)"\s*:\s*\[', beginning, re.DOTALL))
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from resdet.coco.annotation_file import AnnotationFile
-from resdet.coco.reader import Annotations, checked
-from resdet.coco.selection import with_remark
+from resdet.coco.reader import Annotations
+from resdet.config import DataConfig
 from resdet.data.sets import csv_table, ilsvrc_boxes
 from resdet.data.sets.cache import read_converted
-from resdet.data.sets.coco import CocoDataset, dataset_of
+from resdet.data.sets.coco import CocoDataset
+from resdet.data.sets.sources import Source, content_of_sources, set_of
 from resdet.data.sets.voc import annotation_file
-from resdet.errors import UserError
 
 
 class Format(NamedTuple):
@@ -55,50 +56,41 @@ def _read_csv(path: Path, images: Path | None) -> AnnotationFile:
     return read_converted(csv_table.annotation_file([path], images or path.absolute().parent))
 
 
+COCO = "coco"
 # The last row that recognizes a file reads it, so that a row which is added comes before these.
 FORMATS = {
-    "coco": Format(_any, _read_coco),
+    COCO: Format(_any, _read_coco),
     "voc": Format(_is_list, _read_voc),
     "ilsvrc": Format(ilsvrc_boxes.is_list, _read_ilsvrc),
     "csv": Format(_is_table, _read_csv),
 }
 
 
+def format_of(annotations: Path) -> tuple[str, Format]:
+    """The name and the row of the format of a file."""
+    return [(name, row) for name, row in FORMATS.items() if row.recognizes(annotations)][-1]
+
+
 def read_records(annotations: Path, images: Path | None = None) -> AnnotationFile:
     """The records of a file of any format. Raises UserError for a file that is of another form."""
-    chosen = [row for row in FORMATS.values() if row.recognizes(annotations)][-1]
-    return chosen.read(annotations, images)
+    return format_of(annotations)[1].read(annotations, images)
+
+
+def file_source(annotations: Path, images: Path | None) -> Source:
+    """A file of any format as the source of a data set; without a folder of images only scores count."""
+    name, row = format_of(annotations)
+    folder = annotations.absolute().parent if images is None else images
+    return Source(annotations, folder, partial(row.read, annotations, images), indexed=name == COCO)
 
 
 def read_content(annotations: Path, images: Path | None = None) -> Annotations:
     """What a file of any format says. Raises UserError for anything in it that cannot be meant."""
-    return checked(read_records(annotations, images))
+    return content_of_sources([file_source(annotations, images)], DataConfig())[0]
 
 
 def read_set(
     annotations: Path, images: Path, *, require_objects: bool = False, max_missing_fraction: float = 0.0
 ) -> CocoDataset:
     """The data set of a file of any format. The other arguments, and the errors, are those of `dataset_of`."""
-    records = read_records(annotations, images)
-    return set_of(records, images, require_objects=require_objects, max_missing_fraction=max_missing_fraction)
-
-
-def set_of(
-    records: AnnotationFile, images: Path, *, require_objects: bool = False, max_missing_fraction: float = 0.0
-) -> CocoDataset:
-    """The data set of such records. Image files that a conversion could not read count as missing ones."""
-    check_unreadable(records, max_missing_fraction)
-    if records.unreadable:
-        first = next(iter(records.unreadable))
-        remark = f"{len(records.unreadable)} image files that cannot be read are left out (first: {first[:200]!r})"
-        records = with_remark(records, remark)
-    content = checked(records)
-    return dataset_of(content, images, require_objects=require_objects, max_missing_fraction=max_missing_fraction)
-
-
-def check_unreadable(records: AnnotationFile, max_missing_fraction: float) -> None:
-    """Raises UserError if more image files than permitted cannot be read and were left out."""
-    count, reasons = len(records.images) + len(records.unreadable), list(records.unreadable.values())
-    if len(reasons) > max_missing_fraction * count:
-        more = f" ({len(reasons)} such images of {count})" if len(reasons) > 1 else ""
-        raise UserError(f"{reasons[0]}{more}; or allow some with data.on_bad_image=skip")
+    content = read_content(annotations, images)
+    return set_of(content, images, require_objects=require_objects, max_missing_fraction=max_missing_fraction)

@@ -9,7 +9,8 @@ import hashlib
 import re
 from pathlib import PurePosixPath
 
-from resdet.coco.annotation_file import AnnotationFile, ImageRecord
+from resdet.coco.annotation_file import AnnotationFile
+from resdet.coco.records import ImageRecord
 from resdet.coco.selection import with_images, with_remark
 from resdet.errors import UserError
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from resdet.data.sets import coco_folder, csv_table, cvat, voc_folder, yolo
+from resdet.data.sets import coco_folder, csv_table, cvat, shard_folder, voc_folder, yolo
 from resdet.errors import UserError, row_of
 
 AUTO = "auto"
@@ -30,6 +30,7 @@ LAYOUTS = {
     "voc": Layout(voc_folder.LOOKS_FOR, voc_folder.recognizes, voc_folder.splits, voc_folder.read),
     "cvat": Layout(cvat.LOOKS_FOR, cvat.recognizes, cvat.splits, cvat.read),
     "csv": Layout(csv_table.LOOKS_FOR, csv_table.recognizes, csv_table.splits, csv_table.read),
+    "shards": Layout(shard_folder.LOOKS_FOR, shard_folder.recognizes, shard_folder.splits, shard_folder.read),
 }
 
 
@@ -51,5 +52,8 @@ def layout_of(place: Path, wanted: str = AUTO) -> str:
         raise UserError(f"{place}: of no known format; looked for {looked}")
     if len(names) > 1:
         seen = " and ".join(f"{name} ({LAYOUTS[name].looks_for})" for name in names)
-        raise UserError(f"{place}: may be {seen}; choose with data.format={names[0]} (resdet new: --format {names[0]})")
+        raise UserError(
+            f"{place}: may be {seen}; choose with data.format={names[0]} (resdet new: --format "
+            f"{names[0]}; check-data, convert-data: --from {names[0]})"
+        )
     return names[0]

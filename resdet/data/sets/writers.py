@@ -20,6 +20,7 @@ from resdet.coco.reader import Annotations
 from resdet.config.plain_yaml import dump
 from resdet.data.images.decode import image_size
 from resdet.data.sets.coco import CocoDataset
+from resdet.data.sets.shard_folder import MANIFEST, Shard, manifest_text
 from resdet.errors import UserError
 
 CROWD, DIFFICULT = "crowd regions", "marks of difficult objects (the objects stay)"
@@ -27,15 +28,19 @@ MASKS = "masks (the boxes stay)"
 OTHER_MASKS = "masks that are not one polygon (the boxes stay)"
 THIN = "boxes under one pixel wide or high"
 NO_OBJECT = "classes without an object"
+SHARD_SAMPLES = 1000  # at most, in a shard
 
 
 @dataclass(frozen=True)
 class Written:
-    """The text files of a format, by their path; the images, from their path to their file; and what was lost."""
+    """The text files of a format, by their path; the images, from their path to their file; what was lost; and the
+    archives with an image and a json a sample.
+    """
 
     texts: dict[str, str] = field(default_factory=dict)
     images: dict[str, Path] = field(default_factory=dict)
     lost: Counter[str] = field(default_factory=Counter)
+    shards: dict[str, list[tuple[Path, dict[str, Any]]]] = field(default_factory=dict)  # images and their json
 
 
 @dataclass(frozen=True)
@@ -234,6 +239,31 @@ def as_csv(splits: Splits) -> Written:
     return written
 
 
+def as_shards(splits: Splits) -> Written:
+    """Tar archives as WebDataset's: shards.json and SPLIT-000000.tar. Vertices are rounded as for COCO."""
+    written, found = Written(), {split: list[Shard]() for split in splits}
+    chosen = [item for item in items(splits) if not splits[item.split].missing[item.index]]
+    for split, dataset in splits.items():
+        own = [item for item in chosen if item.split == split]
+        for start in range(0, len(own), SHARD_SAMPLES):
+            name = f"{split}-{start // SHARD_SAMPLES:06d}.tar"
+            samples = [(dataset.path(item.index), _shard_sample(dataset, item)) for item in own[start:][:SHARD_SAMPLES]]
+            written.shards[name] = samples
+            found[split].append(Shard(name, len(samples)))
+    written.texts[MANIFEST] = manifest_text(dict(splits), found)
+    return written
+
+
+def _shard_sample(dataset: CocoDataset, item: Item) -> dict[str, Any]:
+    return {
+        "id": int(dataset.image_ids[item.index]),
+        "file_name": item.name,
+        "height": int(dataset.heights[item.index]),
+        "width": int(dataset.widths[item.index]),
+        "annotations": [_coco_object(dataset.content, row, item.index) for row in item.rows],
+    }
+
+
 def _lose_unused(splits: Splits, used: Counter[int], written: Written) -> None:
     unused = len(next(iter(splits.values())).class_names) - len(used)
     written.lost.update({NO_OBJECT: unused} if unused else {})
@@ -244,4 +274,5 @@ WRITERS: dict[str, Callable[[Splits], Written]] = {
     "yolo": as_yolo,
     "voc": as_voc,
     "csv": as_csv,
+    "shards": as_shards,
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from resdet.config import Config
+from resdet.data.batches.loader import LoadedBatch
 from resdet.engine.compilation import compiled_graphs
 from resdet.engine.evaluate import Interrupted
 from resdet.engine.pace import Forecast, Meter
@@ -55,11 +56,19 @@ def fit(state: TrainState, run: Run) -> Figures:
             if (estimate := forecast.after_step()) and run.config.train.minutes is None:
                 log.say(estimate)
             if due(state.step, config.train.log_every) or state.step == steps:
-                log.training(state.step, steps, record | meter.figures(steps - state.step))
+                log.training(state.step, steps, record | meter.figures(steps - state.step) | dropped(loaded, run))
             improved = due_for_evaluation(state, config) and evaluate_step(state, run)
             if improved or due(state.step, config.train.checkpoint_every) or state.is_over(config):
                 save(state, run)
     return finish(state, run)
+
+
+def dropped(loaded: LoadedBatch, run: Run) -> dict[str, float]:
+    """How many objects a list of transforms has removed from this step's images, over all processes."""
+    if run.config.task != "detection" or run.config.data.augment.transforms is None:
+        return {}
+    own = float(sum(loaded.dropped.values()))
+    return {"dropped_objects": run.world.mean([own])[0] * run.world.size}
 
 
 def due(step: int, every: int) -> bool:

@@ -27,7 +27,7 @@ from layout_folders import (
 from resdet.coco.annotation_file import AnnotationFile, read_annotation_file
 from resdet.config import DataConfig, load_config
 from resdet.data.batches.loader import open_split
-from resdet.data.sets import coco_folder
+from resdet.data.sets import cache, coco_folder
 from resdet.data.sets.coco import CocoDataset
 from resdet.data.sets.held_out import position
 from resdet.errors import UserError
@@ -70,9 +70,8 @@ def test_every_layout_gives_the_same_objects(writer: Callable[[Path], None], tmp
         assert (dataset.report.skipped, dataset.report.fixed) == ({}, {})
 
 
-def test_the_images_of_a_coco_file_are_found_by_one_reading_of_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_coco_file_of_a_folder_is_parsed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its images are found by names that are looked for in the text."""
     coco_2017(tmp_path)
     read: list[Path] = []
 
@@ -80,9 +79,29 @@ def test_the_images_of_a_coco_file_are_found_by_one_reading_of_it(
         read.append(path)
         return read_annotation_file(path)
 
-    monkeypatch.setattr(coco_folder, "read_annotation_file", counted)
-    file, images = coco_folder.read(tmp_path, "train")
-    assert (read, images) == ([file], tmp_path / "train2017")
+    monkeypatch.setattr(cache, "read_annotation_file", counted)
+    dataset = opened(tmp_path, "train")
+    assert (read, dataset.images) == ([tmp_path / "annotations/instances_train2017.json"], tmp_path / "train2017")
+
+
+@pytest.mark.parametrize("block", [7, 2**20])
+def test_names_of_images_are_found_wherever_they_are(
+    block: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(coco_folder, "BEGINNING", block)
+    file = tmp_path / "a.json"
+    url = "http://images.cocodataset.org/train2017/1.jpg"
+    for images, names in (
+        (
+            [{"id": 1, "file_name": 'a"\u00e9/1.jpg', "coco_url": url}, {"id": 2, "file_name": "2.jpg"}],
+            ['a"\u00e9/1.jpg', "2.jpg"],
+        ),
+        ([{"id": 1, "coco_url": url}], ["train2017/1.jpg"]),
+        ([{"id": 1}], []),
+    ):
+        text(file, json.dumps({"annotations": [{"id": 1, "bbox": [1, 2, 3, 4]}] * 9, "images": images}))
+        assert coco_folder._first_names(file) == names
+    assert coco_folder._first_names(tmp_path / "nowhere.json") == []
 
 
 def plain_yolo(folder: Path, count: int, names: str = "[bee, wasp]") -> None:
@@ -152,7 +171,8 @@ def test_a_folder_of_two_formats_needs_a_choice(tmp_path: Path) -> None:
     yolo_ultralytics(tmp_path)
     message = mistake(tmp_path)
     assert "may be coco (" in message
-    assert message.endswith("choose with data.format=coco (resdet new: --format coco)")
+    options = "resdet new: --format coco; check-data, convert-data: --from coco"
+    assert message.endswith(f"choose with data.format=coco ({options})")
     for name in ("coco", "yolo"):
         assert f"read as {name}" in opened(tmp_path, "train", f"format={name}").report.summary()
     assert re.search(r"data.format=voc, and there is no Annotations/\*.xml", mistake(tmp_path, "format=voc"))
