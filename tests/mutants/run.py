@@ -7,6 +7,7 @@ The exit code is 0 if at least 95 % of them are killed; the names of the others 
 
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
 import signal
@@ -23,6 +24,11 @@ from mutants.mutant import ROOT, Mutant
 from mutants.table import MUTANTS
 
 GOAL = 0.95
+LIBRARIES = (
+    *("pytest", "hypothesis.extra.numpy", "hypothesis.strategies", "beartype", "jaxtyping", "torch", "torch._dynamo"),
+    *("torchvision", "timm", "albumentations", "cv2", "scipy.stats", "pycocotools.cocoeval", "matplotlib.figure"),
+    *("msgspec", "safetensors.torch", "yaml", "rich.console", "jinja2"),
+)
 LONGEST = 600  # seconds of the tests of a mutant: what does not end is noticed, too
 
 
@@ -105,10 +111,8 @@ def main(part: str = "") -> int:
         copy = copied(Path(name))
         sys.path[:] = [str(copy), *(path for path in sys.path if Path(path or ".").resolve() != ROOT)]
         os.environ["PYTHONPATH"] = str(copy)
-        import pytest  # noqa: F401  # before the fork: these take longer than most tests
-        import torch  # noqa: F401
-        import torchvision  # noqa: F401
-
+        for library in LIBRARIES:  # before the fork: their import takes longer than most tests
+            _ = importlib.import_module(library)
         left = survivors(chosen, copy)
     killed = len(chosen) - len(left)
     print(f"{killed} of {len(chosen)} mutants killed ({killed / len(chosen):.1%}); {excused} more change no result")
