@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -364,7 +365,7 @@ def _by_id(content: Any) -> dict[int, str]:
     """The texts of an object whose keys are ids."""
     if not isinstance(content, Mapping):
         return {}
-    return {int(key): str(text) for key, text in content.items() if str(key).lstrip("-").isdecimal()}
+    return {int(key): str(text) for key, text in content.items() if re.fullmatch(r"-?[0-9]{1,19}", str(key))}
 
 
 def _number(value: float | int | None) -> float | None:

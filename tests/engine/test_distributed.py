@@ -52,14 +52,18 @@ def test_a_gpu_without_triton_is_one_line(monkeypatch: pytest.MonkeyPatch):
         _ = choose_device("auto", World())
 
 
-def start_processes(size: int, arguments: list[str]) -> list[subprocess.Popen[str]]:
-    """tools/train.py with the environment that torchrun gives each process."""
+TRAIN = ROOT / "tools/train.py"
+COMPILED = Path(__file__).parent / "compiled_process.py"
+
+
+def start_processes(size: int, arguments: list[str], script: Path = TRAIN) -> list[subprocess.Popen[str]]:
+    """A script, by default tools/train.py, with the environment that torchrun gives each process."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     return [
         subprocess.Popen(
-            [sys.executable, str(ROOT / "tools/train.py"), *arguments],
+            [sys.executable, str(script), *arguments],
             env=os.environ
             | {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size), "OMP_NUM_THREADS": "1"}
             | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)},
@@ -71,9 +75,9 @@ def start_processes(size: int, arguments: list[str]) -> list[subprocess.Popen[st
     ]
 
 
-def in_processes(size: int, arguments: list[str]) -> list[subprocess.CompletedProcess[str]]:
+def in_processes(size: int, arguments: list[str], script: Path = TRAIN) -> list[subprocess.CompletedProcess[str]]:
     """What the processes said in the end; they have as long as pytest gives the test."""
-    processes = start_processes(size, arguments)
+    processes = start_processes(size, arguments, script)
     try:
         outputs = [process.communicate() for process in processes]
     finally:
@@ -95,11 +99,12 @@ def mostly_empty(folder: Path) -> list[str]:
     return [f"data.train.annotations={folder / 'truth.json'}", f"data.train.images={source / 'train'}"]
 
 
-def test_two_processes_agree_with_one_up_to_rounding(tmp_path: Path, nano_arguments: list[str]):
+@pytest.mark.parametrize("script", [TRAIN, COMPILED], ids=["eager", "compiled"])
+def test_two_processes_agree_with_one_up_to_rounding(tmp_path: Path, nano_arguments: list[str], script: Path):
     """Also where a process has only empty images, and five evaluation images in batches of two are no multiple of
-    the processes: none is lost or counted twice."""
+    the processes: none is lost or counted twice. And with train.compile."""
     config, *overrides = [*nano_arguments, "data.shapes.val_images=5", "train.batch_size=4", *mostly_empty(tmp_path)]
-    done = in_processes(2, [config, *overrides, "--output", str(tmp_path / "two")])
+    done = in_processes(2, [config, *overrides, "--output", str(tmp_path / "two")], script)
     assert [process.returncode for process in done] == [0, 0], done[0].stderr + done[1].stderr
     assert "2 processes" in done[0].stdout
     assert all("FutureWarning" not in process.stderr for process in done)

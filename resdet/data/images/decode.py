@@ -24,6 +24,7 @@ from resdet.errors import UserError
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
 MAX_FILE_BYTES = 2**30
 ALPHA_BACKGROUND = (255, 255, 255)  # the background behind transparent pixels
+MIXED_ROWS = 64  # rows that are mixed with it at a time
 
 # Errors of decoding are reported by this module, with the file's name.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
@@ -237,6 +238,11 @@ def _decode_deep(path: Path | str, data: bytes, sixteen_bit: str) -> UInt8[np.nd
 
 
 def _over_background(rgba: UInt8[np.ndarray, "H W 4"]) -> UInt8[np.ndarray, "H W 3"]:
-    alpha = rgba[:, :, 3:].astype(np.float32) / 255
-    mixed = rgba[:, :, :3] * alpha + np.array(ALPHA_BACKGROUND, np.float32) * (1 - alpha)
-    return np.rint(mixed).astype(np.uint8)
+    """Some rows at a time: the largest permitted image would take gigabytes in single precision."""
+    mixed = np.empty((*rgba.shape[:2], 3), np.uint8)
+    background = np.array(ALPHA_BACKGROUND, np.float32)
+    for top in range(0, len(rgba), MIXED_ROWS):
+        rows = rgba[top : top + MIXED_ROWS]
+        alpha = rows[:, :, 3:].astype(np.float32) / 255
+        mixed[top : top + MIXED_ROWS] = np.rint(rows[:, :, :3] * alpha + background * (1 - alpha))
+    return mixed

@@ -7,6 +7,7 @@ import os
 import resource
 import struct
 import time
+import tracemalloc
 import warnings
 import zlib
 from pathlib import Path
@@ -16,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from resdet.data.images.decode import ImageError, eight_bits, read_image, resize, resized_size
+from resdet.data.images.decode import ImageError, eight_bits, read_image, resize, resized_size, three_channels
 
 HEIGHT, WIDTH = 20, 30
 
@@ -66,6 +67,19 @@ def test_alpha_is_laid_over_white(tmp_path: Path, rgb: np.ndarray, mode: str) ->
     np.testing.assert_array_equal(read[:, :10], opaque[:, :10])
     np.testing.assert_allclose(read[:, 10:20], opaque[:, 10:20] * 0.2 + 255 * 0.8, atol=0.51)
     assert (read[:, 20:] == 255).all()
+
+
+def test_alpha_takes_little_more_memory_than_the_image() -> None:
+    rgba = np.random.default_rng(0).integers(0, 256, (1000, 1000, 4), dtype=np.uint8)
+    tracemalloc.start()
+    try:
+        mixed = three_channels(rgba)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 2 * mixed.nbytes
+    alpha = rgba[..., 3:] / 255
+    np.testing.assert_allclose(mixed, rgba[..., :3] * alpha + 255 * (1 - alpha), atol=0.501)
 
 
 # Where EXIF says that the first row and the first column of the stored pixels lie in the upright image.
