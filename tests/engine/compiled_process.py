@@ -9,4 +9,4 @@ torch.compile = partial(torch.compile, backend="eager")
 
 from resdet.cli.main import main  # noqa: E402
 
-sys.exit(main(["train", *sys.argv[1:], "train.compile=true"]))
+sys.exit(main(["train", "train.compile=true", *sys.argv[1:]]))

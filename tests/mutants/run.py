@@ -58,7 +58,8 @@ def passes(copy: Path, tests: Iterable[str]) -> bool:
         import pytest
 
         paths = [f"tests/{test}" for test in tests]
-        os._exit(min(255, int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", "--no-header", *paths]))))
+        options = ["-x", "-q", "-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
+        os._exit(min(255, int(pytest.main([*options, *paths]))))
     end = time.monotonic() + LONGEST
     while True:
         done, status = os.waitpid(child, os.WNOHANG)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import simplejpeg
 from jaxtyping import UInt8, UInt16
 from PIL import Image
 
@@ -23,6 +24,8 @@ from resdet.errors import UserError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
 MAX_FILE_BYTES = 2**30
+# Of libjpeg's warnings, those of data that are missing or cannot be meant (jerror.h).
+LOST = ("premature end of", "bad Huffman code", "bad arithmetic code", "instead of RST")
 ALPHA_BACKGROUND = (255, 255, 255)  # the background behind transparent pixels
 MIXED_ROWS = 64  # rows that are mixed with it at a time
 
@@ -66,7 +69,7 @@ def decode_image(
             check_sixteen_bit(sixteen_bit, str(path))
             image = _decode_deep(path, data, sixteen_bit)
         elif _is_plain(header):
-            image = _decode(path, data, cv2.IMREAD_COLOR_RGB)
+            image = _decode_jpeg(path, data) if header.format == "JPEG" else _decode(path, data, cv2.IMREAD_COLOR_RGB)
         else:
             image = decode_with_pillow(header, str(path))
     return turn(image, orientation)
@@ -199,6 +202,19 @@ def _is_deep(header: Image.Image, data: bytes) -> bool:
         return data[24] == 16
     bits = header.tag_v2.get(258, (8,)) if header.format == "TIFF" else (8,)  # pyright: ignore[reportAttributeAccessIssue]
     return max(bits if isinstance(bits, tuple) else (bits,)) > 8
+
+
+def _decode_jpeg(path: Path | str, data: bytes) -> UInt8[np.ndarray, "H W 3"]:
+    """Where data is missing, libjpeg goes on with pixels of its own, also if the file ends with its end marker. It
+    warns of that, and OpenCV and Pillow do not pass the warning on. Other warnings mean no other pixels, for example of
+    bytes that are too many, as some cameras write them.
+    """
+    try:
+        return simplejpeg.decode_jpeg(data, colorspace="RGB")
+    except ValueError as error:
+        if any(lost in str(error) for lost in LOST):
+            raise ImageError(f"{path}: is truncated or damaged; download or export it again") from None
+    return _decode(path, data, cv2.IMREAD_COLOR_RGB)
 
 
 def _decode(path: Path | str, data: bytes, mode: int) -> np.ndarray:
