@@ -1,4 +1,5 @@
-"""Applies each mutant to a copy of the project, one at a time, and counts those with which its tests fail.
+"""Applies each mutant, one at a time, and counts those with which its tests fail: first in memory, which takes a second
+or so, then those that survived, or that need it, in a copy of the project.
 
     python tests/mutants/run.py [PART_OF_A_NAME]
 
@@ -8,6 +9,7 @@ The exit code is 0 if at least 95 % of them are killed; the names of the others 
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import shutil
 import signal
@@ -87,6 +89,30 @@ def replacer(copy: Path) -> Callable[[Mutant, str], None]:
     return replace
 
 
+def not_killed_in_memory(chosen: list[Mutant]) -> list[Mutant]:
+    """Computed in a child, because a copy of the project can be imported only where the project was not."""
+    with tempfile.NamedTemporaryFile() as file:
+        _ = sys.stdout.flush()
+        child = os.fork()
+        if not child:
+            code = 1
+            try:
+                from mutants.in_memory import verdicts
+
+                found = verdicts(chosen)
+                _ = Path(file.name).write_text(json.dumps([found[mutant] == "killed" for mutant in chosen]))
+                code = 0
+            except SystemExit as problem:
+                print(problem, flush=True)
+            finally:
+                os._exit(code)
+        if os.waitpid(child, 0)[1]:
+            sys.exit(1)
+        return [
+            mutant for mutant, killed in zip(chosen, json.loads(Path(file.name).read_text()), strict=True) if not killed
+        ]
+
+
 def survivors(chosen: list[Mutant], copy: Path) -> list[Mutant]:
     """The mutants with which all their tests pass. Raises SystemExit if the tests fail without a mutant."""
     replace, left = replacer(copy), []
@@ -108,13 +134,15 @@ def main(part: str = "") -> int:
     """Runs the mutants whose name has `part`; prints the share that was killed."""
     chosen = [mutant for mutant in MUTANTS if part in mutant.name and not mutant.reason]
     excused = sum(part in mutant.name and bool(mutant.reason) for mutant in MUTANTS)
+    doubtful = not_killed_in_memory(chosen)
+    print(f"{len(chosen) - len(doubtful)} killed in memory; the others in a copy", flush=True)
     with tempfile.TemporaryDirectory(prefix="resdet-mutants-") as name:
         copy = copied(Path(name))
         sys.path[:] = [str(copy), *(path for path in sys.path if Path(path or ".").resolve() != ROOT)]
         os.environ["PYTHONPATH"] = str(copy)
         for library in LIBRARIES:  # before the fork: their import takes longer than most tests
             _ = importlib.import_module(library)
-        left = survivors(chosen, copy)
+        left = survivors(doubtful, copy)
     killed = len(chosen) - len(left)
     print(f"{killed} of {len(chosen)} mutants killed ({killed / len(chosen):.1%}); {excused} more change no result")
     for mutant in left:
