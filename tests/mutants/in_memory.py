@@ -8,6 +8,7 @@ import ast
 import gc
 import inspect
 import os
+import resource
 import signal
 import sys
 import time
@@ -21,7 +22,8 @@ import pytest
 
 from mutants.mutant import ROOT, Mutant
 
-LONGEST = 120  # seconds of the tests of a mutant: what does not end is noticed, too
+LONGEST = 600  # seconds of the tests of a mutant: what does not end is noticed, too
+LONGEST_COMPUTED = 30  # seconds of the processor for the same
 PHASES = [hypothesis.Phase.explicit, hypothesis.Phase.generate]  # a failure is enough; it needs not be small
 UNKNOWN = "another way"  # what cannot be exchanged in memory
 
@@ -140,6 +142,8 @@ class InMemory:
         child = os.fork()
         if not child:
             os.setsid()
+            if mutant:
+                resource.setrlimit(resource.RLIMIT_CPU, (LONGEST_COMPUTED, LONGEST_COMPUTED))
             code = 3
             nowhere = os.open(os.devnull, os.O_WRONLY)
             for descriptor in (1, 2):
@@ -148,7 +152,7 @@ class InMemory:
                 code = 2 if mutant and not exchange(mutant) else _first_failure(items)
             finally:
                 os._exit(code)
-        end = time.monotonic() + LONGEST * (1 if mutant else 10)
+        end = time.monotonic() + LONGEST
         while not os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT):
             if time.monotonic() > end:
                 os.killpg(child, signal.SIGKILL)

@@ -58,7 +58,9 @@ def open_folder(place: Path, split: str, *, whole: bool = False) -> CocoDataset:
     folder has it, so that nothing is held out as val.
     """
     if whole:
-        annotations, images = LAYOUTS[layout_of(place)].read(place, split)
+        name = layout_of(place)
+        _check_split(place, name, split)
+        annotations, images = LAYOUTS[name].read(place, split)
         return set_of(read_converted(annotations), images)
     return set_of(*folder_records(place, split))
 
@@ -89,15 +91,20 @@ def _of_folder(place: Path, data: DataConfig, split: str) -> Source:
     splits = layout.splits(place)
     holds_out = split in ("train", "val") and "val" not in splits and "train" in splits
     source_split = "train" if holds_out else split
-    if source_split not in splits:
-        raise UserError(
-            f"{place}: its {name} layout has no {split} split (it has {first_few(splits) or 'none'}); add one"
-        )
+    _check_split(place, name, source_split)
     annotations, images = layout.read(place, source_split)
     records = with_remark(read_converted(annotations), f"read as {name}")
     if holds_out:
         records = part_of(records, split, share=data.val_share, seed=data.val_seed)
     return records, images
+
+
+def _check_split(place: Path, layout: str, split: str) -> None:
+    splits = LAYOUTS[layout].splits(place)
+    if split not in splits:
+        raise UserError(
+            f"{place}: its {layout} layout has no {split} split (it has {first_few(splits) or 'none'}); add one"
+        )
 
 
 def _as_one(sources: Sequence[Source], data: DataConfig) -> Source:
