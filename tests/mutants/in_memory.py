@@ -23,7 +23,7 @@ import pytest
 from mutants.mutant import ROOT, Mutant
 
 LONGEST = 600  # seconds of the tests of a mutant: what does not end is noticed, too
-LONGEST_COMPUTED = 30  # seconds of the processor for the same
+LONGEST_COMPUTED = 20  # seconds of the processor for the same, more than three times what they take without a mutant
 PHASES = [hypothesis.Phase.explicit, hypothesis.Phase.generate]  # a failure is enough; it needs not be small
 UNKNOWN = "another way"  # what cannot be exchanged in memory
 
@@ -114,6 +114,7 @@ class InMemory:
 
     chosen: list[Mutant]
     verdicts: dict[Mutant, str] = field(default_factory=dict)
+    computed: dict[str, float] = field(default_factory=dict)  # by test: seconds of the processor without a mutant
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         items: dict[str, list[pytest.Item]] = {}
@@ -121,44 +122,45 @@ class InMemory:
             file = item.path.relative_to(ROOT / "tests").as_posix()
             for name in (file, f"{file}::{getattr(item, 'originalname', item.name)}"):
                 items.setdefault(name, []).append(item)
-        sound: set[str] = set()
         for number, mutant in enumerate(self.chosen, start=1):
             for test in mutant.tests:
-                if test not in sound and (verdict := self._in_a_fork(None, items.get(test, []))) != "survived":
-                    raise SystemExit(f"{test}: does not pass without a mutant ({verdict})")
-                sound.add(test)
-            start = time.monotonic()
-            verdict = self._in_a_fork(mutant, [item for test in mutant.tests for item in items[test]])
+                if test not in self.computed:
+                    verdict, self.computed[test] = _in_a_fork(None, items.get(test, []), 1000)
+                    if verdict != "survived":
+                        raise SystemExit(f"{test}: does not pass without a mutant ({verdict})")
+            limit = LONGEST_COMPUTED + 3 * sum(self.computed[test] for test in mutant.tests)
+            verdict, seconds = _in_a_fork(mutant, [item for test in mutant.tests for item in items[test]], int(limit))
             self.verdicts[mutant] = verdict
-            seconds = time.monotonic() - start
             print(f"{number}/{len(self.chosen)} {verdict} ({seconds:.0f} s) {mutant.name}", file=sys.__stdout__)
             if sys.__stdout__:
                 sys.__stdout__.flush()
         return True
 
-    def _in_a_fork(self, mutant: Mutant | None, items: list[pytest.Item]) -> str:
-        if not items:
-            return "no test"
-        child = os.fork()
-        if not child:
-            os.setsid()
-            if mutant:
-                resource.setrlimit(resource.RLIMIT_CPU, (LONGEST_COMPUTED, LONGEST_COMPUTED))
-            code = 3
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            for descriptor in (1, 2):
-                _ = os.dup2(nowhere, descriptor)
-            try:
-                code = 2 if mutant and not exchange(mutant) else _first_failure(items)
-            finally:
-                os._exit(code)
-        end = time.monotonic() + LONGEST
-        while not os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT):
-            if time.monotonic() > end:
-                os.killpg(child, signal.SIGKILL)
-            time.sleep(0.02)
-        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        return {0: "survived", 2: UNKNOWN}.get(code, "killed")
+
+def _in_a_fork(mutant: Mutant | None, items: list[pytest.Item], limit: int) -> tuple[str, float]:
+    """The verdict, and the seconds of the processor that it took, of at most `limit`."""
+    if not items:
+        return "no test", 0.0
+    child = os.fork()
+    if not child:
+        os.setsid()
+        resource.setrlimit(resource.RLIMIT_CPU, (limit, limit))
+        code = 3
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for descriptor in (1, 2):
+            _ = os.dup2(nowhere, descriptor)
+        try:
+            code = 2 if mutant and not exchange(mutant) else _first_failure(items)
+        finally:
+            os._exit(code)
+    end = time.monotonic() + LONGEST
+    while not os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+        if time.monotonic() > end:
+            os.killpg(child, signal.SIGKILL)
+        time.sleep(0.02)
+    _, status, used = os.wait4(child, 0)
+    verdict = {0: "survived", 2: UNKNOWN}.get(os.waitstatus_to_exitcode(status), "killed")
+    return verdict, used.ru_utime + used.ru_stime
 
 
 def _first_failure(items: list[pytest.Item]) -> int:
