@@ -16,7 +16,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import reliability
 
 SHOWN = re.compile(
-    r"\d+ (workers|SIGTERMs|killed|of \d+ mutants killed)|[\w ()]+: \d|a real full disk|memory|survived:"
+    r"\d+ workers,|\d+ SIGTERMs|\d+ of \d+ mutants|survived:|power loss:|memory of|a real full disk|"
+    r"(?:annotations|images|configs|weights|[A-Z]+): \d"
 )
 
 
