@@ -210,11 +210,15 @@ class RunFiles:
         replace_file(self.folder / BEST, f"{checkpoint.name}\n".encode())
 
     def best(self) -> str | None:
-        """The name of the folder of the checkpoint with the highest metric so far."""
+        """The name of the folder of the checkpoint with the highest metric so far. Raises UserError for a file that
+        cannot be read.
+        """
         try:
             return read_regular(self.folder / BEST, largest=LARGEST_NAME).decode(errors="replace").strip()
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise UserError(f"{self.folder / BEST}: cannot be read ({error.strerror}); remove it") from None
 
     def number_on(self, board: str, *, otherwise: str) -> str:
         """The number of this run on another board of figures; `otherwise`, which is written, if it has none yet."""

@@ -71,7 +71,11 @@ def _run(arguments: list[str], said: list[str], environment: dict[str, str], bac
         _ = os.dup2(opened, descriptor)
         os.close(opened)
     os.environ |= environment
+    import warnings
+
     import torch
+
+    warnings.filterwarnings("ignore", "This DataLoader will create")  # where there are fewer cores than workers
 
     from resdet.cli.main import main
 

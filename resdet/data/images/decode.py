@@ -131,7 +131,7 @@ def decode_with_pillow(image: Image.Image, name: str) -> UInt8[np.ndarray, "H W 
     """
     try:
         if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-            return _over_background(np.asarray(image.convert("RGBA")))
+            return _over_background(np.asarray(image if image.mode == "RGBA" else image.convert("RGBA")))
         return np.array(image.convert("RGB"))
     except PILLOW_ERRORS:
         raise ImageError(f"{name}: is truncated or damaged; download or export it again") from None
