@@ -19,7 +19,7 @@ def test_a_test_that_the_table_names_is_there(test: str):
 
 def test_the_page_has_a_line_for_every_row_and_says_what_did_not_pass():
     broken = ROWS[0].tests[0]
-    page = reliability.page({test: test != broken for test in TESTS_OF_FAULTS})
+    page = reliability.page({test: test != broken for test in TESTS_OF_FAULTS}).partition("\n## ")[0]
     lines = [line for line in page.splitlines() if line.startswith("| ") and not line.startswith("| row")]
     assert len(lines) == len(ROWS)
     assert sum(line.endswith("| NOT PASSED |") for line in lines) == sum(broken in row.tests for row in ROWS)

@@ -103,17 +103,35 @@ def test_two_processes_agree_with_one_up_to_rounding(tmp_path: Path, nano_argume
     assert done[1].stdout == "", "only the leading process speaks"
     _ = train(load_config(config, overrides=overrides), tmp_path / "one")
 
+    check_metrics(tmp_path)
+    files = [tmp_path / run / "checkpoints/step_00000006/model.safetensors" for run in ("one", "two")]
+    with safe_open(files[0], "pt") as one, safe_open(files[1], "pt") as two:
+        for name in one.keys():  # noqa: SIM118  # not a dict
+            assert_close(two.get_tensor(name), one.get_tensor(name), rtol=1e-3, atol=1e-5)
+
+
+def check_metrics(folder: Path) -> None:
+    """Those of the run `two` are those of `one` up to rounding."""
     lines = [
-        [json.loads(line) for line in (tmp_path / run / "metrics.jsonl").read_text().splitlines()]
+        [json.loads(line) for line in (folder / run / "metrics.jsonl").read_text().splitlines()]
         for run in ("one", "two")
     ]
     for one, two in zip(*lines, strict=True):
         for name in one.keys() - {"images_per_second", "data_wait"}:
             assert (one[name] is None and two[name] is None) or abs(one[name] - two[name]) < 1e-4, (one["step"], name)
-    files = [tmp_path / run / "checkpoints/step_00000006/model.safetensors" for run in ("one", "two")]
-    with safe_open(files[0], "pt") as one, safe_open(files[1], "pt") as two:
-        for name in one.keys():  # noqa: SIM118  # not a dict
-            assert_close(two.get_tensor(name), one.get_tensor(name), rtol=1e-3, atol=1e-5)
+
+
+def test_two_processes_classify_as_one_up_to_rounding(tmp_path: Path):
+    """Ten images to evaluate in batches of four are no multiple of the processes."""
+    config, *overrides = [
+        str(ROOT / "configs/cifar/patches.yaml"),
+        *("model.backbone={name: nano, norm: gn}", "data.patches={train_images: 16, val_images: 10, size: 8}"),
+        *("train={steps: 6, batch_size: 4, log_every: 1, checkpoint_every: 3}", "eval={every: 3, train_images: 16}"),
+    ]
+    done = in_processes(2, [config, *overrides, "--output", str(tmp_path / "two")])
+    assert [process.returncode for process in done] == [0, 0], done[0].stderr + done[1].stderr
+    _ = train(load_config(config, overrides=overrides), tmp_path / "one")
+    check_metrics(tmp_path)
 
 
 @pytest.mark.slow
