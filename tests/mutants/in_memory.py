@@ -7,13 +7,17 @@ from __future__ import annotations
 import ast
 import gc
 import inspect
+import json
 import os
 import resource
 import signal
 import sys
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 from types import CodeType, FunctionType
 from typing import Any
 
@@ -115,6 +119,7 @@ class InMemory:
     chosen: list[Mutant]
     verdicts: dict[Mutant, str] = field(default_factory=dict)
     computed: dict[str, float] = field(default_factory=dict)  # by test: seconds of the processor without a mutant
+    durations: Path = field(default_factory=lambda: Path(tempfile.mkstemp(prefix="resdet-mutants-")[1]))
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         items: dict[str, list[pytest.Item]] = {}
@@ -125,11 +130,15 @@ class InMemory:
         for number, mutant in enumerate(self.chosen, start=1):
             for test in mutant.tests:
                 if test not in self.computed:
-                    verdict, self.computed[test] = _in_a_fork(None, items.get(test, []), 1000)
+                    run = partial(_first_failure, items.get(test, []), self.durations)
+                    verdict, self.computed[test] = _in_a_fork(run, 1000)
                     if verdict != "survived":
                         raise SystemExit(f"{test}: does not pass without a mutant ({verdict})")
             limit = LONGEST_COMPUTED + 3 * sum(self.computed[test] for test in mutant.tests)
-            verdict, seconds = _in_a_fork(mutant, [item for test in mutant.tests for item in items[test]], int(limit))
+            seconds_of: dict[str, float] = dict(map(json.loads, self.durations.read_text().splitlines()))
+            tests = [item for test in mutant.tests for item in items[test]]
+            tests.sort(key=lambda item: seconds_of.get(item.nodeid, 0.0))  # the quickest first
+            verdict, seconds = _in_a_fork(partial(_exchanged_first_failure, mutant, tests), int(limit))
             self.verdicts[mutant] = verdict
             print(f"{number}/{len(self.chosen)} {verdict} ({seconds:.0f} s) {mutant.name}", file=sys.__stdout__)
             if sys.__stdout__:
@@ -137,10 +146,12 @@ class InMemory:
         return True
 
 
-def _in_a_fork(mutant: Mutant | None, items: list[pytest.Item], limit: int) -> tuple[str, float]:
+def _exchanged_first_failure(mutant: Mutant, tests: list[pytest.Item]) -> int:
+    return _first_failure(tests) if exchange(mutant) else 2
+
+
+def _in_a_fork(run: Callable[[], int], limit: int) -> tuple[str, float]:
     """The verdict, and the seconds of the processor that it took, of at most `limit`."""
-    if not items:
-        return "no test", 0.0
     child = os.fork()
     if not child:
         os.setsid()
@@ -150,7 +161,7 @@ def _in_a_fork(mutant: Mutant | None, items: list[pytest.Item], limit: int) -> t
         for descriptor in (1, 2):
             _ = os.dup2(nowhere, descriptor)
         try:
-            code = 2 if mutant and not exchange(mutant) else _first_failure(items)
+            code = run()
         finally:
             os._exit(code)
     end = time.monotonic() + LONGEST
@@ -163,22 +174,27 @@ def _in_a_fork(mutant: Mutant | None, items: list[pytest.Item], limit: int) -> t
     return verdict, used.ru_utime + used.ru_stime
 
 
-def _first_failure(items: list[pytest.Item]) -> int:
-    """Runs tests up to the first that fails; 1 if one does."""
+def _first_failure(items: list[pytest.Item], durations: Path | None = None) -> int:
+    """Runs tests up to the first that fails; 1 if one does. Adds the seconds of each to a file."""
     for item, following in zip(items, [*items[1:], None], strict=True):
-        failed: list[bool] = []
+        reports: list[pytest.TestReport] = []
 
         class Watch:
-            def pytest_runtest_logreport(self, report: pytest.TestReport, failed: list[bool] = failed) -> None:
-                failed.append(report.failed)
+            def pytest_runtest_logreport(
+                self, report: pytest.TestReport, reports: list[pytest.TestReport] = reports
+            ) -> None:
+                reports.append(report)
 
         plugin = Watch()
         _ = item.config.pluginmanager.register(plugin)
         item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
         item.config.pluginmanager.unregister(plugin)
-        if any(failed):
+        if any(report.failed for report in reports):
             return 1
-    return 0
+        if durations:
+            with durations.open("a") as file:
+                _ = file.write(json.dumps([item.nodeid, sum(report.duration for report in reports)]) + "\n")
+    return 0 if items else 1
 
 
 def verdicts(chosen: list[Mutant]) -> dict[Mutant, str]:
@@ -200,6 +216,7 @@ def verdicts(chosen: list[Mutant]) -> dict[Mutant, str]:
     ]
     os.chdir(ROOT)
     code = pytest.main([*options, "-s", *whole], plugins=[plugin])
+    plugin.durations.unlink()
     if len(plugin.verdicts) < len(chosen):
         raise SystemExit(f"the tests could not be run ({code})")
     return plugin.verdicts
