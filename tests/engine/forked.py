@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import multiprocessing
 import os
 import subprocess
@@ -12,6 +13,18 @@ from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
 PRELOADED = ("resdet.workflows.train", "resdet.cli.train", "resdet.engine.evaluate_checkpoint", "albumentations")
+
+
+STARTED: list[Command] = []
+
+
+@atexit.register
+def end_all() -> None:
+    """Kills what is left: at the end Python would wait for it, after a test that failed."""
+    while STARTED:
+        process = STARTED.pop()
+        process.kill()
+        _ = process.wait()
 
 
 def server() -> ForkServerContext:
@@ -33,6 +46,7 @@ class Command:
             target=_run, args=(self.args, [str(path) for path in self._said], dict(environment or {}), backend)
         )
         self._process.start()
+        STARTED.append(self)
         assert self._process.pid is not None
         self.pid = self._process.pid
 

@@ -125,7 +125,7 @@ def test_two_processes_classify_as_one_up_to_rounding(tmp_path: Path):
     """Ten images to evaluate in batches of four are no multiple of the processes."""
     config, *overrides = [
         str(ROOT / "configs/cifar/patches.yaml"),
-        *("model.backbone={name: nano, norm: gn}", "data.patches={train_images: 16, val_images: 10, size: 8}"),
+        *("model.backbone={name: nano, norm: gn}", "data.patches={train_images: 16, val_images: 10, size: 64}"),
         *("train={steps: 6, batch_size: 4, log_every: 1, checkpoint_every: 3}", "eval={every: 3, train_images: 16}"),
     ]
     done = in_processes(2, [config, *overrides, "--output", str(tmp_path / "two")])
