@@ -28,14 +28,14 @@ def test_the_page_has_a_line_for_every_row_and_says_what_did_not_pass():
 
 def test_new_figures_leave_the_table_above_them_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(reliability, "COUNTED", tmp_path / "counted.json")
-    reliability.COUNTED.write_text("[]")
+    _ = reliability.COUNTED.write_text("[]")
     table = reliability.page(dict.fromkeys(TESTS_OF_FAULTS, False))
     row = {"command": "kills.py 20", "date": "2026-11-27", "counted": "100 SIGKILLs"}
-    reliability.COUNTED.write_text(json.dumps([row]))
+    _ = reliability.COUNTED.write_text(json.dumps([row]))
     page = reliability.with_figures(table)
     assert "| `kills.py 20` | 2026-11-27 | 100 SIGKILLs |" in page.splitlines()
     assert set(table.splitlines()) < set(page.splitlines())
-    reliability.COUNTED.write_text("[]")
+    _ = reliability.COUNTED.write_text("[]")
     assert reliability.with_figures(page) == table
 
 

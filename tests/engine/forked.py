@@ -97,5 +97,5 @@ def _run(arguments: list[str], said: list[str], environment: dict[str, str], bac
     if backend:
         from functools import partial
 
-        torch.compile = partial(torch.compile, backend=backend)
+        setattr(torch, "compile", partial(torch.compile, backend=backend))  # noqa: B010
     sys.exit(main(arguments))

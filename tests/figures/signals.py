@@ -45,9 +45,9 @@ def interrupted(place: str, rng: random.Random) -> Callable[[], None]:
         if place == "evaluation":  # three evaluations, two batches each
             moment, real = rng.randint(1, 6), detections.predict_batch
 
-            def predict(*arguments: Any) -> Any:
+            def predict(*arguments: Any, **options: Any) -> Any:
                 terminated_at(moment, calls)
-                return real(*arguments)
+                return real(*arguments, **options)
 
             detections.predict_batch = predict
         elif place == "saving":  # five syncs and more a save

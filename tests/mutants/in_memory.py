@@ -188,7 +188,7 @@ def _first_failure(items: list[pytest.Item], durations: Path | None = None) -> i
         plugin = Watch()
         _ = item.config.pluginmanager.register(plugin)
         item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
-        item.config.pluginmanager.unregister(plugin)
+        _ = item.config.pluginmanager.unregister(plugin)
         if any(report.failed for report in reports):
             return 1
         if durations:
