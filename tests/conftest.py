@@ -81,7 +81,7 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Only a run of all the tests of the table writes the page."""
     if session.config.option.markexpr == "fault" and RESULTS.keys() >= TESTS_OF_FAULTS:
-        _ = reliability.PAGE.write_text(reliability.page(RESULTS, reliability.PAGE.read_text()))
+        _ = reliability.PAGE.write_text(reliability.page(RESULTS))
 
 
 @pytest.hookimpl(wrapper=True)

@@ -604,6 +604,34 @@ ROWS = (
         ),
     ),
     Fault(
+        "34",
+        "a power loss at any moment of saves, replayed from the record of what was written and synced",
+        "what was saved is sound",
+        of(
+            "engine/test_power_loss.py",
+            "after_a_power_loss_at_any_moment_the_checkpoint_that_was_saved_last_is_sound",
+            "a_file_that_is_replaced_has_the_old_content_or_the_new_after_a_power_loss",
+        ),
+    ),
+    Fault(
+        "18",
+        "a JPEG that lost its end and was given an end marker",
+        "E",
+        of(DECODE, "a_jpeg_that_lost_its_end_is_refused_although_it_has_its_end_marker"),
+    ),
+    Fault(
+        "17",
+        "alpha in a large image",
+        "memory for little more than the image",
+        of(DECODE, "alpha_takes_little_more_memory_than_the_image"),
+    ),
+    Fault(
+        "42",
+        "an image of one pixel in a side in the report of a run",
+        "shown",
+        of("analysis/report/test_write.py", "an_image_of_one_pixel_in_a_side_has_its_picture"),
+    ),
+    Fault(
         "S-h",
         "archives with paths, links and devices that leave them",
         "R: resdet unpacks no archive",

@@ -104,6 +104,17 @@ def remove_leftovers(run: Path) -> None:
         shutil.rmtree(leftover)
 
 
+def finish_leftovers(run: Path) -> None:
+    """Gives a checkpoint its name that a killed process had completely written: it may have removed another one of the
+    same step before. Removes all other leftovers.
+    """
+    for leftover in sorted((run / CHECKPOINTS).glob(".step_*.tmp")):
+        target = leftover.with_name(leftover.name.split(".")[1])
+        if not target.exists() and damage(leftover) is None:
+            leftover.rename(target)
+    remove_leftovers(run)
+
+
 def prune_checkpoints(run: Path, *, step: int, keep: int) -> None:
     """Keeps the newest `keep` checkpoints up to `step`, and the best one."""
     old = [path for path in checkpoints(run) if path.name <= checkpoint_path(run, step).name]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -209,11 +210,15 @@ class RunFiles:
         replace_file(self.folder / BEST, f"{checkpoint.name}\n".encode())
 
     def best(self) -> str | None:
-        """The name of the folder of the checkpoint with the highest metric so far."""
+        """The name of the folder of the checkpoint with the highest metric so far. Raises UserError for a file that
+        cannot be read.
+        """
         try:
             return read_regular(self.folder / BEST, largest=LARGEST_NAME).decode(errors="replace").strip()
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise UserError(f"{self.folder / BEST}: cannot be read ({error.strerror}); remove it") from None
 
     def number_on(self, board: str, *, otherwise: str) -> str:
         """The number of this run on another board of figures; `otherwise`, which is written, if it has none yet."""
@@ -364,7 +369,7 @@ def _by_id(content: Any) -> dict[int, str]:
     """The texts of an object whose keys are ids."""
     if not isinstance(content, Mapping):
         return {}
-    return {int(key): str(text) for key, text in content.items() if str(key).lstrip("-").isdecimal()}
+    return {int(key): str(text) for key, text in content.items() if re.fullmatch(r"-?[0-9]{1,19}", str(key))}
 
 
 def _number(value: float | int | None) -> float | None:

@@ -1,10 +1,12 @@
 """A run of milliseconds: the nano config on eight generated images."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from forked import end_all
 
 from resdet.config import Config, load_config
 
@@ -17,6 +19,13 @@ NANO = (
     "train.checkpoint_every=3",
     "optim.warmup_steps=2",
 )
+
+
+@pytest.fixture(autouse=True)
+def no_process_is_left() -> Iterator[None]:
+    """A test that failed may have started one that trains without an end."""
+    yield
+    end_all()
 
 
 @pytest.fixture

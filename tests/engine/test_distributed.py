@@ -2,7 +2,6 @@
 
 import json
 import operator
-import os
 import socket
 import subprocess
 import sys
@@ -10,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from forked import Command
 from safetensors import safe_open
 from torch.testing import assert_close
 
@@ -52,35 +52,29 @@ def test_a_gpu_without_triton_is_one_line(monkeypatch: pytest.MonkeyPatch):
         _ = choose_device("auto", World())
 
 
-def start_processes(size: int, arguments: list[str]) -> list[subprocess.Popen[str]]:
-    """tools/train.py with the environment that torchrun gives each process."""
+def start_processes(size: int, arguments: list[str], *, backend: str | None = None) -> list[Command]:
+    """`resdet train` with the environment that torchrun gives each process."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+        shared = {"WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(probe.getsockname()[1])}
     return [
-        subprocess.Popen(
-            [sys.executable, str(ROOT / "tools/train.py"), *arguments],
-            env=os.environ
-            | {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size), "OMP_NUM_THREADS": "1"}
-            | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        Command(["train", *arguments], {"RANK": str(rank), "LOCAL_RANK": str(rank), **shared}, backend=backend)
         for rank in range(size)
     ]
 
 
-def in_processes(size: int, arguments: list[str]) -> list[subprocess.CompletedProcess[str]]:
+def in_processes(
+    size: int, arguments: list[str], *, backend: str | None = None
+) -> list[subprocess.CompletedProcess[str]]:
     """What the processes said in the end; they have as long as pytest gives the test."""
-    processes = start_processes(size, arguments)
+    processes = start_processes(size, arguments, backend=backend)
     try:
         outputs = [process.communicate() for process in processes]
     finally:
         for process in processes:
             process.kill()
     return [
-        subprocess.CompletedProcess(process.args, process.returncode, *output)
+        subprocess.CompletedProcess(process.args, process.wait(), *output)
         for process, output in zip(processes, outputs, strict=True)
     ]
 
@@ -95,28 +89,49 @@ def mostly_empty(folder: Path) -> list[str]:
     return [f"data.train.annotations={folder / 'truth.json'}", f"data.train.images={source / 'train'}"]
 
 
-def test_two_processes_agree_with_one_up_to_rounding(tmp_path: Path, nano_arguments: list[str]):
+@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_two_processes_agree_with_one_up_to_rounding(tmp_path: Path, nano_arguments: list[str], *, compiled: bool):
     """Also where a process has only empty images, and five evaluation images in batches of two are no multiple of
-    the processes: none is lost or counted twice."""
+    the processes: none is lost or counted twice. And with train.compile,
+    without the minutes in which code is generated."""
     config, *overrides = [*nano_arguments, "data.shapes.val_images=5", "train.batch_size=4", *mostly_empty(tmp_path)]
-    done = in_processes(2, [config, *overrides, "--output", str(tmp_path / "two")])
+    two = [*overrides, f"train.compile={str(compiled).lower()}", "--output", str(tmp_path / "two")]
+    done = in_processes(2, [config, *two], backend="eager" if compiled else None)
     assert [process.returncode for process in done] == [0, 0], done[0].stderr + done[1].stderr
     assert "2 processes" in done[0].stdout
     assert all("FutureWarning" not in process.stderr for process in done)
     assert done[1].stdout == "", "only the leading process speaks"
     _ = train(load_config(config, overrides=overrides), tmp_path / "one")
 
+    check_metrics(tmp_path)
+    files = [tmp_path / run / "checkpoints/step_00000006/model.safetensors" for run in ("one", "two")]
+    with safe_open(files[0], "pt") as one, safe_open(files[1], "pt") as two:
+        for name in one.keys():  # noqa: SIM118  # not a dict
+            assert_close(two.get_tensor(name), one.get_tensor(name), rtol=1e-3, atol=1e-5)
+
+
+def check_metrics(folder: Path) -> None:
+    """Those of the run `two` are those of `one` up to rounding."""
     lines = [
-        [json.loads(line) for line in (tmp_path / run / "metrics.jsonl").read_text().splitlines()]
+        [json.loads(line) for line in (folder / run / "metrics.jsonl").read_text().splitlines()]
         for run in ("one", "two")
     ]
     for one, two in zip(*lines, strict=True):
         for name in one.keys() - {"images_per_second", "data_wait"}:
             assert (one[name] is None and two[name] is None) or abs(one[name] - two[name]) < 1e-4, (one["step"], name)
-    files = [tmp_path / run / "checkpoints/step_00000006/model.safetensors" for run in ("one", "two")]
-    with safe_open(files[0], "pt") as one, safe_open(files[1], "pt") as two:
-        for name in one.keys():  # noqa: SIM118  # not a dict
-            assert_close(two.get_tensor(name), one.get_tensor(name), rtol=1e-3, atol=1e-5)
+
+
+def test_two_processes_classify_as_one_up_to_rounding(tmp_path: Path):
+    """Ten images to evaluate in batches of four are no multiple of the processes."""
+    config, *overrides = [
+        str(ROOT / "configs/cifar/patches.yaml"),
+        *("model.backbone={name: nano, norm: gn}", "data.patches={train_images: 16, val_images: 10, size: 64}"),
+        *("train={steps: 6, batch_size: 4, log_every: 1, checkpoint_every: 3}", "eval={every: 3, train_images: 16}"),
+    ]
+    done = in_processes(2, [config, *overrides, "--output", str(tmp_path / "two")])
+    assert [process.returncode for process in done] == [0, 0], done[0].stderr + done[1].stderr
+    _ = train(load_config(config, overrides=overrides), tmp_path / "one")
+    check_metrics(tmp_path)
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from forked import Command
 from interruption import terminate_in_evaluation
 from test_train import weights_hash
 from torch import nn
@@ -46,15 +47,8 @@ def test_a_killed_worker_ends_the_run_in_one_line_and_no_step_is_lost(
     tmp_path: Path, nano_arguments: list[str], read_metrics: Any
 ):
     run = tmp_path / "run"
-    process = subprocess.Popen(
-        [
-            *(sys.executable, str(ROOT / "tools/train.py"), *nano_arguments, "train.steps=100000"),
-            *("train.checkpoint_every=100000", "data.workers=2", "--output", str(run)),
-        ],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    endless = ["train.steps=100000", "train.checkpoint_every=100000", "data.workers=2", "--output", str(run)]
+    process = Command(["train", *nano_arguments, *endless])
     while not (run / "metrics.jsonl").exists() or len((run / "metrics.jsonl").read_text().splitlines()) < 3:
         time.sleep(0.05)
         assert process.poll() is None
@@ -319,6 +313,10 @@ def test_files_of_a_run_that_are_not_text_do_not_end_in_a_traceback(tmp_path: Pa
     (tmp_path / "checkpoints/step_00000001").mkdir(parents=True)
     with pytest.raises(UserError, match=r"no best checkpoint: it names .* which is not there"):
         _ = checkpoint.find_model_file(tmp_path / "best")
+    (tmp_path / "best").unlink()
+    (tmp_path / "best").mkdir()
+    with pytest.raises(UserError, match=r"best: cannot be read \(Is a directory\); remove it"):
+        _ = checkpoint.find_best_model_file(tmp_path)
     _ = files.metrics.write_bytes(b'{"step": 1}\n\xff\xff\n{"step": 2}\n')
     files.forget_after(1)
     assert files.metrics.read_bytes() == b'{"step": 1}\n'
@@ -461,7 +459,7 @@ def test_train_and_val_must_list_the_same_categories(tmp_path: Path, nano: Confi
         check_categories(train_set, other)
 
 
-def test_strict_makes_an_error_of_what_is_skipped(tmp_path: Path):
+def test_strict_makes_an_error_of_what_is_skipped(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     from PIL import Image
 
     Image.new("RGB", (40, 30)).save(tmp_path / "a.png")
@@ -475,18 +473,18 @@ def test_strict_makes_an_error_of_what_is_skipped(tmp_path: Path):
         ],
     }
     _ = (tmp_path / "a.json").write_text(json.dumps(content))
-    command = [sys.executable, "-m", "resdet.cli.main", "check-data", str(tmp_path / "a.json"), str(tmp_path)]
-    assert subprocess.run(command, capture_output=True, check=False, timeout=60).returncode == 0
-    strict = subprocess.run([*command, "--strict"], capture_output=True, text=True, check=False, timeout=60)
-    assert strict.returncode == 2
-    assert "mend the annotations, or leave out --strict" in strict.stderr
+    command = ["check-data", str(tmp_path / "a.json"), str(tmp_path)]
+    assert main(command) == 0
+    _ = capsys.readouterr()
+    assert main([*command, "--strict"]) == 2
+    assert "mend the annotations, or leave out --strict" in capsys.readouterr().err
 
 
 def test_a_run_that_was_saved_is_whole_after_its_process_is_killed(tmp_path: Path, nano_arguments: list[str]):
     """Killed at any moment, the next process resumes from a sound checkpoint, and ends with the same bits."""
     run = tmp_path / "run"
-    command = [sys.executable, str(ROOT / "tools/train.py"), *nano_arguments, "train.checkpoint_every=1"]
-    process = subprocess.Popen([*command, "train.steps=100000", "--output", str(run)], stdout=subprocess.DEVNULL)
+    endless = ["train.checkpoint_every=1", "train.steps=100000", "--output", str(run)]
+    process = Command(["train", *nano_arguments, *endless])
     while not (run / "checkpoints").exists():
         time.sleep(0.05)
     time.sleep(0.5)

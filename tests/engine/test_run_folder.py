@@ -111,6 +111,14 @@ def test_memory_is_counted_in_bytes_on_every_system(tmp_path: Path):
     assert 0.5 < peak_resident_memory(tmp_path / "absent") / peak_resident_memory() < 4
 
 
+@pytest.mark.parametrize("key", ["--5", "-", "5" * 5000, "\u0665", "1.5", ""])
+def test_a_key_that_is_no_id_is_left_out(tmp_path: Path, nano: Config, key: str):
+    RunFiles(tmp_path).begin(nano, {}, step=0)
+    _ = (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n')
+    _ = (tmp_path / "eval.json").write_text(json.dumps({"bbox/AP": 0.5, "unreadable": {key: "broken", "-7": "empty"}}))
+    assert read_run(tmp_path).unreadable == {-7: "empty"}
+
+
 @pytest.mark.parametrize("name", ["eval.json", "predictions.json"])
 def test_an_evaluation_replaces_no_file_of_somebody_else(tmp_path: Path, name: str):
     _ = (tmp_path / name).write_text("[1, 2]")

@@ -1,12 +1,14 @@
-"""Lets each write of a run fail in turn (opening, syncing, renaming, making a folder) with each error of a disk.
+"""Lets each write of a run fail in turn (opening, syncing, renaming, making a folder) with each error of a disk, and
+fills real small disks (tmpfs) of many sizes, which only root can mount.
 
-python tests/figures/disk.py [EVERY_SO_MANYTH_POINT]
+python tests/figures/disk.py [EVERY_SO_MANYTH_POINT [SIZES_OF_REAL_DISKS]]
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import subprocess
 import sys
 import tempfile
 from collections import Counter
@@ -14,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from runs import BUG, MISTAKE, ended, nano, started, weights_of
+from runs import BUG, MISTAKE, Config, ended, nano, started, weights_of
 
 ERRORS = {"ENOSPC": errno.ENOSPC, "EIO": errno.EIO, "EDQUOT": errno.EDQUOT, "EROFS": errno.EROFS}
 SAME, LEFT = "resumed to the same weights", "temporary files left"
@@ -52,38 +54,65 @@ def failing(run: Path, at: int, number: int, *, and_all_later: bool, counter: Pa
     return install
 
 
-def main(every: str = "1") -> int:
+def counted(config: Config, run: Path, expected: str, how: Counter[str], **options: Any) -> None:
+    """Trains with a fault, then without, and counts how the two ended."""
+    code = ended(started(config, run, **options))
+    said = Path(f"{run}.0.log").read_text()
+    lines = [line for line in said.splitlines() if line.startswith("error: ")]
+    how["done" if code == 0 else "one line" if code == MISTAKE and len(lines) == 1 else "bug"] += 1
+    if code == BUG:
+        print(f"{run.name}: {said}", file=sys.stderr)
+    how[LEFT] += any(run.glob(".*.tmp"))
+    if run.is_mount():
+        _ = subprocess.run(["mount", "-o", "remount,size=100m", run], check=True)
+    same = ended(started(config, run)) == 0 and weights_of(run) == expected
+    how[SAME] += same
+    if not same:
+        print(f"{run.name}:\n{Path(f'{run}.0.log').read_text()}", file=sys.stderr)
+
+
+def told(what: str, tried: int, how: Counter[str]) -> bool:
+    """Prints a line of counts; whether one of them must not be."""
+    print(f"{what}: {', '.join(f'{how[key]} {key}' for key in ('done', 'one line', 'bug', SAME, LEFT))}", flush=True)
+    return how["bug"] > 0 or how[SAME] < tried or how[LEFT] > 0
+
+
+def real_disks(config: Config, folder: Path, clean: Path, expected: str, sizes: int) -> bool:
+    """Trains into tmpfs of sizes from a page to what the run needs, which get room before the resume."""
+    needed, how, tried = sum(path.stat().st_size for path in clean.rglob("*")) // 1024, Counter[str](), 0
+    for size in range(4, needed, max(needed // sizes, 4)):
+        disk = folder / f"disk{size}"
+        disk.mkdir()
+        if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}k", "tmpfs", disk], check=False).returncode:
+            print("a real full disk: this machine mounts none", flush=True)
+            return False
+        try:
+            counted(config, disk, expected, how)
+        finally:
+            _ = subprocess.run(["umount", disk], check=True)
+        tried += 1
+    return told(f"a real full disk (tmpfs) of {tried} sizes up to {needed} kB", tried, how)
+
+
+def main(every: str = "1", sizes: str = "40") -> int:
     """Prints, for each error, how the runs ended, and how many of them a resume brought to the same weights."""
-    config, bad = nano("train.steps=3"), False
+    config, bad = nano("train.steps=2", "train.keep_checkpoints=1"), False
     with tempfile.TemporaryDirectory(prefix="resdet-disk-") as place:
         folder = Path(place)
-        counter = folder / "calls"
-        clean = folder / "clean"
+        counter, clean = folder / "calls", folder / "clean"
         watched = failing(clean, 0, 0, and_all_later=False, counter=counter)
         assert ended(started(config, clean, before=watched)) == 0, (folder / "clean.0.log").read_text()
         points, expected = int(counter.read_text()), weights_of(clean)
+        bad |= real_disks(config, folder, clean, expected, int(sizes))
         for name, number in ERRORS.items():
-            how: Counter[str] = Counter()
-            for at in range(1, points + 1, int(every)):
+            how, tried = Counter[str](), range(1, points + 1, int(every))
+            for at in tried:
                 run = folder / f"{name}{at}"
                 hook = failing(run, at, number, and_all_later=name == "EROFS", counter=counter)
-                code = ended(started(config, run, before=hook))
-                said = (folder / f"{run.name}.0.log").read_text()
-                lines = [line for line in said.splitlines() if line.startswith("error: ")]
-                how["done" if code == 0 else "one line" if code == MISTAKE and len(lines) == 1 else "bug"] += 1
-                if code == BUG:
-                    print(f"{name} at write {at}: {said}", file=sys.stderr)
-                same = ended(started(config, run)) == 0 and weights_of(run) == expected
-                how[SAME] += same
-                if not same:
-                    print(f"{name} at write {at}:\n{(folder / f'{run.name}.0.log').read_text()}", file=sys.stderr)
-                how[LEFT] += any(run.glob(".*.tmp"))
-            tried = len(range(1, points + 1, int(every)))
-            shown = ", ".join(f"{how[key]} {key}" for key in ("done", "one line", "bug", SAME, LEFT))
-            print(f"{name}: {tried} of {points} writes failed in turn: {shown}", flush=True)
-            bad |= how["bug"] > 0 or how[SAME] < tried or how[LEFT] > 0
+                counted(config, run, expected, how, before=hook)
+            bad |= told(f"{name}: {len(tried)} of {points} writes failed in turn", len(tried), how)
     return int(bad)
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:2]))
+    sys.exit(main(*sys.argv[1:3]))

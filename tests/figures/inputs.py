@@ -5,9 +5,7 @@ python tests/figures/inputs.py [annotations|images|configs|weights|all] [CASES]
 
 from __future__ import annotations
 
-import copy
 import io
-import json
 import os
 import pickle
 import random
@@ -19,101 +17,22 @@ from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from xml.sax.saxutils import escape
 
 import cv2
 import numpy as np
 import torch
+from annotations import annotation_files
 from attack import attacked, damaged, failed
 from safetensors.torch import save
 
-from resdet.coco.ground_truth import read_ground_truth
 from resdet.config import load_config
 from resdet.config.load import to_yaml
 from resdet.data.images.decode import read_image
-from resdet.data.sets.formats import read_set
 from resdet.engine.checkpoint import read_model_file, read_state
 from resdet.weights import read_weights
 
 ROOT = Path(__file__).parents[2]
-STRANGE: list[Any] = [
-    None, True, False, 0, -1, 1, 2**31, 2**63, 2**64, -(2**63), 1e-6, 0.5, -0.0, 1e8, 1e38, 1e39, 1e308, "", "7",
-    "\x1b[31m", "a" * 5000, "\u202eevil", "../x", "\0", "\ud800", [], [[]], [[[]]], [1], [1, 2, 3, 4], [[1, 2]],
-    [[1, 2, 3]], [[1, 1, 2, 2, float("nan"), 3]], [float("inf")], {}, {"size": [40, 60], "counts": "abc"},
-    {"size": [40, 60], "counts": [2400]}, {"size": [60, 40], "counts": [2400]}, {"counts": "PPYo1"},
-    {"size": [40, 60], "counts": [-1, 2401]}, {"size": None, "counts": None},
-    {"size": [40, 60], "counts": [2**63 - 1, 1, 2**63 - 1, 1, 2400]}, {"size": [2**62, 2**62], "counts": [2**62] * 4},
-]  # fmt: skip
 Attempt = Callable[[int], None]
-
-
-def with_strange_values(content: Any, rng: random.Random) -> Any:
-    """Some values of a tree of JSON replaced, removed or doubled."""
-    content = copy.deepcopy(content)
-    for _ in range(rng.choice((1, 1, 1, 3))):
-        node, key = content, rng.choice(list(content))
-        while isinstance(node[key], dict | list) and node[key] and rng.random() < 0.9:
-            node = node[key]
-            key = rng.choice(list(node)) if isinstance(node, dict) else rng.randrange(len(node))
-        if rng.random() < 0.8 or not isinstance(node, list):
-            node[key] = copy.deepcopy(rng.choice(STRANGE))
-        elif rng.random() < 0.5:
-            node.append(copy.deepcopy(node[key]))
-        else:
-            del node[key]
-        if not content:
-            break
-    return content
-
-
-def coco_file() -> dict[str, Any]:
-    masks = ([[5, 5, 25, 5, 25, 15]], {"size": [40, 60], "counts": [300, 10, 2090]}, [])
-    return {
-        "images": [{"id": i, "file_name": f"{i}.jpg", "height": 40, "width": 60} for i in range(3)],
-        "annotations": [
-            {"id": i, "image_id": i % 3, "category_id": 1 + i % 2, "bbox": [5, 5, 20, 10], "area": 200, "iscrowd": 0,
-             "segmentation": masks[i % 3]} for i in range(6)
-        ],
-        "categories": [{"id": 1, "name": "a"}, {"id": 2, "name": "b"}],
-    }  # fmt: skip
-
-
-VOC = """<annotation><filename>{i}.jpg</filename><size><width>60</width><height>40</height><depth>3</depth></size>
-<segmented>0</segmented><object><name>cat</name><pose>Left</pose><truncated>0</truncated><difficult>0</difficult><bndbox>
-<xmin>5</xmin><ymin>5</ymin><xmax>25</xmax><ymax>15</ymax></bndbox></object></annotation>"""
-
-
-def annotation_files(folder: Path, canary: Path) -> Attempt:
-    """COCO files by tree and by byte, VOC files by byte and by number; read as training and as scoring do."""
-    images, coco = folder / "JPEGImages", json.dumps(coco_file()).encode()
-    (folder / "Annotations").mkdir()
-    (folder / "ImageSets/Main").mkdir(parents=True)
-    images.mkdir()
-    for i in range(3):
-        _ = cv2.imwrite(str(images / f"{i}.jpg"), np.zeros((40, 60, 3), np.uint8))
-
-    def attempt(case: int) -> None:
-        rng = random.Random(case)
-        if case % 3 < 2:
-            content = json.dumps(with_strange_values(coco_file(), rng)).encode() if case % 3 else damaged(coco, rng)
-            file = folder / "a.json"
-            _ = file.write_bytes(content)
-            _ = read_set(file, images)
-            _ = read_ground_truth(file)
-            return
-        listed = "".join(f"{i}\n" for i in range(3)).encode()
-        damages_list = rng.random() < 0.05
-        _ = (folder / "ImageSets/Main/train.txt").write_bytes(damaged(listed, rng) if damages_list else listed)
-        for i in range(3):
-            text = VOC.format(i=i)
-            for number in (">60<", ">40<", ">5<", ">25<", ">15<", ">cat<", ">0<"):
-                if rng.random() < 0.05:
-                    text = text.replace(number, f">{escape(str(rng.choice(STRANGE)))}<", 1)
-            data = text.encode(errors="replace")
-            _ = (folder / f"Annotations/{i}.xml").write_bytes(damaged(data, rng) if rng.random() < 0.1 else data)
-        _ = read_set(folder / "ImageSets/Main/train.txt", images)
-
-    return attempt
 
 
 def images(folder: Path, canary: Path) -> Attempt:

@@ -91,9 +91,18 @@ def weights_of(run: Path) -> str:
     return digest.hexdigest()
 
 
-def saves(run: Path) -> bool:
-    """Whether a kill left a checkpoint half written."""
-    return any((run / "checkpoints").glob(".*.tmp"))
+def over(child: int) -> bool:
+    """Whether a child has ended, without taking its exit code."""
+    return os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+
+def saves(run: Path) -> set[tuple[str, int]]:
+    """The checkpoints that are half written, or half removed."""
+    found = set[tuple[str, int]]()
+    for path in (run / "checkpoints").glob(".*.tmp"):
+        with contextlib.suppress(FileNotFoundError):
+            found.add((path.name, path.stat().st_ino))
+    return found
 
 
 def steps_of(run: Path) -> list[int]:

@@ -4,6 +4,9 @@ from mutants.mutant import mutants
 
 FAULTS = "engine/test_faults.py"
 CHECKPOINT = "engine/test_checkpoint.py"
+POWER_LOSS = (
+    "engine/test_power_loss.py::test_after_a_power_loss_at_any_moment_the_checkpoint_that_was_saved_last_is_sound"
+)
 WRITE_MANIFEST = (
     '        write_synced(temporary / MANIFEST, json.dumps({"step": step, "files": files}, indent=1).encode())\n'
 )
@@ -145,5 +148,24 @@ MUTANTS = (
         ("len(member) - len(member) % self.batch_size for member", "len(member) for member"),
         ("widths > heights, widths / heights", "widths > heights"),
         ("-(-self.images_per_epoch // self.batch_size)", "self.images_per_epoch // self.batch_size"),
+    ),
+    *mutants(
+        "resdet/files.py",
+        POWER_LOSS,
+        ("        sync_folder(place.parent)\n", "        pass\n"),
+    ),
+    *mutants(
+        "resdet/engine/checkpoint.py",
+        POWER_LOSS,
+        ("            leftover.rename(target)\n", "            pass\n"),
+        ("if not target.exists() and damage(leftover) is None:", "if not target.exists():"),
+    ),
+    *mutants(
+        "resdet/data/images/decode.py",
+        "data/images/test_decode.py::test_a_jpeg_that_lost_its_end_is_refused_although_it_has_its_end_marker "
+        "data/images/test_decode.py::test_alpha_takes_little_more_memory_than_the_image",
+        ('LOST = ("premature end of", ', "LOST = ("),
+        ("MIXED_ROWS = 64", "MIXED_ROWS = 10**6"),
+        ("mixed[top : top + MIXED_ROWS] = np.rint(", "mixed[top : top + MIXED_ROWS] = np.floor("),
     ),
 )

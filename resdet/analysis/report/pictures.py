@@ -131,7 +131,9 @@ class Album:
         if image is None:
             return
         scale = _scale(dataset, index)
-        width, height = (round(float(sides[index]) * scale, 1) for sides in (dataset.widths, dataset.heights))
+        width, height = (  # at least a unit: an image may be 16384 times as long as wide
+            max(1.0, round(float(sides[index]) * scale, 1)) for sides in (dataset.widths, dataset.heights)
+        )
         yield Picture(
             anchor=f"{prefix}{index}",
             name=dataset.file_names[index],

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import simplejpeg
 from jaxtyping import UInt8, UInt16
 from PIL import Image
 
@@ -24,7 +25,10 @@ from resdet.errors import UserError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
 MAX_FILE_BYTES = 2**30
+# Of libjpeg's warnings, those of data that are missing or cannot be meant (jerror.h).
+LOST = ("premature end of", "bad Huffman code", "bad arithmetic code", "instead of RST")
 ALPHA_BACKGROUND = (255, 255, 255)  # the background behind transparent pixels
+MIXED_ROWS = 64  # rows that are mixed with it at a time
 
 # Errors of decoding are reported by this module, with the file's name.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
@@ -66,7 +70,7 @@ def decode_image(
             check_sixteen_bit(sixteen_bit, str(path))
             image = _decode_deep(path, data, sixteen_bit)
         elif _is_plain(header):
-            image = _decode(path, data, cv2.IMREAD_COLOR_RGB)
+            image = _decode_jpeg(path, data) if header.format == "JPEG" else _decode(path, data, cv2.IMREAD_COLOR_RGB)
         else:
             image = decode_with_pillow(header, str(path))
     return turn(image, orientation)
@@ -128,7 +132,7 @@ def decode_with_pillow(image: Image.Image, name: str) -> UInt8[np.ndarray, "H W 
     """
     try:
         if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-            return _over_background(np.asarray(image.convert("RGBA")))
+            return _over_background(np.asarray(image if image.mode == "RGBA" else image.convert("RGBA")))
         return np.array(image.convert("RGB"))
     except PILLOW_ERRORS:
         raise ImageError(f"{name}: is truncated or damaged; download or export it again") from None
@@ -209,6 +213,19 @@ def _is_deep(header: Image.Image, data: bytes) -> bool:
     return max(bits if isinstance(bits, tuple) else (bits,)) > 8
 
 
+def _decode_jpeg(path: Path | str, data: bytes) -> UInt8[np.ndarray, "H W 3"]:
+    """Where data is missing, libjpeg goes on with pixels of its own, also if the file ends with its end marker. It
+    warns of that, and OpenCV and Pillow do not pass the warning on. Other warnings mean no other pixels, for example of
+    bytes that are too many, as some cameras write them.
+    """
+    try:
+        return simplejpeg.decode_jpeg(data, colorspace="RGB")
+    except ValueError as error:
+        if any(lost in str(error) for lost in LOST):
+            raise ImageError(f"{path}: is truncated or damaged; download or export it again") from None
+    return _decode(path, data, cv2.IMREAD_COLOR_RGB)
+
+
 def _decode(path: Path | str, data: bytes, mode: int) -> np.ndarray:
     try:
         _check_chunks(data)
@@ -246,6 +263,11 @@ def _decode_deep(path: Path | str, data: bytes, sixteen_bit: str) -> UInt8[np.nd
 
 
 def _over_background(rgba: UInt8[np.ndarray, "H W 4"]) -> UInt8[np.ndarray, "H W 3"]:
-    alpha = rgba[:, :, 3:].astype(np.float32) / 255
-    mixed = rgba[:, :, :3] * alpha + np.array(ALPHA_BACKGROUND, np.float32) * (1 - alpha)
-    return np.rint(mixed).astype(np.uint8)
+    """Some rows at a time: the largest permitted image would take gigabytes in single precision."""
+    mixed = np.empty((*rgba.shape[:2], 3), np.uint8)
+    background = np.array(ALPHA_BACKGROUND, np.float32)
+    for top in range(0, len(rgba), MIXED_ROWS):
+        rows = rgba[top : top + MIXED_ROWS]
+        alpha = rows[:, :, 3:].astype(np.float32) / 255
+        mixed[top : top + MIXED_ROWS] = np.rint(rows[:, :, :3] * alpha + background * (1 - alpha))
+    return mixed

@@ -32,7 +32,7 @@ def find_resume(
     if resume is not True:
         return sound_checkpoint(Path(resume)), []
     if world.leads and output.is_dir():
-        checkpoint.remove_leftovers(output)
+        checkpoint.finish_leftovers(output)
     _ = world.from_lead(None)
     if not checkpoint.checkpoints(output):
         return None, [f"{output} holds no checkpoint yet: training begins at step 0"]

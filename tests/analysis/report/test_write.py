@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from pycocotools import mask as pycocotools_mask
 
 from resdet.analysis.report import write_report
@@ -215,6 +216,18 @@ def test_an_older_report_outlives_a_failure(make_run: MakeRun, monkeypatch: pyte
     with pytest.raises(UserError, match=r"report\.html: cannot be written \(No space left on device\)"):
         _ = write_report(run)
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(("height", "width"), [(16384, 1), (1, 16384)])
+def test_an_image_of_one_pixel_in_a_side_has_its_picture(make_run: MakeRun, height: int, width: int):
+    run = make_run()
+    truth = json.loads((run.parent / "truth.json").read_text())
+    truth["images"][3] |= {"height": height, "width": width}
+    _ = (run.parent / "truth.json").write_text(json.dumps(truth))
+    Image.new("RGB", (width, height)).save(run.parent / "images" / truth["images"][3]["file_name"])
+    page = read(run)
+    assert "Not shown" not in page.words
+    assert [element for element in page.elements if element[1].get("id") == "g3"]
 
 
 def test_a_large_page_is_made_smaller_until_it_fits(make_run: MakeRun):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import resource
 import struct
 import time
+import tracemalloc
 import warnings
 import zlib
 from pathlib import Path
@@ -16,7 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from resdet.data.images.decode import ImageError, eight_bits, read_image, resize, resized_size
+from resdet.data.images.decode import ImageError, eight_bits, read_image, resize, resized_size, three_channels
 
 HEIGHT, WIDTH = 20, 30
 
@@ -66,6 +68,19 @@ def test_alpha_is_laid_over_white(tmp_path: Path, rgb: np.ndarray, mode: str) ->
     np.testing.assert_array_equal(read[:, :10], opaque[:, :10])
     np.testing.assert_allclose(read[:, 10:20], opaque[:, 10:20] * 0.2 + 255 * 0.8, atol=0.51)
     assert (read[:, 20:] == 255).all()
+
+
+def test_alpha_takes_little_more_memory_than_the_image() -> None:
+    rgba = np.random.default_rng(0).integers(0, 256, (1000, 1000, 4), dtype=np.uint8)
+    tracemalloc.start()
+    try:
+        mixed = three_channels(rgba)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 2 * mixed.nbytes
+    alpha = rgba[..., 3:] / 255
+    np.testing.assert_allclose(mixed, rgba[..., :3] * alpha + 255 * (1 - alpha), atol=0.501)
 
 
 # Where EXIF says that the first row and the first column of the stored pixels lie in the upright image.
@@ -292,6 +307,51 @@ def test_damaged_files_give_an_image_or_an_error_in_bounded_time(tmp_path: Path,
         with contextlib.suppress(ImageError):
             assert read_image(path, WIDTH, HEIGHT).shape in ((WIDTH, HEIGHT, 3), (HEIGHT, WIDTH, 3))
         assert time.process_time() - start < 5
+
+
+def jpeg(image: np.ndarray, **options: object) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "JPEG", **options)  # pyright: ignore[reportArgumentType]
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_blocks": 4}, {"subsampling": 0}])
+def test_a_jpeg_that_lost_its_end_is_refused_although_it_has_its_end_marker(
+    tmp_path: Path, options: dict[str, object]
+) -> None:
+    """As after a download that was cut off, to which a program added what was missing."""
+    small = np.random.default_rng(0).integers(0, 256, (10, 15, 3), dtype=np.uint8)
+    data = jpeg(cv2.resize(small, (240, 160), interpolation=cv2.INTER_CUBIC), **options)
+    start = data.index(b"\xff\xda") + 14
+    path, whole = tmp_path / "a.jpg", read_bytes(tmp_path / "whole.jpg", data)
+    for share in (0.0, 0.1, 0.5, 0.9, 0.99):
+        end = start + int(share * (len(data) - start))
+        with pytest.raises(ImageError, match=r"a\.jpg: is truncated or damaged"):
+            _ = read_bytes(path, data[:end] + b"\xff\xd9")
+    np.testing.assert_array_equal(whole, np.asarray(Image.open(tmp_path / "whole.jpg")))
+
+
+def test_bytes_that_are_too_many_do_not_spoil_a_jpeg(tmp_path: Path, rgb: np.ndarray) -> None:
+    """Some cameras write them before a marker."""
+    data = jpeg(rgb)
+    read = read_bytes(tmp_path / "a.jpg", data[:-2] + b"\0" * 3 + data[-2:])
+    np.testing.assert_array_equal(read, read_bytes(tmp_path / "b.jpg", data))
+
+
+def read_bytes(path: Path, data: bytes) -> np.ndarray:
+    _ = path.write_bytes(data)
+    return read_image(path)
+
+
+@pytest.mark.parametrize("options", [{"subsampling": 0}, {"subsampling": 1}, {"subsampling": 2}, {"progressive": True}])
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize("size", [(30, 20), (1, 1), (17, 9)])
+def test_a_jpeg_has_the_pixels_that_opencv_decodes(
+    tmp_path: Path, rgb: np.ndarray, options: dict[str, object], mode: str, size: tuple[int, int]
+) -> None:
+    data = jpeg(np.asarray(Image.fromarray(rgb).resize(size).convert(mode)), **options)
+    expected = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+    np.testing.assert_array_equal(read_bytes(tmp_path / "a.jpg", data), expected)
 
 
 def test_a_png_chunk_longer_than_its_file_is_refused_before_memory_is_cleared_for_it(

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from layout_folders import csv_lines, picture, text
+from layout_folders import csv_lines, csv_tables, picture, text
 from resdet.data.sets import cvat as source
 from resdet.data.sets.coco import CocoDataset
 from resdet.data.sets.formats import read_set
@@ -177,3 +177,11 @@ def test_a_file_that_is_none_of_cvats_is_named(tmp_path: Path, content: str, pro
 def test_a_name_that_climbs_out_is_refused(tmp_path: Path) -> None:
     root = cvat(tmp_path, "", 'name="../a.jpg" width="40" height="20"')
     assert "climbs out" in refused(lambda: read_one(root))
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_split_that_a_folder_does_not_have_is_refused_also_where_nothing_is_held_out(tmp_path: Path, *, whole: bool):
+    csv_tables(tmp_path)
+    (tmp_path / "train.csv").unlink()
+    message = refused(lambda: open_folder(tmp_path, "train", whole=whole))
+    assert message == f"{tmp_path}: its csv layout has no train split (it has val); add one"
