@@ -17,7 +17,7 @@ from timm.data.transforms_factory import create_transform
 from torch import Tensor, nn
 
 from miniature import crops_of_coco, write_miniature
-from readme_rows import SHARED
+from guarantee_rows import SHARED
 from resdet.coco.packed_strings import PackedStrings
 from resdet.config import Config, load_config
 from resdet.data.batches.photos import Views

@@ -19,7 +19,7 @@ from PIL import Image
 import resdet
 from resdet.config import Config, load_config
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "datasets/README.md"]
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 INDENTED = re.compile(r"(?:^\n)((?:^    .*\n|^\n)+)", re.MULTILINE)
@@ -79,6 +79,7 @@ def test_the_pages_with_snippets_are_known():
     assert [page.name for page in WITH_SNIPPETS] == [
         "README.md",
         "augmentation.md",
+        "five_minutes.md",
         "formats.md",
         "python.md",
         "training.md",

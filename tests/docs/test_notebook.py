@@ -1,0 +1,41 @@
+"""docs/first_steps.ipynb runs from its first cell to its last, and what it shows is what it says."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from notebook import NOTEBOOK, executed, outputs_of
+
+CONTENT = json.loads(NOTEBOOK.read_text(encoding="utf-8"))
+
+
+def test_a_cell_gives_what_it_prints_and_its_last_value() -> None:
+    printed, value = outputs_of("print('a')\nx = 3\nx + 1", {}, 1)
+    assert printed["text"] == ["a\n"]
+    assert value["data"] == {"text/plain": ["4"]}
+    assert outputs_of("x = 3", {}, 1) == []
+    with pytest.raises(ZeroDivisionError):
+        _ = outputs_of("1 / 0", {}, 1)
+
+
+def test_the_notebook_trains_a_detector_and_shows_what_it_finds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    cells = [cell for cell in executed(CONTENT)["cells"] if cell["cell_type"] == "code"]
+    assert (tmp_path / "runs/first/report.html").is_file()
+    html = ["".join(output["data"]["text/html"]) for cell in cells for output in cell["outputs"]
+            if "text/html" in output.get("data", {})]  # fmt: skip
+    assert any("<img" in page for page in html), "a prediction shows its drawing"
+
+
+def test_the_outputs_in_the_file_are_those_of_its_cells() -> None:
+    """Their kinds: what is drawn and computed differs in the last digits from machine to machine."""
+    for cell in CONTENT["cells"]:
+        if cell["cell_type"] == "code":
+            assert cell["execution_count"] is not None
+            assert all(output["output_type"] in ("stream", "execute_result") for output in cell["outputs"])
+    assert NOTEBOOK.stat().st_size < 300_000
