@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import base64
 import contextlib
 import io
 import json
@@ -40,10 +41,9 @@ def outputs_of(source: str, names: dict[str, Any], count: int) -> list[dict[str,
     if text := printed.getvalue():
         outputs.append({"output_type": "stream", "name": "stdout", "text": text.splitlines(keepends=True)})
     if value is not None:
-        data = {"text/plain": repr(value)}
-        if hasattr(value, "_repr_html_"):
-            data["text/html"] = value._repr_html_()
-        shown = {kind: content.splitlines(keepends=True) for kind, content in data.items()}
+        shown: dict[str, Any] = {"text/plain": repr(value).splitlines(keepends=True)}
+        if hasattr(value, "_repr_png_"):
+            shown["image/png"] = base64.b64encode(value._repr_png_()).decode()
         outputs.append({"output_type": "execute_result", "execution_count": count, "metadata": {}, "data": shown})
     return outputs
 
