@@ -20,7 +20,7 @@ project = "resdet"
 author = copyright = "The resdet contributors"
 version = release = __version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx_copybutton"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
 root_doc = "docs/index"
 include_patterns = ["docs/*.md", "docs/*.ipynb", "datasets/README.md", "CONTRIBUTING.md", "CHANGELOG.md"]
 exclude_patterns = [".*", "build", "configs", "docker", "resdet", "runs", "shared", "tests", "tools"]

@@ -1,4 +1,4 @@
-"""The rows of the table in docs/guarantees.md, "What you can rely on", and the rule that none of their tests is skipped in CI."""
+"""The rows of the table in docs/guarantees.md, and the rule that none of their tests is skipped in CI."""
 
 from __future__ import annotations
 

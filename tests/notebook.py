@@ -1,4 +1,4 @@
-"""Executes docs/first_steps.ipynb as Jupyter would, without Jupyter: `python tests/notebook.py` writes its outputs anew."""
+"""Executes docs/first_steps.ipynb as Jupyter would, without it: `python tests/notebook.py` writes its outputs anew."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The package outside a clone: the sdist and the wheel carry everything, and the wheel works in an empty environment."""
+"""The package outside a clone: sdist and wheel carry everything, and the wheel works in an empty environment."""
 
 from __future__ import annotations
 
@@ -36,9 +36,8 @@ def test_the_citation_and_the_changes_are_of_this_version() -> None:
 def run(*command: str | Path, cwd: Path, **environment: str) -> str:
     """What a command prints; it must end well. PYTHONPATH is that of nobody."""
     clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    done = subprocess.run(
-        [str(part) for part in command], cwd=cwd, env={**clean, **environment}, capture_output=True, text=True, check=False
-    )  # fmt: skip
+    words, environment = [str(part) for part in command], {**clean, **environment}
+    done = subprocess.run(words, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -68,7 +67,11 @@ def test_the_sdist_carries_what_a_clone_has(built: Path) -> None:
     (sdist,) = built.glob("resdet-*.tar.gz")
     with tarfile.open(sdist) as file:
         inside = {name.partition("/")[2] for name in file.getnames()}
-    tracked = run("git", "ls-files", cwd=ROOT).splitlines() if (ROOT / ".git").exists() else ["README.md", "tests/conftest.py"]
+    tracked = (
+        run("git", "ls-files", cwd=ROOT).splitlines()
+        if (ROOT / ".git").exists()
+        else ["README.md", "tests/conftest.py"]
+    )
     hidden = {name for name in tracked if name.startswith(".")}
     assert set(tracked) - hidden <= inside
     assert not any(name.startswith((".venv", "runs", "shared")) for name in inside)

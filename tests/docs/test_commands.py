@@ -29,7 +29,10 @@ def commands(text: str) -> list[str]:
 
 
 def test_commands_are_found_in_blocks_and_sentences() -> None:
-    page = "a\n\n    resdet train x \\\n        train.steps=3   # why\n\n```console\nresdet new a\n```\n`tools/score.py A B` b\n"
+    page = (
+        "a\n\n    resdet train x \\\n        train.steps=3   # why\n\n```console\nresdet new a\n```\n"
+        "`tools/score.py A B` b\n"
+    )
     assert [arguments_of(line) for line in commands(page)] == [
         ["new", "a"], ["train", "x", "train.steps=3"], ["score", "A", "B"],
     ]  # fmt: skip
@@ -53,7 +56,8 @@ def test_every_command_of_a_page_parses(page: Path, capsys: pytest.CaptureFixtur
         except SystemExit:
             said = capsys.readouterr().err
             in_part = "the following arguments are required" in said or "expected one argument" in said
-            assert in_part and line in inline_code(page.read_text(encoding="utf-8")), line
+            assert in_part, (line, said)
+            assert line in inline_code(page.read_text(encoding="utf-8")), "a line of a block is whole"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)

@@ -1,4 +1,4 @@
-"""Every message that docs/faq.md explains is one that the package gives, and those that are easily provoked are provoked."""
+"""Every message that docs/faq.md explains is one that the package gives; those that are easily provoked are."""
 
 from __future__ import annotations
 
@@ -62,7 +62,9 @@ def test_a_message_of_the_page_is_one_of_the_package(message: str) -> None:
 
 
 def test_a_message_that_nothing_gives_is_not_found() -> None:
-    assert not any(re.fullmatch(f"(?:.*: )?{pattern}", "runs/a: is locked; delete runs/a/.lock") for pattern in PATTERNS)
+    assert not any(
+        re.fullmatch(f"(?:.*: )?{pattern}", "runs/a: is locked; delete runs/a/.lock") for pattern in PATTERNS
+    )
 
 
 def holds_a_run(folder: Path) -> None:
