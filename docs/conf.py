@@ -8,6 +8,7 @@ into Markdown here: myst-nb would bring 25 packages of Jupyter.
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 from docutils import nodes
@@ -60,6 +61,13 @@ def markdown_of(cell: dict[str, Any]) -> list[str]:
     return parts
 
 
+def write_entrance(app: Sphinx, _: Exception | None) -> None:
+    """The pages keep their folders, so the first one is below docs/."""
+    entrance = '<meta charset="utf-8"><meta http-equiv="refresh" content="0; url=docs/index.html"><title>resdet</title>'
+    _ = Path(app.outdir, "index.html").write_text(entrance, encoding="utf-8")
+
+
 def setup(app: Sphinx) -> None:
     app.add_source_suffix(".ipynb", "notebook")
     app.add_source_parser(NotebookParser)
+    _ = app.connect("build-finished", write_entrance)
