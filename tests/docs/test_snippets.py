@@ -66,6 +66,8 @@ def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize("page", WITH_SNIPPETS, ids=[page.name for page in WITH_SNIPPETS])
 def test_the_snippets_of_a_page_run(page: Path, reader: Path):
     names: dict[str, Any] = {}
+    if page.name == "five_minutes.md":  # its first command
+        _ = resdet.train("quickstart", "runs/quickstart")
     for number, snippet in enumerate(snippets(page.read_text(encoding="utf-8"))):
         if "to_supervision" in snippet:
             _ = pytest.importorskip("supervision")
