@@ -20,7 +20,8 @@ PAGE = (ROOT / "docs/my_data.md").read_text(encoding="utf-8")
 SMALLER = {"train.minutes=8": "train.minutes=0.02", "train.steps=150": "train.steps=4"}
 NANO = (
     "model.backbone.name=nano model.backbone.weights=null model.backbone.norm=gn model.backbone.frozen_stages=0"
-    " model.neck.channels=16 data.augment.short_side=[64] data.augment.test_short_side=64 data.augment.max_side=64"
+    " model.neck.channels=16 model.mask_head=null"
+    " data.augment.short_side=[64] data.augment.test_short_side=64 data.augment.max_side=64"
     " train.checkpoint_every=1000 eval.every=0 data.workers=0 train.device=cpu train.channels_last=false"
 )
 
