@@ -34,9 +34,10 @@ def run(args: argparse.Namespace) -> int:
     """Prints; returns the exit code."""
     import shtab
 
-    print(shtab.complete(all_commands(), shell=args.shell), end="")
-    if args.shell == "bash":
-        print(WITHOUT_SPACE, end="")
+    script = shtab.complete(all_commands(), shell=args.shell)
+    if args.shell == "zsh":  # shtab 1.13 completes the first one of several arguments, such as configs and keys, only
+        script = re.sub(r'^  "\(\*\)::?', '  "*:', script, flags=re.MULTILINE)
+    print(script + (WITHOUT_SPACE if args.shell == "bash" else ""), end="")
     return 0
 
 

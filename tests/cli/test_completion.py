@@ -67,6 +67,21 @@ def test_the_other_shells_get_the_same_names(shell: str, folder: Path, capsys: p
         assert subprocess.run([shell, "-n", str(file)], capture_output=True, check=False).returncode == 0
 
 
+def test_zsh_completes_every_one_of_several_configs_and_keys(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = script("zsh", folder, capsys).read_text()
+    assert '"*:YAML files, then overrides of keys:_resdet_CONFIG_key_value_train_files"' in text
+    assert '"(*):' not in text
+
+
+@pytest.mark.skipif(not shutil.which("fish"), reason="fish is not installed")
+def test_fish_completes_in_fish(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = script("fish", folder, capsys)
+    for line, wanted in (("resdet tr", "train"), ("resdet train nano model.backbone.na", "model.backbone.name=")):
+        ask = ["fish", "--no-config", "-c", f"source {file}; complete -C '{line}'"]
+        done = subprocess.run(ask, capture_output=True, text=True, check=True)
+        assert done.stdout.split("\t")[0] == wanted
+
+
 def test_an_unknown_shell_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as leaving:
         _ = main(["completion", "csh"])
