@@ -9,7 +9,7 @@ import pytest
 
 import reliability
 from fault_rows import TESTS_OF_FAULTS, is_of_a_fault
-from readme_rows import SHARED, forbid_skip
+from guarantee_rows import SHARED, forbid_skip
 
 CACHE = tempfile.TemporaryDirectory(prefix="resdet-tests-")
 _ = os.environ.setdefault("RESDET_CACHE", CACHE.name)
@@ -24,6 +24,7 @@ QUICK = (
     "config",
     "data/batches/test_samplers.py",
     "data/images/test_transforms.py",
+    "docs/test_guarantees.py",
     "evaluation/analysis/test_errors.py",
     "evaluation/test_coco.py",
     "evaluation/test_metrics.py",
@@ -42,7 +43,6 @@ QUICK = (
     "test_files.py",
     "test_mutants.py",
     "test_outputs.py",
-    "test_readme.py",
     "test_text.py",
     "test_time/configured_views.py",
     "test_time/test_voting.py",

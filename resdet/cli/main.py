@@ -37,6 +37,7 @@ COMMANDS = {
     "configs": "resdet.cli.configs",
     "models": "resdet.cli.models",
     "doctor": "resdet.cli.doctor",
+    "completion": "resdet.cli.completion",
 }
 # Those that build a model, read annotations or score, and so can run a user's own files.
 WITH_PLUGINS = {

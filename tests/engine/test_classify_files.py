@@ -16,8 +16,8 @@ from timm.data.config import resolve_data_config
 from timm.data.transforms_factory import create_transform
 from torch import Tensor, nn
 
+from guarantee_rows import SHARED
 from miniature import crops_of_coco, write_miniature
-from readme_rows import SHARED
 from resdet.coco.packed_strings import PackedStrings
 from resdet.config import Config, load_config
 from resdet.data.batches.photos import Views

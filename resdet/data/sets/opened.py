@@ -93,7 +93,10 @@ def _of_folder(place: Path, data: DataConfig, split: str, *, whole: bool = False
     splits = layout.splits(place)
     holds_out = not whole and split in ("train", "val") and "val" not in splits and "train" in splits
     source_split = "train" if holds_out else split
-    _check_split(place, name, source_split)
+    if source_split not in splits:
+        raise UserError(
+            f"{place}: its {name} layout has no {split} split (it has {first_few(splits) or 'none'}); add one"
+        )
     annotations, images = layout.read(place, source_split)
 
     def read() -> AnnotationFile:
@@ -101,11 +104,3 @@ def _of_folder(place: Path, data: DataConfig, split: str, *, whole: bool = False
         return part_of(records, split, share=data.val_share, seed=data.val_seed) if holds_out else records
 
     return Source(annotations, images, read, (name, *((split, data.val_share, data.val_seed) if holds_out else ())))
-
-
-def _check_split(place: Path, layout: str, split: str) -> None:
-    splits = LAYOUTS[layout].splits(place)
-    if split not in splits:
-        raise UserError(
-            f"{place}: its {layout} layout has no {split} split (it has {first_few(splits) or 'none'}); add one"
-        )

@@ -1,4 +1,4 @@
-"""The rows of the README's table "What you can rely on", and the rule that none of their tests is skipped in CI."""
+"""The rows of the table in docs/guarantees.md, and the rule that none of their tests is skipped in CI."""
 
 from __future__ import annotations
 
@@ -28,10 +28,12 @@ class Row:
         return under or any(word in nodeid for word in self.words)
 
 
-def readme_rows() -> list[Row]:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    table = text.partition("## What you can rely on")[2].partition("\nMeasured")[0]
-    return [row_of(claim, command) for claim, command in re.findall(r"^\| (.+?) \| `pytest (.+?)` \|$", table, re.M)]
+PAGE = ROOT / "docs/guarantees.md"
+
+
+def guarantee_rows() -> list[Row]:
+    text = PAGE.read_text(encoding="utf-8")
+    return [row_of(claim, command) for claim, command in re.findall(r"^\| (.+?) \| `pytest (.+?)` \|$", text, re.M)]
 
 
 def row_of(claim: str, command: str) -> Row:
@@ -46,8 +48,8 @@ def forbid_skip(report: pytest.TestReport, *, ci: bool, shared: bool) -> pytest.
     lacks what some of them compare with, so there they may be skipped; so may a test of a package of an extra, of which
     no row speaks."""
     if report.skipped and not hasattr(report, "wasxfail") and ci and shared and "extra" not in report.keywords:
-        rows = [row for row in readme_rows() if row.holds(report.nodeid)]
+        rows = [row for row in guarantee_rows() if row.holds(report.nodeid)]
         if rows:
             report.outcome = "failed"
-            report.longrepr = f"skipped in CI, so nothing holds this claim of the README: {rows[0].claim}"
+            report.longrepr = f"skipped in CI, so nothing holds this claim of docs/guarantees.md: {rows[0].claim}"
     return report
