@@ -105,6 +105,7 @@ def run(args: argparse.Namespace) -> int:
 
 def predict_all(args: argparse.Namespace, given: list[Path | str | Clip], overrides: list[str], world: World) -> int:
     """Loads the detector and predicts the share of this process; the first process says what was done."""
+    from resdet.drawing.fonts import without_font
     from resdet.predict.extras import EXTRAS
     from resdet.predict.load import load
     from resdet.predict.prediction import labels_of
@@ -119,7 +120,7 @@ def predict_all(args: argparse.Namespace, given: list[Path | str | Clip], overri
     if args.classes is not None:
         _ = labels_of(args.classes, detector.class_names)
     if world.leads:
-        for line in detector.origin.remarks:
+        for line in filter(None, (*detector.origin.remarks, without_font(detector.class_names))):
             print(printable(f"warning: {line}"))
         print(printable(f"{introduction(args.checkpoint, detector.origin)}, {len(detector.class_names)} classes"))
     output = args.output or free_folder()

@@ -1,0 +1,58 @@
+"""Where the tags of boxes stand: never over the box that they name, never over one another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float64
+
+Rect = tuple[float, float, float, float]  # x1, y1, x2, y2
+
+TOUCH = 0.5  # the area in pixels that two rectangles may have in common by rounding
+
+
+def places(
+    boxes: Sequence[Rect], sizes: Sequence[tuple[float, float]], width: float, height: float
+) -> list[Rect | None]:
+    """A place for the tag of each box, whose boxes come best first; `sizes` are (height, width) of the tags.
+
+    A tag stands above, below or beside its box and within the picture, at the place where it covers least of the other
+    boxes; large boxes count little, because their content is seen all the same. None: it would cover its own box or an
+    earlier tag wherever it stood.
+    """
+    rects = np.array(boxes, dtype=np.float64).reshape(-1, 4)
+    weights = 1 / np.sqrt(np.maximum((rects[:, 2] - rects[:, 0]) * (rects[:, 3] - rects[:, 1]), 0) + 1)
+    placed: list[Rect | None] = []
+    taken = np.zeros((0, 4))
+    for i, (tag_height, tag_width) in enumerate(sizes):
+        spots = _around(rects[i], tag_height, tag_width, width)
+        inside = (spots[:, :2] >= 0).all(1) & (spots[:, 2] <= width) & (spots[:, 3] <= height)
+        common = _common(spots, rects)
+        free = inside & (common[:, i] <= TOUCH) & (_common(spots, taken) <= TOUCH).all(1)
+        if not free.any():
+            placed.append(None)
+            continue
+        best = spots[np.flatnonzero(free)[np.argmin((common @ weights)[free].round(6))]]
+        placed.append((float(best[0]), float(best[1]), float(best[2]), float(best[3])))
+        taken = np.concatenate([taken, best[None]])
+    return placed
+
+
+def _around(box: Float64[np.ndarray, "4"], height: float, width: float, most: float) -> Float64[np.ndarray, "n 4"]:
+    """The places to try, in the order of preference: above, below, to the right, to the left."""
+    x1, y1, x2, y2 = box.tolist()
+    left = min(max(x1, 0), max(most - width, 0))
+    right = min(max(x2 - width, 0), max(most - width, 0))
+    above, below = np.floor(y1) - height, np.ceil(y2)
+    corners = [(left, above), (left, below), (right, above), (right, below)]
+    for y in (y1, y2 - height):
+        corners += [(np.ceil(x2), max(y, 0.0)), (np.floor(x1) - width, max(y, 0.0))]
+    corner = np.round(np.array(corners, dtype=np.float64))
+    return np.concatenate([corner, corner + [width, height]], axis=1)
+
+
+def _common(a: Float64[np.ndarray, "n 4"], b: Float64[np.ndarray, "m 4"]) -> Float64[np.ndarray, "n m"]:
+    """The area that each rectangle of `a` has in common with each of `b`."""
+    sides = np.minimum(a[:, None, 2:], b[None, :, 2:]) - np.maximum(a[:, None, :2], b[None, :, :2])
+    return np.maximum(sides, 0).prod(-1)
