@@ -112,7 +112,6 @@ def print_times(results: dict[str, Any]) -> None:
 
 def print_changes(before: dict[str, Any], results: dict[str, Any]) -> int:
     """Says how both ratios have changed; returns the exit code, 1 if one of them is slower."""
-    from resdet.analysis.benchmark.exported import is_exported
     from resdet.analysis.benchmark.guard import changes
 
     found = changes(before, results)
@@ -153,7 +152,9 @@ def measure_exported(given: Path, size: tuple[int, int], args: argparse.Namespac
     if args.against is not None:
         raise UserError(f"--against {args.against}: an exported detector is compared with its own model; leave it out")
     measured = benchmark_exported(given, size=size, batch=args.batch, rounds=args.pairs)
-    table = Table(title=f"{measured.contract.file}, {measured.contract.precision}: {args.batch} x {args.size}, {args.pairs} calls")
+    table = Table(
+        title=f"{measured.contract.file}, {measured.contract.precision}: {args.batch} x {args.size}, {args.pairs} calls"
+    )
     for column in ("", "p50", "p99", "images/s"):
         table.add_column(column, justify="right")
     for name, latency in measured.latencies.items():

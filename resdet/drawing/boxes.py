@@ -256,7 +256,9 @@ def _coverage(low: float, high: float, length: int) -> tuple[slice, Float[np.nda
 def _tag_text(class_names: Sequence[str], label: int, score: float | None) -> str:
     name = class_names[label] if 0 <= label < len(class_names) else f"class {label}"
     name = " ".join(name.split())
-    name = f"\u2068{name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + '…'}\u2069"  # in its own direction
+    name = (
+        f"\u2068{name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + '…'}\u2069"  # in its own direction
+    )
     return name if score is None else f"{name} {score:.2f}"
 
 

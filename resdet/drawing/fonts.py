@@ -1,8 +1,8 @@
 """Text in any script: the font with most of its characters, and codes in the place of characters that no font has.
 
 Pillow brings a font of Latin letters, and matplotlib DejaVu Sans (also Greek, Cyrillic, Arabic, Hebrew, Armenian,
-Georgian, Lao). Chinese, Japanese, Korean and Indian letters take megabytes; they come from the fonts of the machine, for
-example Debian's fonts-noto-core and fonts-noto-cjk, which are under the SIL Open Font License.
+Georgian, Lao). Chinese, Japanese, Korean and Indian letters take megabytes; they come from the fonts of the machine,
+for example Debian's fonts-noto-core and fonts-noto-cjk, which are under the SIL Open Font License.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw, ImageFont, features
 from resdet.text import first_few
 
 LAST_OF_PILLOW = 0x17F  # the last Latin letter that Pillow's font has
-ALSO_PILLOW = frozenset("…–—‘’“”•€")
+ALSO_PILLOW = frozenset("…\N{EN DASH}€")
 INVISIBLE = frozenset("\u200b\u200c\u200d\u200e\u200f\u2066\u2067\u2068\u2069")  # joiners, marks of direction
 LINE = "Ågjy|"  # its height is that of a line
 PACKAGES = "fonts-noto-core, fonts-noto-cjk"

@@ -49,7 +49,7 @@ def _around(box: Float64[np.ndarray, "4"], height: float, width: float, most: fl
     for y in (y1, y2 - height):
         corners += [(np.ceil(x2), max(y, 0.0)), (np.floor(x1) - width, max(y, 0.0))]
     corner = np.round(np.array(corners, dtype=np.float64))
-    return np.concatenate([corner, corner + [width, height]], axis=1)
+    return np.concatenate([corner, corner + np.array((width, height))], axis=1)
 
 
 def _common(a: Float64[np.ndarray, "n 4"], b: Float64[np.ndarray, "m 4"]) -> Float64[np.ndarray, "n m"]:

@@ -164,8 +164,8 @@ FORMATS = {
     ),
     "openvino": Format(
         files=("model.xml", "model.bin"), runtime="openvino",
-        packages=("onnx", "onnxscript", "onnxruntime", "openvino"), extra="export,openvino", precisions=(FP32, FP16, INT8),
-        preprocessing=("inside", "outside"),
+        packages=("onnx", "onnxscript", "onnxruntime", "openvino"), extra="export,openvino",
+        precisions=(FP32, FP16, INT8), preprocessing=("inside", "outside"),
         through_onnx=True, write=_write_openvino, open=_open_openvino,
     ),
 }  # fmt: skip

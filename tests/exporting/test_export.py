@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from exports import HOSTILE_NAMES, in_a_process
 
 import resdet
+from exports import HOSTILE_NAMES, in_a_process
 from resdet.cli.main import main
 from resdet.config import load_config
 from resdet.data.images.decode import read_image

@@ -17,19 +17,21 @@ from typing import Any
 
 import numpy as np
 import pytest
-from browser import CHROMIUM, Browser
-from exports import HOSTILE_NAMES, in_a_process, save_model
 from PIL import Image
 
 import resdet
+from browser import CHROMIUM, Browser
+from exports import HOSTILE_NAMES, in_a_process, save_model
 from resdet.cli.main import main
 from resdet.config import load_config
 from resdet.data.images.decode import read_image
 from resdet.engine.evaluate.detections import evaluated_set
 from resdet.errors import UserError
 from resdet.exporting.contract import read_contract
+from resdet.exporting.runtime import ExportedDetector
 from resdet.exporting.web import runtime_files as runtime
 from resdet.exporting.web.site import NAMES, OWN, page_files
+from resdet.workflows.export import Exported
 
 BOX, SCORE = 0.02, 1e-4  # the page and Python differ by less: pixels, and of a score
 
@@ -114,9 +116,9 @@ def test_no_npm_is_one_line_before_the_model_is_read(
 
 def test_files_of_another_version_are_refused(stand_in: Path, tmp_path: Path) -> None:
     _ = (stand_in / "ort.wasm.min.mjs").write_text("// another")
-    with pytest.raises(UserError, match="ort.wasm.min.mjs: is not of onnxruntime-web"):
+    with pytest.raises(UserError, match=r"ort.wasm.min.mjs: is not of onnxruntime-web"):
         _ = runtime.runtime_files(stand_in)
-    with pytest.raises(UserError, match="lacks ort.wasm.min.mjs"):
+    with pytest.raises(UserError, match=r"lacks ort.* give them by --runtime"):
         _ = runtime.runtime_files(tmp_path)
     with pytest.raises(UserError, match="is not the archive of onnxruntime-web"):
         _ = runtime.runtime_files(stand_in / "ort.wasm.min.mjs")
@@ -138,7 +140,7 @@ def test_the_folder_has_all_files_and_is_replaced(checkpoint: Path, stand_in: Pa
         }  # fmt: skip
         assert done.parity.holds
     assert read_contract(out).class_names == HOSTILE_NAMES
-    assert len(resdet.exporting.runtime.ExportedDetector(out)(np.full((64, 64, 3), 128, np.uint8)).scores) == 0
+    assert len(ExportedDetector(out)(np.full((64, 64, 3), 128, np.uint8)).scores) == 0
 
 
 def test_the_page_loads_nothing_from_elsewhere_and_writes_no_markup(stand_in: Path) -> None:
@@ -147,7 +149,9 @@ def test_the_page_loads_nothing_from_elsewhere_and_writes_no_markup(stand_in: Pa
         text = files[name].decode()
         assert "innerHTML" not in text
         if name.endswith((".js", ".css", ".html")):
-            assert all(address.startswith(("www.w3.org/2000/svg", "localhost:8000")) for address in addresses(text)), name
+            assert all(address.startswith(("www.w3.org/2000/svg", "localhost:8000")) for address in addresses(text)), (
+                name
+            )
     assert b"default-src 'none'; script-src 'self'; style-src 'self'" in files["index.html"]
 
 
@@ -262,7 +266,9 @@ def complaints(browser: Browser) -> list[dict[str, Any]]:
 
 
 def test_the_slider_and_the_classes_choose_and_names_are_text(page: Exported, tmp_path: Path) -> None:
-    slide = "(() => {{ const s = document.getElementById('score'); s.value = {}; s.dispatchEvent(new Event('input')) }})()"
+    slide = (
+        "(() => {{ const s = document.getElementById('score'); s.value = {}; s.dispatchEvent(new Event('input')) }})()"
+    )
     with opened(page.folder, tmp_path) as browser:
         found = looked_at(browser, pictures(tmp_path)[0])
         for score in (0, 0.2, 0.4, 1):

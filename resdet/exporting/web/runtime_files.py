@@ -1,7 +1,7 @@
 """The files of onnxruntime-web, which an exported page needs beside it: of one version, checked by their sha256.
 
-They have 12 megabytes, so they are not part of resdet. npm fetches them once into the cache; where there is no npm or no
-network, the user gives a folder or the package's archive.
+They have 14 megabytes, so they are not part of resdet. npm fetches them once into the cache; where there is no npm or
+no network, the user gives a folder or the package's archive.
 """
 
 from __future__ import annotations
@@ -19,11 +19,13 @@ from resdet.errors import UserError
 from resdet.files import read_regular, whole_folder
 
 PACKAGE, VERSION = "onnxruntime-web", "1.30.0"
-ARCHIVE_SHA512 = "q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ=="  # base64, by npm
+ARCHIVE_SHA512 = (
+    "q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ=="  # base64, by npm
+)
 SHA256 = {
-    "ort.wasm.min.mjs": "",
-    "ort-wasm-simd-threaded.mjs": "",
-    "ort-wasm-simd-threaded.wasm": "",
+    "ort.wasm.min.mjs": "219e6a1fc8a9938268d18efca3c91d310bd2f4a59bbd13744df5b2b7fc6cee3b",
+    "ort-wasm-simd-threaded.mjs": "e13f7f94fc51b4ca72b12faeb1ee95f4ace6dfbc8939bc718aabdc0a27c4299b",
+    "ort-wasm-simd-threaded.wasm": "3398c10d07d229bd91b364548e130e0e51a8e5704b88c7c083ebbeb78842dee2",
 }
 LARGEST = 200_000_000  # bytes of the archive
 PATIENCE = 600  # seconds for npm to fetch it
@@ -82,7 +84,9 @@ def _checked(name: str, data: bytes, path: Path) -> bytes:
 def _fetched() -> dict[str, bytes]:
     npm = shutil.which("npm")
     if npm is None:
-        raise UserError(f"a page needs the files of {PACKAGE} {VERSION}, and npm, which fetches them, is absent; {REMEDY}")
+        raise UserError(
+            f"a page needs the files of {PACKAGE} {VERSION}, and npm, which fetches them, is absent; {REMEDY}"
+        )
     with TemporaryDirectory() as folder:
         command = [npm, "pack", f"{PACKAGE}@{VERSION}", "--ignore-scripts", "--silent", "--pack-destination", folder]
         try:
