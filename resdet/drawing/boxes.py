@@ -118,7 +118,9 @@ def _stamp_all(
 def _rows(
     tags: Sequence[Float[np.ndarray, "_ _"]], colors: Sequence[Color], width: int
 ) -> list[Float32[np.ndarray, "_ w 3"]]:
-    """Tags in rows as wide as the picture, at most MOST_ROWS."""
+    """Tags in rows as wide as the picture, at most MOST_ROWS; none where the picture is too narrow for text."""
+    if width < NARROWEST_CAPTION:
+        return []
     gap, rows, free = 4, [], 0
     for tag, color in zip(tags, colors, strict=True):
         if not rows or free + tag.shape[1] > width:
@@ -127,7 +129,8 @@ def _rows(
             rows.append(np.full((tag.shape[0] + gap, width, 3), PAPER, np.float32))
             free = 0
         part = tag[: rows[-1].shape[0] - gap // 2, : width - free]
-        _stamp(rows[-1], (free, gap // 2, free + part.shape[1], gap // 2 + part.shape[0]), part, color)
+        left, top = float(free), float(gap // 2)
+        _stamp(rows[-1], (left, top, left + part.shape[1], top + part.shape[0]), part, color)
         free += part.shape[1] + gap
     return rows
 

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image, ImageDraw, ImageFont, features
 
+from resdet.drawing.tags import Number
 from resdet.text import first_few
 
 LAST_OF_PILLOW = 0x17F  # the last Latin letter that Pillow's font has
@@ -27,7 +28,7 @@ Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 @lru_cache(maxsize=512)
-def text_mask(text: str, size: float) -> Float[np.ndarray, "h w"]:
+def text_mask(text: str, size: Number) -> Float[np.ndarray, "h w"]:
     """The coverage of a line of text. Texts of one size have the same height, unless their letters are taller."""
     text, font = _with_font(text, size)
     _, top, _, bottom = font.getbbox(LINE)
@@ -38,7 +39,7 @@ def text_mask(text: str, size: float) -> Float[np.ndarray, "h w"]:
     return np.asarray(picture, dtype=np.float32) / 255
 
 
-def text_width(text: str, size: float) -> float:
+def text_width(text: str, size: Number) -> float:
     """The width of a line of text in units of its size."""
     text, font = _with_font(text, size)
     return float(font.getlength(text))
@@ -65,12 +66,12 @@ def legible(text: str) -> str:
     return "".join(f"U+{ord(each):04X}" if each in lacking else each for each in text) if lacking else text
 
 
-def _with_font(text: str, size: float) -> tuple[str, Font]:
+def _with_font(text: str, size: Number) -> tuple[str, Font]:
     """The text that can be drawn, and the font for it."""
     shown, characters = legible(text), _beyond_pillow(text)
-    if not features.check("raqm"):  # without it joiners and marks of direction would be drawn as boxes
-        shown = "".join(character for character in shown if character not in INVISIBLE)
     path = _best_font(characters) if characters else None
+    if path is None or not features.check("raqm"):  # there joiners and marks of direction would be drawn as boxes
+        shown = "".join(character for character in shown if character not in INVISIBLE)
     return shown, ImageFont.truetype(path, size) if path else ImageFont.load_default(size)
 
 

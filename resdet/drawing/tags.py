@@ -7,39 +7,43 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float64
 
-Rect = tuple[float, float, float, float]  # x1, y1, x2, y2
+Number = float | int  # the shape checks of the tests do not accept a whole number as a float
+Rect = tuple[Number, Number, Number, Number]  # x1, y1, x2, y2
 
 TOUCH = 0.5  # the area in pixels that two rectangles may have in common by rounding
 
 
 def places(
-    boxes: Sequence[Rect], sizes: Sequence[tuple[float, float]], width: float, height: float
+    boxes: Sequence[Rect], sizes: Sequence[tuple[Number, Number]], width: Number, height: Number
 ) -> list[Rect | None]:
     """A place for the tag of each box, whose boxes come best first; `sizes` are (height, width) of the tags.
 
     A tag stands above, below or beside its box and within the picture, at the place where it covers least of the other
-    boxes; large boxes count little, because their content is seen all the same. None: it would cover its own box or an
-    earlier tag wherever it stood.
+    boxes; large boxes count little, because their content is seen all the same. None: wherever it stood, it would cover
+    its own box, an earlier tag, or more than half of another box.
     """
     rects = np.array(boxes, dtype=np.float64).reshape(-1, 4)
-    weights = 1 / np.sqrt(np.maximum((rects[:, 2] - rects[:, 0]) * (rects[:, 3] - rects[:, 1]), 0) + 1)
+    areas = np.maximum(rects[:, 2:] - rects[:, :2], 0).prod(1)
+    weights = 1 / np.sqrt(areas + 1)
     placed: list[Rect | None] = []
     taken = np.zeros((0, 4))
     for i, (tag_height, tag_width) in enumerate(sizes):
         spots = _around(rects[i], tag_height, tag_width, width)
         inside = (spots[:, :2] >= 0).all(1) & (spots[:, 2] <= width) & (spots[:, 3] <= height)
         common = _common(spots, rects)
-        free = inside & (common[:, i] <= TOUCH) & (_common(spots, taken) <= TOUCH).all(1)
+        seen = common <= areas / 2 + TOUCH
+        free = inside & seen.all(1) & (common[:, i] <= TOUCH) & (_common(spots, taken) <= TOUCH).all(1)
         if not free.any():
             placed.append(None)
             continue
         best = spots[np.flatnonzero(free)[np.argmin((common @ weights)[free].round(6))]]
-        placed.append((float(best[0]), float(best[1]), float(best[2]), float(best[3])))
+        x1, y1, x2, y2 = best.tolist()
+        placed.append((x1, y1, x2, y2))
         taken = np.concatenate([taken, best[None]])
     return placed
 
 
-def _around(box: Float64[np.ndarray, "4"], height: float, width: float, most: float) -> Float64[np.ndarray, "n 4"]:
+def _around(box: Float64[np.ndarray, "4"], height: Number, width: Number, most: Number) -> Float64[np.ndarray, "n 4"]:
     """The places to try, in the order of preference: above, below, to the right, to the left."""
     x1, y1, x2, y2 = box.tolist()
     left = min(max(x1, 0), max(most - width, 0))

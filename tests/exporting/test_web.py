@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 import os
 import tarfile
 from collections.abc import Iterator
@@ -21,7 +20,7 @@ from PIL import Image
 
 import resdet
 from browser import CHROMIUM, Browser
-from exports import HOSTILE_NAMES, in_a_process, save_model
+from exports import HOSTILE_NAMES, in_a_process
 from resdet.cli.main import main
 from resdet.config import load_config
 from resdet.data.images.decode import read_image
@@ -31,7 +30,7 @@ from resdet.exporting.contract import read_contract
 from resdet.exporting.runtime import ExportedDetector
 from resdet.exporting.web import runtime_files as runtime
 from resdet.exporting.web.site import NAMES, OWN, page_files
-from resdet.workflows.export import Exported
+from resdet.workflows.export import Exported, _is_export
 
 BOX, SCORE = 0.02, 1e-4  # the page and Python differ by less: pixels, and of a score
 
@@ -129,18 +128,30 @@ def test_a_runtime_belongs_to_a_page(checkpoint: Path, tmp_path: Path) -> None:
         _ = resdet.export(checkpoint, tmp_path / "out", runtime=tmp_path)
 
 
-def test_the_folder_has_all_files_and_is_replaced(checkpoint: Path, stand_in: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def page(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """An export with a runtime that is none."""
     for package in ("onnx", "onnxscript", "onnxruntime"):
         _ = pytest.importorskip(package)
-    out = tmp_path / "page"
-    for _ in range(2):
-        done = in_a_process(checkpoint, out, format="web", runtime=str(stand_in), sha256=sums(stand_in))
-        assert {path.name for path in out.iterdir()} == {
-            "README.md", "class_names.json", "contract.json", "example.py", "model.onnx", *NAMES,
-        }  # fmt: skip
-        assert done.parity.holds
-    assert read_contract(out).class_names == HOSTILE_NAMES
-    assert len(ExportedDetector(out)(np.full((64, 64, 3), 128, np.uint8)).scores) == 0
+    folder = tmp_path_factory.mktemp("pages")
+    given = folder / "runtime"
+    given.mkdir()
+    for name in runtime.SHA256:
+        _ = (given / name).write_text(f"// {name}")
+    return in_a_process(checkpoint, folder / "page", format="web", runtime=str(given), sha256=sums(given))
+
+
+def test_the_folder_has_all_files_and_may_be_replaced(page: Exported) -> None:
+    assert {path.name for path in page.folder.iterdir()} == {
+        "README.md", "class_names.json", "contract.json", "example.py", "model.onnx", *NAMES,
+    }  # fmt: skip
+    assert page.parity.holds
+    assert read_contract(page.folder).class_names == HOSTILE_NAMES
+    assert len(ExportedDetector(page.folder)(np.full((64, 64, 3), 128, np.uint8)).scores) == 0
+    assert _is_export(page.folder)
+    _ = (page.folder / "mine.txt").write_text("mine")
+    assert not _is_export(page.folder)
+    (page.folder / "mine.txt").unlink()
 
 
 def test_the_page_loads_nothing_from_elsewhere_and_writes_no_markup(stand_in: Path) -> None:
@@ -179,9 +190,11 @@ def real_runtime() -> Path:
 
 
 @pytest.fixture(scope="module")
-def page(checkpoint: Path, real_runtime: Path, tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    _ = pytest.importorskip("onnxscript")
-    return in_a_process(checkpoint, tmp_path_factory.mktemp("pages") / "masks", format="web", runtime=str(real_runtime))
+def site(page: Exported, real_runtime: Path) -> Path:
+    """The page with the real runtime."""
+    for name in runtime.SHA256:
+        _ = (page.folder / name).write_bytes((real_runtime / name).read_bytes())
+    return page.folder
 
 
 class Quiet(SimpleHTTPRequestHandler):
@@ -245,9 +258,9 @@ def pictures(folder: Path) -> list[Path]:
     return [folder / f"{number}.png" for number in range(len(images))]
 
 
-def test_the_page_finds_what_python_finds(page: Exported, tmp_path: Path) -> None:
-    detector = page.load()
-    with opened(page.folder, tmp_path) as browser:
+def test_the_page_finds_what_python_finds(site: Path, tmp_path: Path) -> None:
+    detector = ExportedDetector(site)
+    with opened(site, tmp_path) as browser:
         total = 0
         for picture in pictures(tmp_path):
             found, wanted = looked_at(browser, picture), detector(read_image(picture))
@@ -265,18 +278,18 @@ def complaints(browser: Browser) -> list[dict[str, Any]]:
     return browser.told("Log.", "Runtime.exceptionThrown", "Runtime.consoleAPICalled", "Page.javascriptDialog")
 
 
-def test_the_slider_and_the_classes_choose_and_names_are_text(page: Exported, tmp_path: Path) -> None:
+def test_the_slider_and_the_classes_choose_and_names_are_text(site: Path, tmp_path: Path) -> None:
     slide = (
         "(() => {{ const s = document.getElementById('score'); s.value = {}; s.dispatchEvent(new Event('input')) }})()"
     )
-    with opened(page.folder, tmp_path) as browser:
+    with opened(site, tmp_path) as browser:
         found = looked_at(browser, pictures(tmp_path)[0])
         for score in (0, 0.2, 0.4, 1):
             browser.value(slide.format(score))
             rows = browser.value(ROWS)
             assert len(rows) == sum(one["score"] >= score for one in found)
         browser.value(slide.format(0))
-        names = {one["label"]: " ".join(HOSTILE_NAMES[one["label"]].split()) for one in found}
+        names = {one["label"]: HOSTILE_NAMES[one["label"]].replace("\x1b", " ") for one in found}
         assert {row[0] for row in browser.value(ROWS)} == set(names.values())
         browser.value("document.querySelector('#classes button').click()")
         assert len(browser.value(ROWS)) < len(found)
@@ -284,13 +297,13 @@ def test_the_slider_and_the_classes_choose_and_names_are_text(page: Exported, tm
         assert complaints(browser) == []
 
 
-def test_no_label_covers_its_own_box_or_another_label(page: Exported, tmp_path: Path) -> None:
+def test_no_label_covers_its_own_box_or_another_label(site: Path, tmp_path: Path) -> None:
     places = """(async () => {
       const { places } = await import("./drawing.js");
       const boxes = [[0, 0, 300, 200], [10, 10, 20, 20], [12, 12, 22, 22], [200, 100, 300, 200], [0, 0, 300, 200]];
       return { boxes, places: places(boxes, boxes.map(() => [80, 20]), [0, -24, 300, 224]) };
     })()"""
-    with opened(page.folder, tmp_path) as browser:
+    with opened(site, tmp_path) as browser:
         answer = browser.value(places)
     spots = answer["places"]
     assert all(spot is not None for spot in spots)
@@ -306,34 +319,20 @@ def common(a: list[float], b: list[float]) -> float:
     return max(0.0, wide) * max(0.0, high)
 
 
-def test_a_file_that_is_no_picture_is_one_line_and_the_next_one_is_read(page: Exported, tmp_path: Path) -> None:
+def test_a_file_that_is_no_picture_is_one_line_and_the_next_one_is_read(site: Path, tmp_path: Path) -> None:
     _ = (tmp_path / "<b>no.png").write_text("no picture")
-    with opened(page.folder, tmp_path) as browser:
+    with opened(site, tmp_path) as browser:
         browser.choose_file("#drop input", tmp_path / "<b>no.png")
         said = browser.value(SAID.format("no picture"))
         assert said == "<b>no.png: is no picture that this browser can read, or too large for it"
         assert looked_at(browser, pictures(tmp_path)[0])
 
 
-def test_a_detector_without_masks_has_no_switch_for_them(real_runtime: Path, tmp_path: Path) -> None:
-    _ = pytest.importorskip("onnxscript")
-    plain = save_model(tmp_path / "run")
-    done = in_a_process(plain, tmp_path / "page", format="web", precision="int8-dynamic", runtime=str(real_runtime))
-    with opened(done.folder, tmp_path) as browser:
-        picture = pictures(tmp_path)[0]
-        assert looked_at(browser, picture)
-        assert browser.value("document.getElementById('with-masks').hidden") is True
-
-
-def test_a_page_that_is_opened_as_a_file_says_what_to_do(page: Exported, tmp_path: Path) -> None:
+def test_a_page_that_is_opened_as_a_file_says_what_to_do(site: Path, tmp_path: Path) -> None:
     browser = Browser(tmp_path / "profile")
     try:
-        browser.open((page.folder / "index.html").as_uri())
+        browser.open((site / "index.html").as_uri())
         said = browser.value("document.getElementById('status').textContent")
     finally:
         browser.close()
     assert "python3 -m http.server" in said
-
-
-def test_the_contract_is_that_of_an_onnx_export(page: Exported) -> None:
-    assert json.loads((page.folder / "contract.json").read_text())["file"] == "model.onnx"

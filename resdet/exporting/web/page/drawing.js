@@ -13,7 +13,8 @@ const overlap = (a, b) =>
  *
  * A label never covers the box that it names: it stands above, below or beside it. `area` is where labels may be;
  * it is larger than the picture, so that a box which fills the picture has its label outside. Of the places that
- * cover no earlier label, the one that covers least of the other boxes is taken; large boxes count little. */
+ * cover no earlier label and at most half of any other box, the one that covers least of the other boxes is taken;
+ * large boxes count little. */
 export function places(boxes, sizes, area) {
   const placed = [];
   return boxes.map(([x1, y1, x2, y2], i) => {
@@ -32,7 +33,8 @@ export function places(boxes, sizes, area) {
       if (overlap(spot, boxes[i]) > 0.5 || placed.some((other) => overlap(spot, other) > 0.5)) continue;
       let hidden = 0;
       boxes.forEach((box, j) => {
-        if (j !== i) hidden += overlap(spot, box) / Math.sqrt((box[2] - box[0]) * (box[3] - box[1]) + 1);
+        const common = overlap(spot, box), size = (box[2] - box[0]) * (box[3] - box[1]);
+        if (j !== i) hidden += common > size / 2 ? Infinity : common / Math.sqrt(size + 1);
       });
       if (hidden < least - 1e-6) [best, least] = [spot, hidden];
     }

@@ -2,7 +2,7 @@
 import { color, painted, places } from "./drawing.js";
 
 const MOST_PIXELS = 16e6; // a larger picture is reduced first: its float copy would fill the memory of a phone
-const LONGEST_NAME = 32; // characters on a label
+const [LONGEST_NAME, LONGEST_ON_PHONE] = [32, 16]; // characters on a label
 const MOST_LISTED = 300;
 const [TAG, MARGIN] = [20, 24]; // CSS pixels: the height of a label, and of the room for labels around the picture
 const SVG = "http://www.w3.org/2000/svg";
@@ -116,8 +116,8 @@ async function choose(picture) {
   ask();
 }
 
-const nameOf = (label) => (state.names[label] ?? `class ${label}`).replace(/\s+/g, " ");
-const cut = (name) => (name.length > LONGEST_NAME ? `${name.slice(0, LONGEST_NAME - 1)}…` : name);
+const nameOf = (label) => (state.names[label] ?? `class ${label}`).replace(/[\s\p{Cc}]+/gu, " ");
+const cut = (name, longest = LONGEST_NAME) => (name.length > longest ? `${name.slice(0, longest - 1)}…` : name);
 
 function element(parent, tag, attributes = {}, text = null) {
   const made = document.createElementNS(SVG, tag);
@@ -174,7 +174,8 @@ function draw(objects) {
   cells(objects, boxes, room, height * scale);
   svg.replaceChildren();
   svg.setAttribute("aria-label", `${objects.length} objects`);
-  const tags = objects.map((one) => `\u2068${cut(nameOf(one.label))}\u2069 ${one.score.toFixed(2)}`); // in its own direction of writing
+  const longest = innerWidth < 600 ? LONGEST_ON_PHONE : LONGEST_NAME;
+  const tags = objects.map((one) => `\u2068${cut(nameOf(one.label), longest)}\u2069 ${one.score.toFixed(2)}`); // in its own direction of writing
   for (let i = objects.length - 1; i >= 0; i--) { // the best ones are drawn on top
     const [x1, y1, x2, y2] = boxes[i], place = { x: x1, y: y1, width: Math.max(0, x2 - x1), height: Math.max(0, y2 - y1) };
     const group = element(svg, "g");
@@ -236,7 +237,7 @@ async function main() {
   try {
     const contract = await (await file("contract.json")).json();
     state.names = contract.class_names;
-    const some = state.names.slice(0, 12).map(cut).join(", ");
+    const some = state.names.slice(0, 12).map((_, label) => cut(nameOf(label))).join(", ");
     at("what").textContent = `${state.names.length} ${state.names.length === 1 ? "class" : "classes"}: ${some}${state.names.length > 12 ? " and more" : ""}`;
     at("with-masks").hidden = !contract.outputs.some((port) => port.name === "masks");
     state.model = await fetched(contract.file);
