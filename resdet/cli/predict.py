@@ -4,7 +4,7 @@ CHECKPOINT is a run or RUN/best (its best checkpoint), RUN/last, a checkpoint's 
 PATH is an image, a video, an https address of an image, a folder whose images are taken in the order of their names, a
 pattern such as 'photos/**/*.jpg' or 'clips/*.mp4', or - for a list of paths on the standard input, one a line.
 
-DIR receives <name>.jpg for each image and <name>.mp4 for each video, with the boxes whose score is at least --score;
+DIR receives <name>.jpg for each image and <name>.webm for each video, with the boxes whose score is at least --score;
 predictions.json with all detections of the model (above its own score_threshold, 0.05 unless its config says
 otherwise); and images.json, which maps each image_id to its file and frame. --csv, --json, --txt, --crops and --labels
 add files for the objects that are drawn. A folder of earlier predictions is replaced; a folder with any other content

@@ -32,7 +32,6 @@ def training_section(run: RunFolder) -> Section:
     plots = [
         line_plot([*_smooth("loss", steps, loss, 1), *_val_loss(run)], title="Loss", x_label="step"),
         *_parts_plot(run, parts),
-        *_evaluations(run),
         line_plot([Line("learning rate", *run.series("lr"))], title="Learning rate", x_label="step"),
         line_plot(
             _smooth("images a second", *run.series("images_per_second"), 3),
@@ -43,8 +42,10 @@ def training_section(run: RunFolder) -> Section:
             _smooth("gradient norm", *run.series("grad_norm"), 5), title="Gradient norm before clipping", x_label="step"
         ),
     ]
-    lead = "Pale: as logged. Strong: the average over neighbouring steps."
-    return Section("training", "Training", columns(*plots), lead if len(steps) >= FEWEST_TO_SMOOTH else "")
+    curves, remarks = _evaluations(run)
+    lead = "Pale: as logged. Strong: smoothed over neighbouring steps."
+    body = columns(*curves, *plots) + Markup("").join(map(note, remarks))
+    return Section("training", "Training", body, lead if len(steps) >= FEWEST_TO_SMOOTH else "")
 
 
 def _val_loss(run: RunFolder) -> list[Line]:
@@ -64,8 +65,10 @@ def _parts_plot(run: RunFolder, parts: Sequence[str]) -> list[Markup]:
     return [line_plot(lines, title="What the loss is made of", x_label="step")]
 
 
-def _evaluations(run: RunFolder) -> list[Markup]:
+def _evaluations(run: RunFolder) -> tuple[list[Markup], list[str]]:
+    """The curves of figures that several evaluations have, and remarks about those that one has."""
     plots: list[Markup] = []
+    remarks: list[str] = []
     for title, names in OVER_TIME.items():
         lines: list[Line] = []
         for name in names:
@@ -75,9 +78,8 @@ def _evaluations(run: RunFolder) -> list[Markup]:
         if lines and max(len(line.x) for line in lines) > 1:
             plots.append(line_plot(lines, title=f"{title} over time", x_label="step"))
         elif lines:
-            sentence = f"{title} over time: there is one evaluation; eval.every=N makes one every N steps."
-            plots.append(note(sentence))
-    return plots
+            remarks.append(f"{title} over time: there is one evaluation; eval.every=N makes one every N steps.")
+    return plots, remarks
 
 
 def _smooth(name: str, x: Sequence[float], y: Sequence[float | None], color: int) -> list[Line]:
@@ -118,5 +120,5 @@ class _Sums:
         if not count:
             return None
         spread = squares - x * x / count
-        slope = (products - x * y / count) / spread if spread > 0.5 else 0.0  # places are whole numbers
+        slope = (products - x * y / count) / spread if spread > 0.25 else 0.0  # of two neighbours it is 0.5
         return y / count + slope * (at - x / count)
