@@ -103,25 +103,25 @@ def test_two_sets_of_other_formats_are_joined_by_name(tmp_path: Path) -> None:
         assert found == want + want
 
 
-def test_a_set_that_lacks_a_class_is_said(tmp_path: Path) -> None:
-    yolo_ultralytics(tmp_path / "one")
-    csv_tables(tmp_path / "two")
+def sets_that_say_bee_and(folder: Path, other: str) -> str:
+    """data.path of two sets, of which the second has another name for the first one's bee."""
+    yolo_ultralytics(folder / "one")
+    csv_tables(folder / "two")
     for name in ("train", "val"):
-        table = tmp_path / f"two/{name}.csv"
-        text(table, table.read_text().replace("bee", "hornet"))
-    dataset = opened(f"[{tmp_path}/one, {tmp_path}/two]")
+        table = folder / f"two/{name}.csv"
+        text(table, table.read_text().replace("bee", other))
+    return f"[{folder}/one, {folder}/two]"
+
+
+def test_a_set_that_lacks_a_class_is_said(tmp_path: Path) -> None:
+    dataset = opened(sets_that_say_bee_and(tmp_path, "hornet"))
     assert counts(dataset) == {"bee": 2, "wasp": 2, "hornet": 2}
     assert f"{tmp_path}/one/data.yaml (train) does not mark hornet" in dataset.report.summary()
     assert "does not mark bee, which count as absent there" in dataset.report.summary()
 
 
 def test_names_that_differ_in_case_alone_contradict_each_other(tmp_path: Path) -> None:
-    yolo_ultralytics(tmp_path / "one")
-    csv_tables(tmp_path / "two")
-    for name in ("train", "val"):
-        table = tmp_path / f"two/{name}.csv"
-        text(table, table.read_text().replace("bee", "Bee"))
-    paths = f"[{tmp_path}/one, {tmp_path}/two]"
+    paths = sets_that_say_bee_and(tmp_path, "Bee")
     message = refused(paths)
     assert f"{tmp_path}/two/train.csv: class 'Bee' is 'bee' in {tmp_path}/one/data.yaml (train)" in message
     assert message.endswith("data.rename={Bee: bee}")

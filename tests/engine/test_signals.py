@@ -21,14 +21,14 @@ def test_a_signal_is_a_request_and_the_handlers_are_put_back():
 def test_a_wait_for_data_ends_at_once():
     def stuck() -> Iterator[int]:
         os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(60)
+        time.sleep(300)
         yield 1
 
     start = time.monotonic()
     with StopRequest() as stop:
         assert stop.next(stuck()) is None
         assert stop.requested
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 60
 
 
 def test_a_loader_that_skips_errors_does_not_swallow_the_request():

@@ -75,13 +75,13 @@ class Pages(http.server.BaseHTTPRequestHandler):
 
     def page_slow(self) -> None:
         self.send(b"")
-        for _ in range(100):
+        for _ in range(2400):  # two minutes, unless the client has gone
             _ = self.wfile.write(b"x")
             time.sleep(0.05)
 
     def page_stalled(self) -> None:
         self.send(b"x")
-        time.sleep(2)
+        time.sleep(120)
 
     def page_web(self) -> None:
         self.send(b"<!doctype html><html></html>")
@@ -130,7 +130,7 @@ def test_what_is_no_image_is_one_line_within_seconds(address: str, page: str, sa
     start = time.monotonic()
     with pytest.raises(ImageError, match=said) as raised:
         _ = read_address(f"{address}/{page}")
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 60
     assert "\n" not in str(raised.value)
 
 
@@ -139,7 +139,7 @@ def test_another_scheme_a_dead_host_and_nonsense_are_one_line(given: str) -> Non
     start = time.monotonic()
     with pytest.raises(ImageError):
         _ = read_address(given)
-    assert time.monotonic() - start < 3
+    assert time.monotonic() - start < 60
 
 
 def test_a_predictor_takes_an_address_as_one_image(address: str, predictor: Predictor) -> None:

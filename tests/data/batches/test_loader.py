@@ -315,7 +315,7 @@ def test_a_batch_that_does_not_fit_into_shared_memory_is_a_clear_error(
     start = time.monotonic()
     with pytest.raises(UserError, match=r"could not pass on its batch, perhaps because shared memory is full"):
         _ = first(1, dataset, config)
-    assert time.monotonic() - start < 20
+    assert time.monotonic() - start < 120
 
 
 def test_a_worker_that_hangs_is_a_clear_error(
