@@ -49,9 +49,9 @@ def interval_plot(
     estimates: Sequence[Estimate], *, title: str, x_label: str, zero: bool = False, first_color: int = 1
 ) -> Markup:
     """One row per estimate: a line for the interval, a dot for the value, small dots for the seeds. `zero` marks 0."""
-    width, bottom = WIDTH + 120, TOP + ROW * len(estimates)
     names = [short(one.name, LONGEST) for one in estimates]
     left_end = 16 + CHARACTER * max(map(len, names))  # of the rows, right of the names
+    width, bottom = WIDTH + max(0, round(left_end) - 120), TOP + ROW * len(estimates)
     low, high = _span(estimates, [0.0] * zero)
 
     def x(value: float) -> float:
