@@ -20,6 +20,7 @@ from resdet.exporting.contract import CONTRACT, Contract, read_contract
 from resdet.exporting.formats import FORMATS, Run, openvino_run
 from resdet.exporting.preparation import Preparation
 from resdet.exporting.runtime import inputs_of
+from resdet.models.rcnn import RCNN
 from resdet.structures import Batch
 
 MODELS = (".onnx", ".xml", ".pt2")
@@ -112,12 +113,13 @@ def _add_model(folder: Path, contract: Contract, contestants: dict[str, Call], r
     except UserError as error:
         remarks.append(f"eager and compiled: the model is not there ({error})")
         return
+    assert isinstance(detector, RCNN), "no other is exported"
     predict = detector.predict
 
     def call(images: Images, forward: Callable[[Batch], Any]) -> None:
         given = _inputs(images, contract, preprocessing="outside")
         with torch.no_grad():
-            _ = forward(Batch(*map(torch.from_numpy, given.values())))
+            _ = forward(Batch(torch.from_numpy(given["images"]), torch.from_numpy(given["sizes"])))
 
     contestants["eager"] = partial(call, forward=predict)
     contestants["compiled"] = partial(call, forward=torch.compile(predict))
