@@ -27,7 +27,7 @@ sys.stdout.buffer.write(pickle.dumps(done))
 
 
 def save_model(folder: Path, *overrides: str) -> Path:
-    """Random weights, which find something everywhere except in a grey image."""
+    """Random weights, which find something everywhere."""
     config = load_config("nano", overrides=["data.shapes.val_images=20", *overrides])
     _ = torch.manual_seed(0)
     model = build_model(config.model, len(HOSTILE_NAMES))
