@@ -8,6 +8,10 @@ Of a config with task=classification, the loader: images a second of data.worker
 Both run alternately in one process on the same images; the ratio is the median over pairs of the peer's time
 over ours, so above 1 means that resdet is faster.
 
+It also prints the share of the optimizer in the step, as a loop and fused (optim.fused), and whether both give the same
+bits. --growth DIR measures instead how time and memory grow with image size, batch, objects, proposals, classes and the
+depth of the backbone around --size and --batch, and writes growth.json, growth.md and growth.png.
+
 With an earlier file of --json in place of torchvision, torchvision is measured again, and the ratios are compared with
 those of the file: the exit code is 1 if training or prediction has become slower by more than a tenth.
 
@@ -16,6 +20,7 @@ examples:
   tools/benchmark.py configs/quickstart.yaml --against torchvision --json times.json
   tools/benchmark.py configs/quickstart.yaml --against times.json
   tools/benchmark.py exported/model.onnx --size 480x640 --batch 1
+  tools/benchmark.py configs/faster_rcnn_r50_fpn_1x_coco.yaml --growth measured --pairs 3
   tools/benchmark.py configs/imagenet/miniature.yaml data.workers=1 --against torchvision
 """
 
@@ -43,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a peer to measure in the same run, or an earlier file of --json",
     )
     parser.add_argument("--pairs", type=int, help="measured runs of each (default: 7; of an exported detector 50)")
+    parser.add_argument("--growth", type=Path, metavar="DIR", help="measure how the cost grows, into this folder")
     parser.add_argument("--json", metavar="FILE", help="also write the figures as JSON")
 
 
@@ -71,6 +77,8 @@ def run(args: argparse.Namespace) -> int:
         return measure_exported(Path(args.config[0]), (int(height), int(width)), args)
     files, overrides = split_inputs(args.config)
     config = load_config(*files, overrides=overrides)
+    if args.growth:
+        return measure_growth(config, (int(height), int(width)), args)
     earlier = None if args.against in (None, PEER) else Path(args.against)
     if not task_of(config).has_detections:
         if earlier is not None:
@@ -108,6 +116,18 @@ def print_times(results: dict[str, Any]) -> None:
         peer = [f"{results[f'{name}/peer_seconds']:.3f} s", f"{results[f'{name}/ratio']:.2f}"] if against else []
         table.add_row(title, f"{results[f'{name}/seconds']:.3f} s", *peer)
     Console().print(table)
+    print(described_optimizer(results))
+
+
+def described_optimizer(results: dict[str, Any]) -> str:
+    """The time of the optimizer, fused and not, and its share of the step."""
+    plain, step = results["optimizer/plain_seconds"], results["train/seconds"]
+    line = f"the optimizer's update: {plain:.4f} s, {plain / step:.1%} of the step"
+    if "optimizer/fused_seconds" not in results:
+        return f"{line}; it has no fused form"
+    bits = "the same bits" if results["optimizer/same_bits"] else "other bits"
+    fused, ratio = results["optimizer/fused_seconds"], results["optimizer/fused_ratio"]
+    return f"{line}; fused {fused:.4f} s, {ratio:.2f} times as fast, {bits}"
 
 
 def print_changes(before: dict[str, Any], results: dict[str, Any]) -> int:
@@ -120,6 +140,26 @@ def print_changes(before: dict[str, Any], results: dict[str, Any]) -> int:
         verdict = "SLOWER" if change.slower else "not slower"
         print(f"{TITLES[name]}: times faster than {PEER} {ratios}; {change.speed:.2f} of the speed: {verdict}")
     return int(any(change.slower for change in found.values()))
+
+
+def measure_growth(config: Config, size: tuple[int, int], args: argparse.Namespace) -> int:
+    """Measures and writes how the cost grows; returns the exit code."""
+    from resdet.analysis.benchmark.growth import Setting, growth
+    from resdet.analysis.benchmark.growth_page import JSON, PAGE, PLOT, page, plot
+    from resdet.engine.task.table import task_of
+    from resdet.errors import UserError
+    from resdet.files import readable_json
+    from resdet.outputs import check_outputs, signed, write_outputs
+
+    if args.against or args.json or not task_of(config).has_detections:
+        raise UserError("--growth measures a detector alone; leave --against and --json out, and give a detector")
+    check_outputs(args.growth, (JSON, PAGE, PLOT))
+    results = growth(Setting(config, size, args.batch), rounds=args.pairs)
+    text = page(results)
+    content = {JSON: readable_json(signed(results)), PLOT: plot(results), PAGE: text.encode()}
+    write_outputs(args.growth, content)
+    print(text)
+    return 0
 
 
 def measure_loading(config: Config, args: argparse.Namespace) -> int:
@@ -149,8 +189,9 @@ def measure_exported(given: Path, size: tuple[int, int], args: argparse.Namespac
     from resdet.outputs import ANOTHER_JSON, signed, write_output
     from resdet.text import printable
 
-    if args.against is not None:
-        raise UserError(f"--against {args.against}: an exported detector is compared with its own model; leave it out")
+    for option in ("against", "growth"):
+        if (value := getattr(args, option)) is not None:
+            raise UserError(f"--{option} {value}: an exported detector is compared with its own model; leave it out")
     measured = benchmark_exported(given, size=size, batch=args.batch, rounds=args.pairs)
     table = Table(
         title=f"{measured.contract.file}, {measured.contract.precision}: {args.batch} x {args.size}, {args.pairs} calls"

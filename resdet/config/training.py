@@ -58,6 +58,11 @@ class TrainConfig(Group):
         False, resume="warned", help="only operators that always give the same bits (a GPU may refuse some)"
     )
     compile: bool = key(False, resume="warned", help="compile the model with torch.compile")
+    compile_mode: Literal["default", "reduce-overhead"] = key(
+        "default",
+        resume="warned",
+        help="of torch.compile; reduce-overhead: CUDA graphs, one a shape (set data.shape_buckets)",
+    )
     channels_last: bool | None = key(
         None,
         resume="warned",
@@ -113,6 +118,11 @@ class OptimConfig(Group):
     momentum: float = key(0.9, ge=0, le=1, help="of sgd")
     weight_decay: float = key(1e-4, ge=0, le=FINITE, help="of all weights but those of normalization layers")
     norm_weight_decay: float = key(0.0, ge=0, le=FINITE, help="of weights and biases of normalization layers")
+    fused: bool | None = key(
+        None,
+        resume="warned",
+        help="one kernel updates all weights; null: on a GPU, for sgd, adam and adamw",
+    )
     arguments: dict[str, Any] = key({}, help="further arguments of the optimizer by name, such as {nesterov: true}")
     schedule: Literal["step", "cosine", "poly", "one_cycle", "restarts", "constant"] = key(
         "step", help="how the learning rate falls after the warm-up; one_cycle has its own rise in place of the warm-up"

@@ -131,6 +131,13 @@ class DataConfig(Group):
     augment: AugmentConfig = part(AugmentConfig)
     shapes: ShapesConfig = part(ShapesConfig, scored_on=True)
     patches: PatchesConfig = part(PatchesConfig)
+    shape_buckets: int | None = key(
+        None,
+        ge=4,
+        le=64,
+        resume="warned",
+        help="training pads its batches to at most so many shapes, for train.compile; null: each to its own",
+    )
     workers: int = key(2, ge=0, le=256, resume="free", help="processes that read images, for each training process")
     on_bad_image: Literal["error", "skip"] = key(
         "error", scored_on=True, help="what to do with an image file that cannot be read"
@@ -202,6 +209,7 @@ class TestConfig(Group):
     augmentation: AugmentationConfig | None = None
     soft_nms: SoftNmsConfig | None = None
     fusion: FusionConfig | None = None
+    compile: bool = key(False, help="compile the prediction with torch.compile, which takes minutes, once a process")
     crops: Literal["center", "ten", "full"] = key(
         "center",
         help="classification of image files: the central square; 4 corners, centre and mirror images; the full image",

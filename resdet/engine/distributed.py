@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm  # the common base of BatchNorm2d and SyncBatchNorm
 
 from resdet.config import TrainConfig
+from resdet.engine.machine import check_bf16, unusable_driver
 from resdet.engine.peers import Peer, Peers
 from resdet.errors import UserError
 from resdet.models.classifier import Classifier
@@ -35,7 +36,9 @@ OWN_BUFFERS = next(
 
 @dataclass(frozen=True)
 class World:
-    """This process and the number of processes. Values are exchanged over gloo on the CPU, without a wait for a GPU."""
+    """This process and the number of processes. Values are exchanged over gloo on the CPU, without a wait for a GPU;
+    tensors where they are.
+    """
 
     rank: int = 0
     size: int = 1
@@ -48,7 +51,21 @@ class World:
 
     def any(self, flag: bool) -> bool:  # noqa: FBT001  # the name of the call says what the flag is
         """Whether `flag` is true in any process; every process must call this."""
-        return max(self.mean([float(flag)])) > 0
+        return self.ask_any(flag)()
+
+    def ask_any(self, flag: bool) -> Callable[[], bool]:  # noqa: FBT001
+        """Asks all processes as `any`, and returns at once; the answer is what the returned function waits for."""
+        if self.size == 1:
+            return lambda: flag
+        votes = torch.tensor(float(flag))
+        work = dist.all_reduce(votes, op=dist.ReduceOp.MAX, async_op=True)
+        assert work is not None
+
+        def answer() -> bool:
+            _ = work.wait()
+            return votes.item() > 0
+
+        return answer
 
     def mean(self, values: Sequence[float]) -> list[float]:
         """Each value's mean over the processes; a NaN anywhere is a NaN everywhere."""
@@ -57,6 +74,14 @@ class World:
         sums = torch.tensor(values, dtype=torch.float64)
         dist.all_reduce(sums)
         return (sums / self.size).tolist()
+
+    def mean_there(self, values: Float[Tensor, " V"]) -> Float[Tensor, " V"]:
+        """As `mean`, of a tensor on its device, which is not waited for."""
+        if self.size == 1:
+            return values
+        sums = values.double()
+        dist.all_reduce(sums)
+        return sums / self.size
 
     def raise_together(self, problem: UserError | None) -> None:
         """Raises UserError in every process if `problem` is one in any; in all but one it ends the process silently."""
@@ -116,7 +141,9 @@ def choose_device(name: str, world: World) -> torch.device:
     if name == "cpu" or (name == "auto" and not available):
         return torch.device("cpu")
     if not available:
-        raise UserError("train.device=cuda, but torch sees no CUDA device; use train.device=cpu or auto")
+        driver = unusable_driver()
+        why = f": {driver}, or use" if driver else "; use"
+        raise UserError(f"train.device=cuda, but torch sees no CUDA device{why} train.device=cpu or auto")
     if world.local_rank >= available:
         raise UserError(
             f"process {world.local_rank} of this machine has no GPU of its own ({available} seen);"
@@ -157,14 +184,17 @@ def trainable(model: RCNN | Classifier, train: TrainConfig, world: World) -> nn.
 
     The backward pass averages gradients over the processes. Buffers are not sent around in the forward pass (see
     `average_statistics`), and every trainable parameter has a gradient for every batch, even an empty one, so there is
-    no search for unused parameters.
+    no search for unused parameters: the graph is the same in each step, except that torch does not support that with
+    the parts of train.accumulate, and torch.compile finds its own. Gradients are views of what is sent.
     """
     losses_of: nn.Module = model.train()
     if world.size > 1 or train.accumulate > 1:
         losses_of = SharedLosses(model, world.size)
     if world.size > 1:
-        losses_of = nn.parallel.DistributedDataParallel(losses_of, **{OWN_BUFFERS: False})  # pyright: ignore[reportArgumentType]
-    return torch.compile(losses_of) if train.compile else losses_of  # pyright: ignore[reportReturnType]
+        static = train.accumulate == 1 and not train.compile
+        options: dict[str, bool] = {"gradient_as_bucket_view": True, "static_graph": static, OWN_BUFFERS: False}
+        losses_of = nn.parallel.DistributedDataParallel(losses_of, **options)  # pyright: ignore[reportArgumentType]
+    return torch.compile(losses_of, mode=train.compile_mode) if train.compile else losses_of  # pyright: ignore[reportReturnType]
 
 
 def batch_norms(model: nn.Module) -> list[_BatchNorm]:
@@ -210,12 +240,18 @@ def autocast(train: TrainConfig, device: torch.device) -> torch.autocast:
 
 
 def half_precision(train: TrainConfig, device: torch.device) -> torch.dtype | None:
-    """`auto` uses bfloat16 on a GPU, `native` also on a CPU with instructions for it; None: all in float32."""
+    """`auto` uses bfloat16 on a GPU, `native` also on a CPU with instructions for it; None: all in float32.
+
+    Raises UserError for a GPU that has no bfloat16 products.
+    """
     if train.amp == "fp16":
         return torch.float16
     on_gpu = device.type == "cuda"
     wanted = {"off": False, "bf16": True, "auto": on_gpu, "native": on_gpu or cpu_multiplies_bf16()}
-    return torch.bfloat16 if wanted[train.amp] else None
+    if not wanted[train.amp]:
+        return None
+    check_bf16(device)
+    return torch.bfloat16
 
 
 def cpu_multiplies_bf16() -> bool:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from resdet.engine.compilation import compiled
 from resdet.engine.distributed import choose_device, join_world
 from resdet.engine.log import RunLog
+from resdet.engine.machine import enough_memory
 from resdet.engine.run_folder import RunFiles
 from resdet.engine.saved_models import classifier_of, detector_of, read_models
 from resdet.engine.task.interface import Evaluation
@@ -35,13 +37,15 @@ def evaluate_checkpoint(
     with join_world(config.train.device) as world, RunLog(None, steps=saved.step, speaks=world.leads) as log:
         device = choose_device(config.train.device, world)
         model = detector_of(models, device) if task.has_detections else classifier_of(models, device)
+        model = compiled(model, config.test)
         for each in models:
             for warning in each.warnings:
                 log.warn(warning)
             log.say(f"{each.file}: step {each.saved.step}")
-        evaluation = task.evaluate_saved(
-            model, saved.class_names, config, world=world, say=log.say, warn=log.warn, progress=log.evaluating
-        )
+        with enough_memory(device, "lower eval.batch_size or data.augment.test_short_side, or set train.device=cpu"):
+            evaluation = task.evaluate_saved(
+                model, saved.class_names, config, world=world, say=log.say, warn=log.warn, progress=log.evaluating
+            )
         for note in evaluation.notes:
             log.warn(note)
         if output and world.leads:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from resdet.data.batches.collate import size_divisor
+from resdet.engine.compilation import compiled
 from resdet.engine.distributed import World, choose_device, half_precision, memory_format
 from resdet.engine.saved_models import detector_of, read_models
 from resdet.errors import UserError
@@ -41,7 +42,7 @@ def load(
     config = saved.config
     place = choose_device(config.train.device, world)
     return Predictor(
-        detector_of(models, place),
+        compiled(detector_of(models, place), config.test),
         short_side=config.data.augment.test_short_side,
         max_side=config.data.augment.max_side,
         size_divisor=size_divisor(config.model),

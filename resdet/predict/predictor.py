@@ -20,6 +20,7 @@ from resdet.coco.run_lengths import encode_masks
 from resdet.config import Config
 from resdet.data.batches.collate import ImageInfo, Sample, boxes_in_original, collate, padded_shape
 from resdet.data.images.decode import ImageError, resize, resized_size
+from resdet.engine.machine import enough_memory
 from resdet.predict.pixels import ChannelOrder, InMemory, check_channel_order
 from resdet.predict.prediction import Prediction
 from resdet.predict.sources import Images, OneImage, Reading, Source
@@ -29,6 +30,7 @@ from resdet.structures import Batch, Detections
 from resdet.text import first_few, printable
 
 READERS = 2  # threads that decode while the model runs; OpenCV releases Python's global interpreter lock
+LESS_MEMORY = "lower eval.batch_size or data.augment.test_short_side, or set train.device=cpu"
 BATCHES_WAITING = 4  # batches of images that may wait until others of their shape have been read
 
 
@@ -229,8 +231,9 @@ class Predictor:
         """The predictions of images of one padded shape."""
         samples = [self._sample(read.image) for read in group]
         batch = self._on_device(samples)
-        half, device = self.half, batch.images.device.type
-        with torch.inference_mode(), torch.autocast(device, half or torch.bfloat16, enabled=half is not None):
+        half, device = self.half, batch.images.device
+        precision = torch.autocast(device.type, half or torch.bfloat16, enabled=half is not None)
+        with torch.inference_mode(), precision, enough_memory(device, LESS_MEMORY):
             detections = self._detections(batch).to("cpu")
         return [
             self._prediction(read, detections, row, sample.info)

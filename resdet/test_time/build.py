@@ -5,6 +5,7 @@ reads a config.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
@@ -30,7 +31,7 @@ def build_detector(models: Sequence[Model], config: Config) -> Model | RegionDet
     Raises UserError for parts that cannot be combined, and for models that have no second stage to add them to.
     """
     test, short_side = config.test, config.data.augment.test_short_side
-    if len(models) == 1 and test == TestConfig():
+    if len(models) == 1 and replace(test, compile=False) == TestConfig():
         return models[0]
     _check(test, short_side)
     iou = test.voting.iou if test.voting else None

@@ -80,8 +80,10 @@ def losses_and_gradients(world: World, parts: int = 1) -> dict[str, tuple[dict[s
             model = model_of(model_name)
             losses_of = trainable(model, config, world)  # it averages the gradients as long as it exists
             mine = share(batch_of(batch_name), world)
-            forwards = forwards_of(losses_of, model, mine, parts, precision=exact, world=world)
-            losses = summed_gradients(forwards, model, exact, unsynced=unsynced(losses_of))
+            losses = {}
+            for _ in range(2 if batch_name == "full" else 1):  # a second pass knows the graph (static_graph)
+                forwards = forwards_of(losses_of, model, mine, parts, precision=exact, world=world)
+                losses = summed_gradients(forwards, model, exact, unsynced=unsynced(losses_of))
             means = world.mean([loss.item() for loss in losses.values()])
             gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
             found[f"{model_name}, {batch_name}"] = dict(zip(losses, means, strict=True)), gradients

@@ -56,7 +56,7 @@ def test_a_loss_scale_does_not_change_the_update_and_is_halved_by_an_overflow() 
     def step(weight: float) -> tuple[bool, float, float]:
         _ = model.weight.data.fill_(weight)
         losses = summed_gradients([lambda: {"loss": (model.weight**2).sum() / 2}], model, exact, scaler=scaler)
-        made = apply_gradients(losses, model, optimizer, lr=0.5, grad_clip=None, scaler=scaler)
+        made = apply_gradients(losses, model, optimizer, lr=0.5, grad_clip=None, scaler=scaler).read()
         return made.made, model.weight.item(), scaler.get_scale()
 
     assert step(4.0) == (True, 2.0, 2.0**120)

@@ -1,6 +1,9 @@
-"""A step on a GPU waits for the device once, where it reads its losses; a prediction does not wait."""
+"""Neither a step on a GPU nor a prediction waits for the device; a run waits where it logs, saves or evaluates."""
 
 from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -8,6 +11,9 @@ import torch
 from resdet.analysis.benchmark.timing import Contest
 from resdet.analysis.gpu.waits import events, host_waits, runs
 from resdet.config import load_config
+from resdet.engine.train import train
+from resdet.engine.train.state import TrainState
+from resdet.engine.train.update import update
 
 pytestmark = pytest.mark.gpu
 
@@ -27,7 +33,26 @@ def test_waits_are_counted_by_the_debug_mode(layout: str, device: torch.device) 
     seen = {name: host_waits(function, device) for name, function in functions.items()}
     assert seen["forward and backward"] == []
     assert seen["prediction"] == []
-    assert len(seen["training step"]) <= 1, "the losses and the norm of the gradients are read together"
+    assert seen["training step"] == []
+
+
+@pytest.mark.parametrize("more", [[], ["optim.name=adamw"], ["train.ema={}"], ["model.backbone.norm=bn"]])
+def test_a_run_waits_in_no_step_that_it_does_not_log(
+    more: list[str], device: torch.device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first step makes the state of the optimizer, and is said as a sign of life."""
+    seen: dict[int, list[str]] = {}
+
+    def watched(state: TrainState, *rest: Any) -> dict[str, float]:
+        step, records = state.step, []
+        seen[step] = host_waits(lambda: records.append(update(state, *rest)), device)
+        return records[0]
+
+    monkeypatch.setattr("resdet.engine.train.loop.update", watched)
+    overrides = ["train.steps=8", "train.log_every=100", "data.shapes.val_images=2", f"train.device={device.type}"]
+    _ = train(load_config("nano", overrides=[*overrides, *more]), tmp_path / "run")
+    assert list(seen) == list(range(8))
+    assert {step: places for step, places in seen.items() if places and step > 0} == {}
 
 
 @pytest.mark.parametrize("images", [1, 4])

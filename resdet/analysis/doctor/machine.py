@@ -13,6 +13,7 @@ import torch
 
 from resdet.analysis.doctor.finding import Finding
 from resdet.data.sets.cache import cache_folder
+from resdet.engine.machine import unusable_driver
 
 GIGABYTE = 1e9
 SHM = "dev/shm"
@@ -66,14 +67,11 @@ def disk() -> Finding:
 
 def gpu() -> Finding:
     """The GPUs that torch sees, and a driver that it cannot use."""
-    driver = Path("/proc/driver/nvidia/version")
     if torch.cuda.is_available():
         names = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
         return Finding("GPU", "ok", f"{', '.join(names)}, CUDA {torch.version.cuda}")
-    if driver.exists():
-        version = driver.read_text().splitlines()[0][:80]
-        seen = f"there is a driver ({version}), but torch (CUDA {torch.version.cuda}) sees no GPU"
-        return Finding("GPU", "problem", seen, "update the driver, or install a torch for its CUDA version")
+    if problem := unusable_driver():
+        return Finding("GPU", "problem", *problem.split("; ", 1))
     return Finding("GPU", "note", "none; train.device=auto is the CPU", "train small models, such as quickstart")
 
 

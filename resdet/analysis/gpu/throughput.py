@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import statistics
 import time
+from functools import partial
 
 import torch
 
+from resdet.analysis.benchmark.memory import peak_memory
 from resdet.analysis.benchmark.timing import Contest, Contestant, alternate, synchronize
 from resdet.analysis.gpu.record import Record, Value
 from resdet.analysis.gpu.scale import MODELS, Setting
@@ -63,11 +65,10 @@ def measure_batch(record: Record, part: str, model: str, contest: Contest, batch
 
 def compared(contestants: list[Contestant], batch: int, device: torch.device, setting: Setting) -> dict[str, Value]:
     """The medians of both, and the median of the paired ratios: above 1, resdet is faster."""
-    memory = [peak_memory(contestant, device) for contestant in contestants]
+    memory = [peak_memory(partial(function, *inputs), device) for function, inputs in contestants]
     ours, theirs = alternate(contestants, setting.scale.rounds, device, warmup=setting.scale.warmup)
     per_image = {
-        f"{name} MiB": used / batch / MIB if used is not None else None
-        for name, used in zip(("resdet", "torchvision"), memory, strict=True)
+        f"{name} MiB": used / batch / MIB for name, used in zip(("resdet", "torchvision"), memory, strict=True)
     }
     return {
         "resdet": batch / statistics.median(ours),
@@ -75,18 +76,3 @@ def compared(contestants: list[Contestant], batch: int, device: torch.device, se
         "ratio": statistics.median(their / our for our, their in zip(ours, theirs, strict=True)),
         **per_image,
     }
-
-
-def peak_memory(contestant: Contestant, device: torch.device) -> int | None:
-    """The bytes that a run takes on a GPU on top of what was taken before it; unknown on a CPU."""
-    function, inputs = contestant
-    if device.type != "cuda":
-        function(*inputs)
-        return None
-    function(*inputs)  # state of the optimizer and workspaces that stay
-    synchronize(device)
-    before = torch.cuda.memory_allocated(device)
-    torch.cuda.reset_peak_memory_stats(device)
-    function(*inputs)
-    synchronize(device)
-    return torch.cuda.max_memory_allocated(device) - before

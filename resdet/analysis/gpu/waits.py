@@ -9,12 +9,14 @@ from collections.abc import Callable
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from resdet.analysis.benchmark.timing import Contest, synchronize
+from resdet.analysis.benchmark.timing import Contest, optimizer_seconds, synchronize
 from resdet.analysis.gpu.record import Record
 from resdet.analysis.gpu.scale import MODELS, Setting
+from resdet.config import OptimConfig
 
 WAITS = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize")
 LAUNCHES = ("cudaLaunchKernel", "cudaLaunchKernelExC", "cuLaunchKernel", "cuLaunchKernelEx")
+OPTIMIZERS = ("sgd", "adamw")
 LINES = 20  # of the profile
 
 
@@ -94,7 +96,9 @@ def profiled(run: Callable[[], object], device: torch.device) -> profile:
 
 
 def profile_of_a_step(record: Record, setting: Setting) -> None:
-    """The operators that take the most time in a training step of the first batch size, and in a prediction."""
+    """The operators that take the most time in a training step of the first batch size, and in a prediction; and the
+    time of the optimizer in both of its forms.
+    """
     model = next(iter(MODELS))
     contest = Contest(setting.config(model), size=setting.scale.size, against=None)
     key = "self_device_time_total" if contest.device.type == "cuda" else "self_cpu_time_total"
@@ -105,3 +109,7 @@ def profile_of_a_step(record: Record, setting: Setting) -> None:
         averages = profiled(lambda function=function, inputs=inputs: function(*inputs), contest.device).key_averages()
         text = averages.table(sort_by=key, row_limit=LINES, max_name_column_width=60)
         record.text("profile", f"{model}, {name}, batch {setting.scale.batches[0]}", text)
+    for name in OPTIMIZERS:
+        seconds = optimizer_seconds(contest.model, OptimConfig(name=name), rounds=setting.scale.rounds)
+        row = {key.removeprefix("optimizer/"): value for key, value in seconds.items()}
+        record.row("profile", f"The update of all weights of {model}", {"optimizer": name, **row})

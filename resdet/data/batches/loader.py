@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch.utils.data import Dataset, Sampler
 
 from resdet.config import Config, DataConfig
 from resdet.data.augment.samples import KeyedSamples, ListedSamples, Samples
+from resdet.data.batches.buckets import Shape, bucket, buckets_of
 from resdet.data.batches.collate import (
     ImageInfo,
     LoadedBatch,
@@ -67,7 +68,11 @@ def training_batches(
     samples = training_samples(dataset, config.data)
     samples.check()
     reader = _Reader(
-        dataset, config, samples, mask_resolution=config.data.mask_resolution if config.model.mask_head else None
+        dataset,
+        config,
+        samples,
+        mask_resolution=config.data.mask_resolution if config.model.mask_head else None,
+        buckets=buckets_of(config.data.augment, size_divisor(config.model), config.data.shape_buckets),
     )
     portrait = (dataset.heights > dataset.widths).astype(np.int64)
     order = BatchOrder(portrait, size, config.train.seed, expected_draws(dataset, config.data))
@@ -148,12 +153,20 @@ def _key(share: Int64[np.ndarray, " n"], batch: Int64[np.ndarray, " m"], *, epoc
 class _Reader(Dataset[LoadedBatch | UserError]):
     """Builds whole batches, in a worker process or in the main process.
 
-    A UserError is returned, because an exception raised in a worker would arrive with a traceback in its message.
+    A UserError is returned, because an exception raised in a worker would arrive with a traceback in its message. With
+    `buckets` a batch has the shape of one of them, and slots for the most objects of any image.
     """
 
     def __init__(
-        self, dataset: CocoDataset, config: Config, samples: Samples, *, mask_resolution: int | None = None
+        self,
+        dataset: CocoDataset,
+        config: Config,
+        samples: Samples,
+        *,
+        mask_resolution: int | None = None,
+        buckets: Sequence[Shape] = (),
     ) -> None:
+        self.buckets = buckets
         self.dataset, self.samples, self.mask_resolution = dataset, samples, mask_resolution
         self.data, self.seed = config.data, config.train.seed
         self.divisor = size_divisor(config.model)
@@ -171,16 +184,22 @@ class _Reader(Dataset[LoadedBatch | UserError]):
         except UserError as error:
             return error
         sizes += [sample.image.shape[:2] for sample in samples.values()]
+        shape = padded_shape(sizes, self.divisor)
         return collate(
             [samples[number] for number in key.indices],
-            shape=padded_shape(sizes, self.divisor),
+            shape=bucket(shape, self.buckets) if self.buckets else shape,
             slots=ground_truth_slots(self._objects(key, samples)),
         )
 
     def _objects(self, key: _Key, samples: Mapping[int, Sample]) -> int:
-        """The most objects of an image: the global batch's where an image has its own objects alone."""
+        """The most objects of an image: the global batch's where an image has its own objects alone; with buckets those
+        of the whole set.
+        """
+        counts = np.diff(self.dataset.offsets)
+        if self.buckets:
+            return int(counts.max())
         own = max(len(sample.boxes) for sample in samples.values())
-        return max(own, int(np.diff(self.dataset.offsets)[np.array(key.batch) % len(self.dataset)].max()))
+        return max(own, int(counts[np.array(key.batch) % len(self.dataset)].max()))
 
     def _sample(self, index: int, seed: int) -> Sample:
         dataset = self.dataset

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from resdet.config import Config
+from resdet.engine.machine import unusable_driver
 from resdet.engine.train.optim import learning_rate_scales, peak_learning_rate
 from resdet.engine.train.schedules import WITHOUT_WARMUP
 from resdet.engine.train.state import Run, TrainState
@@ -32,7 +33,8 @@ def announce(state: TrainState, run: Run, source: Path | None, *, loaded: list[s
     for line in (*lines_about_rates(state, run), *lines_about_choices(run), *loaded):
         log.say(line)
     gaps = run.task.warnings(run.val_set, config)
-    for warning in (*random_constants(config, state.model), *too_few_checkpoints(config), *gaps, *warnings):
+    driver = [problem] if (problem := unusable_driver()) and config.train.device == "auto" else []
+    for warning in (*driver, *random_constants(config, state.model), *too_few_checkpoints(config), *gaps, *warnings):
         log.warn(warning)
     if source:
         log.say(f"resumed from {source} at step {state.step}")

@@ -5,28 +5,18 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import nn
 
 from resdet.data.batches.loader import ImageInfo
 from resdet.engine.train.alternating import OnProposals
 from resdet.engine.train.divergence import Findings, causes_of, examine
 from resdet.engine.train.state import Run, TrainState
+from resdet.engine.train.unread import Kept
 from resdet.structures import Batch
 from resdet.text import first_few
-
-
-@dataclass(frozen=True)
-class Kept:
-    """A process's share of the batch of a step, and how its losses are computed."""
-
-    losses_of: nn.Module
-    batch: Batch
-    images: Sequence[ImageInfo]
-    precision: torch.autocast
 
 
 def examined(kind: str, losses: Mapping[str, float], state: TrainState, run: Run, kept: Kept) -> tuple[list[str], bool]:
@@ -46,8 +36,8 @@ def examined(kind: str, losses: Mapping[str, float], state: TrainState, run: Run
     recent = [replace(past[0], image_ids=sum((each.image_ids for each in past), ())) for past in pasts]
     causes = causes_of(found, recent, updates=run.updates)
     for line in (*described(found), *(f"likely cause {i}: {cause}" for i, cause in enumerate(causes, 1))):
-        run.log.say(f"step {state.step}: {line}")
-    written = run.writes and keep(kind, losses, state, run, batch, kept.images, images, found, causes)
+        run.log.say(f"step {kept.step}: {line}")
+    written = run.writes and keep(kind, losses, run, replace(kept, batch=batch), images, found, causes)
     return causes, written
 
 
@@ -85,10 +75,8 @@ def described(found: Findings) -> list[str]:
 def keep(
     kind: str,
     losses: Mapping[str, float],
-    state: TrainState,
     run: Run,
-    batch: Batch,
-    own: Sequence[ImageInfo],
+    kept: Kept,
     images: Sequence[ImageInfo],
     found: Findings,
     causes: Sequence[str],
@@ -97,11 +85,11 @@ def keep(
     is a warning.
     """
     try:
-        run.files.write_bad_batch(run.world.rank, _batch_bytes(state.step, batch, own))
+        run.files.write_bad_batch(run.world.rank, _batch_bytes(kept.step, kept.batch, kept.images))
         if run.world.leads:
             run.files.write_bad_step(
                 {
-                    "step": state.step,
+                    "step": kept.step,
                     "not_finite": kind,
                     "losses": {name: v if math.isfinite(v) else str(v) for name, v in losses.items()},
                     "images": [{"image_id": each.image_id, "file_name": each.file_name} for each in images],

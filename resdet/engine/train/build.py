@@ -13,6 +13,7 @@ from torch import nn
 from resdet.config import Config
 from resdet.engine import checkpoint
 from resdet.engine.distributed import World, batch_norms, memory_format
+from resdet.engine.machine import check_compiler
 from resdet.engine.task.interface import ImageSet
 from resdet.engine.task.table import task_of
 from resdet.engine.train.alternating import choose_parts
@@ -35,6 +36,8 @@ def check_setup(config: Config, world: World) -> None:
         )
     check_length(config)
     check_optimizer(config.optim)
+    if config.train.compile:
+        check_compiler("train.compile")
     if config.eval.loss and config.train.proposals is not None:
         raise UserError("eval.loss=true with train.proposals: the first stage is not trained; set eval.loss=false")
     share = config.train.batch_size // world.size

@@ -12,7 +12,7 @@ from resdet.engine.resources import peak_memory
 from resdet.engine.run_folder import Figures
 from resdet.engine.train.alternating import losses_module
 from resdet.engine.train.state import Run, TrainState
-from resdet.engine.train.update import update
+from resdet.engine.train.update import settle, update
 
 TIMED = 2  # steps after the first one, which includes allocation and compilation
 
@@ -39,7 +39,8 @@ def rehearse(state: TrainState, run: Run) -> Figures:
 def timed_step(losses_of: nn.Module, loaded: LoadedBatch, state: TrainState, run: Run) -> float:
     """Makes one update; returns its seconds, without the time of waiting for data."""
     start = time.perf_counter()
-    record = update(state, run, losses_of, loaded)
+    _ = update(state, run, losses_of, loaded)
+    record = settle(state, run)
     seconds = time.perf_counter() - start
     values = ", ".join(f"{name} {value:.4g}" for name, value in record.items() if name.startswith("loss_"))
     run.log.say(f"step {state.step}: {values} ({seconds:.3g} s)")

@@ -2,33 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from resdet.config import Config
-from resdet.data.batches.loader import LoadedBatch
+from resdet.engine.compilation import compiled_graphs
 from resdet.engine.evaluate import Interrupted
 from resdet.engine.pace import Forecast, Meter
 from resdet.engine.run_folder import Figures
-from resdet.engine.signals import StopRequest
 from resdet.engine.task.interface import Evaluation
+from resdet.engine.train.agreed import AgreedBatches
 from resdet.engine.train.alternating import losses_module
 from resdet.engine.train.budget import budget_of, fit_to_time
 from resdet.engine.train.precise_bn import make_precise
 from resdet.engine.train.saving import leave, save
 from resdet.engine.train.state import Run, TrainState
 from resdet.engine.train.trace import traced
-from resdet.engine.train.update import update
+from resdet.engine.train.update import settle, update
 from resdet.errors import UserError
 
 
 def fit(state: TrainState, run: Run) -> Figures:
     """The training loop."""
-    world, log, stop = run.world, run.log, run.stop
+    world, log = run.world, run.log
     # A signal interrupted an evaluation. The last evaluation may also have changed the model (precise BN).
     if due_for_evaluation(state, run.config) and (evaluate_step(state, run) or state.is_over(run.config)):
         save(state, run)
-    batches = run.task.training_batches(
-        run.train_set, run.config, start_step=state.step, rank=world.rank, world_size=world.size
+    batches = AgreedBatches(
+        run.task.training_batches(
+            run.train_set, run.config, start_step=state.step, rank=world.rank, world_size=world.size
+        ),
+        world,
+        run.stop,
     )
     losses_of = losses_module(state.model, run.config, world, run.device)
     meter = Meter(run.config.train.batch_size)
@@ -37,9 +39,9 @@ def fit(state: TrainState, run: Run) -> Figures:
     with traced(run) as trace:
         while not state.is_over(run.config):
             with meter.waiting():
-                loaded, problem = next_batch(batches, stop)
-            if world.any(stop.requested or problem is not None) or loaded is None:
-                raise leave(state, run, problem)
+                loaded = batches.next(more=state.step + 1 < run.config.train.steps)
+            if loaded is None:
+                raise leave(state, run, batches.problem)
 
             record = update(state, run, losses_of, loaded)
             trace()
@@ -47,6 +49,8 @@ def fit(state: TrainState, run: Run) -> Figures:
                 fit_to_time(state, run, budget)
             config, steps = run.config, run.config.train.steps
             meter.step()
+            if is_read_after(state, config):
+                record = settle(state, run)
             log.progress(state.step, record)
             if (estimate := forecast.after_step()) and run.config.train.minutes is None:
                 log.say(estimate)
@@ -58,17 +62,15 @@ def fit(state: TrainState, run: Run) -> Figures:
     return finish(state, run)
 
 
-def next_batch(batches: Iterator[LoadedBatch], stop: StopRequest) -> tuple[LoadedBatch | None, UserError | None]:
-    """The next batch; None after a signal, or with the reason why there is none."""
-    try:
-        return stop.next(batches), None
-    except UserError as problem:
-        return None, problem
-
-
 def due(step: int, every: int) -> bool:
     """Whether an action with the period `every` is due after update number `step`; with `every` 0 it is never due."""
     return every > 0 and step > 0 and step % every == 0
+
+
+def is_read_after(state: TrainState, config: Config) -> bool:
+    """Whether the last update is logged, saved or evaluated, so that its result must be known."""
+    periods = (config.train.log_every, config.train.checkpoint_every, config.eval.every)
+    return state.is_over(config) or any(due(state.step, every) for every in periods)
 
 
 def due_for_evaluation(state: TrainState, config: Config) -> bool:
@@ -166,6 +168,8 @@ def finish(state: TrainState, run: Run) -> Figures:
     """The figures of the last evaluation; they are read from the run if it had already ended before."""
     if run.world.any(run.stop.requested):
         raise leave(state, run)
+    if run.config.train.compile:
+        run.log.say(f"train.compile: {compiled_graphs()} graphs for {len(run.shapes)} shapes of batches")
     if not run.metrics:
         what = (ended_by(state, run.config) or "train.steps").partition("=")[0]
         run.log.say(f"finished at step {state.step} before; raise {what} to go on, or start a new --output")

@@ -106,8 +106,13 @@ def learning_rate_scales(optimizer: torch.optim.Optimizer) -> tuple[float, float
 
 
 def clip_gradients(model: nn.Module, limit: float | None) -> Float[Tensor, ""]:
-    """Scales all gradients together so that their L2 norm is at most `limit`; returns the norm before."""
-    return nn.utils.clip_grad_norm_(model.parameters(), math.inf if limit is None else limit)
+    """Scales all gradients together so that their L2 norm is at most `limit`; returns the norm before.
+
+    Neither waits for the device.
+    """
+    if limit is not None:
+        return nn.utils.clip_grad_norm_(model.parameters(), limit)
+    return nn.utils.get_total_norm([each.grad for each in model.parameters() if each.grad is not None])
 
 
 def _is_timm_norm(module: nn.Module) -> bool:

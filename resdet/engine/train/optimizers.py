@@ -8,12 +8,13 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from jaxtyping import Bool
 from timm.optim import (
     get_optimizer_class,  # pyright: ignore[reportPrivateImportUsage]
     get_optimizer_info,  # pyright: ignore[reportPrivateImportUsage]
     list_optimizers,  # pyright: ignore[reportPrivateImportUsage]
 )
-from torch import nn
+from torch import Tensor, nn
 
 from resdet.config import OptimConfig
 from resdet.errors import UserError, did_you_mean
@@ -26,7 +27,10 @@ BY_KEYS = {  # arguments that have keys of their own
     "params": "model",
     "lr": "optim.lr",
     "weight_decay": "optim.weight_decay",
+    "fused": "optim.fused",
 }
+FUSED = ("sgd", "adam", "adamw")  # in torch, with a kernel for a GPU that is used unless a config says otherwise
+RIVALS = ("foreach", "differentiable")  # arguments that choose another form than the fused one
 
 
 def known_optimizers() -> list[str]:
@@ -59,8 +63,49 @@ def made_optimizer(groups: Sequence[dict[str, Any]], optim: OptimConfig) -> torc
         raise UserError(
             f"optim.name={optim.name} has no weight decay; set optim.weight_decay=0 optim.norm_weight_decay=0"
         )
+    if wants_fused(optim, {each.device.type for group in groups for each in group["params"]}):
+        arguments["fused"] = True  # false would also switch off the form with a kernel for each operation
     with _one_line(optim):
         return make(groups, lr=optim.lr, **arguments)
+
+
+def has_fused_form(optim: OptimConfig) -> bool:
+    """Whether one kernel can update all parameters: the optimizer has it, and no argument asks for another form."""
+    return "fused" in _named(optim)[1] and not any(optim.arguments.get(name) for name in RIVALS)
+
+
+def wants_fused(optim: OptimConfig, devices: set[str]) -> bool:
+    """As `optim.fused` says; otherwise on a GPU for the rows of FUSED. Raises UserError if it says true and there is no
+    such form.
+    """
+    if optim.fused and not has_fused_form(optim):
+        arguments = f" with optim.arguments={optim.arguments}" if optim.arguments else ""
+        raise UserError(f"optim.fused=true: optim.name={optim.name}{arguments} has no fused form; set it to null")
+    if optim.fused is not None:
+        return optim.fused
+    return devices == {"cuda"} and optim.name.removeprefix(TIMM) in FUSED and has_fused_form(optim)
+
+
+def step_if(finite: Bool[Tensor, ""], optimizer: torch.optim.Optimizer) -> None:
+    """The optimizer's update if `finite` is true; otherwise neither weights nor state change.
+
+    The kernel of a fused optimizer reads `finite` itself. For others it is read here, which waits for a GPU; also in
+    the first update with a momentum, which SGD's kernel would leave undefined if that update was left out.
+    """
+    begins = not optimizer.state and any(group.get("momentum") for group in optimizer.param_groups)
+    if getattr(optimizer, "_step_supports_amp_scaling", False) and not begins:
+        optimizer.found_inf = (~finite).float()  # pyright: ignore[reportAttributeAccessIssue]  # as torch's GradScaler
+        _ = optimizer.step()
+    elif finite:
+        optimizer.found_inf = None  # pyright: ignore[reportAttributeAccessIssue]
+        _ = optimizer.step()
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
+    """Restores a saved state; `fused` stays as the optimizer was built, for the device may be another one."""
+    fused = [{"fused": group["fused"]} if "fused" in group else {} for group in optimizer.param_groups]
+    groups = [group | own for group, own in zip(saved["param_groups"], fused, strict=True)]
+    optimizer.load_state_dict({**saved, "param_groups": groups})
 
 
 @contextmanager

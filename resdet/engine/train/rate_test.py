@@ -48,7 +48,7 @@ def rising_rates(state: TrainState, run: Run, *, steps: int) -> RateTest:
     for rate, loaded in zip(rates, batches, strict=False):
         try:
             batch = to_device(loaded.batch, config.train, run.device)
-            step = computed(state, run, losses_of, batch, rate * scale)
+            step = computed(state, run, losses_of, batch, rate * scale).read()
         except LossNotFinite:
             break
         losses.append(sum(step.losses.values()))

@@ -7,6 +7,7 @@ from typing import Any
 from resdet.engine import checkpoint
 from resdet.engine.signals import Stopped
 from resdet.engine.train.state import Run, TrainState
+from resdet.engine.train.update import settle
 from resdet.errors import UserError
 
 MOST_FAILED_SAVES = 3  # consecutive failures
@@ -59,6 +60,7 @@ def leave(state: TrainState, run: Run, problem: UserError | None = None) -> Stop
     """Saves the state if it is not saved yet; returns the exception to raise after a signal. Raises UserError after a
     `problem` of this process or another.
     """
+    _ = settle(state, run)
     if run.saved_step != state.step:
         save(state, run)
     problems = [f"{each}; " for each in run.world.gather(None if problem is None else str(problem)) if each]

@@ -11,6 +11,7 @@ from resdet.config import Config, checked
 from resdet.engine.boards import boards_of, check_boards
 from resdet.engine.distributed import choose_device, join_world
 from resdet.engine.log import RunLog
+from resdet.engine.machine import enough_memory
 from resdet.engine.resources import Usage
 from resdet.engine.run_folder import Figures, RunFiles
 from resdet.engine.signals import StopRequest
@@ -28,6 +29,8 @@ from resdet.engine.train.saving import note_usage
 from resdet.engine.train.state import Run, TrainState
 from resdet.errors import UserError
 from resdet.files import FolderLock
+
+LESS_MEMORY = "raise train.accumulate, set train.recompute=true, or lower train.batch_size or data.augment.short_side"
 
 
 def train(
@@ -127,11 +130,10 @@ def _train_run(
             if source and source.parent.parent == output:
                 run.saved_step = state.step
             announce(state, run, source, loaded=loaded, warnings=warnings)
-            if rehearsal is not None:
-                with deterministic(wanted=config.train.deterministic):
+            with deterministic(wanted=config.train.deterministic), enough_memory(device, LESS_MEMORY):
+                if rehearsal is not None:
                     return Trained(rehearsal(state, run), val_set)
-            try:
-                with deterministic(wanted=config.train.deterministic):
+                try:
                     return Trained(fit(state, run), val_set)
-            finally:
-                note_usage(run)
+                finally:
+                    note_usage(run)

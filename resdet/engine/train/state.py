@@ -25,6 +25,8 @@ from resdet.engine.task.best import Goal
 from resdet.engine.task.interface import ImageSet, Model, Task
 from resdet.engine.train.divergence import Past
 from resdet.engine.train.optim import rate_warnings
+from resdet.engine.train.optimizers import load_optimizer
+from resdet.engine.train.unread import Unread
 from resdet.errors import UserError
 from resdet.models.build.conventions import normalize_as
 
@@ -94,7 +96,7 @@ class TrainState:
             normalize_as(model, config.model, file.contract)
         if self.ema is not None:
             load_weights(self.model, saved["trained_weights"], str(checkpoint))
-        self.optimizer.load_state_dict(saved["optimizer"])
+        load_optimizer(self.optimizer, saved["optimizer"])
         if self.scaler is not None and saved.get("scaler") is not None:  # None: the run had another precision
             self.scaler.load_state_dict(saved["scaler"])
         self.step, self.best, self.best_step = saved["step"], saved["best"], saved["best_step"]
@@ -132,6 +134,9 @@ class Run:
     metrics: Figures = field(default_factory=dict)  # of the last evaluation
     recent: deque[Past] = field(default_factory=partial(deque, maxlen=20))  # the last steps with finite values
     updates: int = 0  # of this process
+    unread: Unread | None = None  # the last update, as long as its result has not been read
+    record: dict[str, float] = field(default_factory=dict)  # the figures of the last update whose result was read
+    shapes: set[tuple[int, ...]] = field(default_factory=set)  # of the batches: (N, 3, H, W, G)
     examined: bool = False  # whether a gradient that was not finite has been examined
     unreadable: set[str] = field(default_factory=set)  # one line for each image of this process that was left out
 

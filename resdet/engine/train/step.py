@@ -6,14 +6,16 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
 from resdet.engine.distributed import World
 from resdet.engine.train.optim import clip_gradients, set_learning_rate
+from resdet.engine.train.optimizers import step_if
 
 ALONE = World()
 Losses = Mapping[str, Float[Tensor, ""]]
@@ -40,6 +42,48 @@ class Step:
     @property
     def made(self) -> bool:
         return math.isfinite(self.grad_norm)
+
+
+@runtime_checkable
+class Copy(Protocol):
+    """A copy that is under way, such as a torch.cuda.Event after it."""
+
+    def synchronize(self) -> None:
+        """Waits until it is done."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """The result of an update, which a GPU may not have computed yet.
+
+    `finite` is on the device: whether the update was made, because all losses and gradients are finite. `values` are
+    the losses and the norm of the gradients, on the host; they are there when `copied` (None on a CPU) is done.
+    """
+
+    names: tuple[str, ...]
+    finite: Bool[Tensor, ""]
+    values: Float[Tensor, " V"]
+    copied: Copy | None
+
+    @classmethod
+    def of(cls, names: tuple[str, ...], finite: Bool[Tensor, ""], values: Float[Tensor, " V"]) -> Result:
+        """Starts the copy of the values to the host, into pinned memory, without waiting for it."""
+        if values.device.type != "cuda":
+            return cls(names, finite, values, None)
+        there = values.to("cpu", non_blocking=True)
+        copied = torch.cuda.Event()
+        copied.record()
+        return cls(names, finite, there, copied)
+
+    def read(self) -> Step:
+        """Waits until the values are there. Raises LossNotFinite, on all processes, for such a loss."""
+        if self.copied is not None:
+            self.copied.synchronize()
+        *values, grad_norm = self.values.tolist()
+        named = dict(zip(self.names, values, strict=True))
+        if not all(map(math.isfinite, values)):
+            raise LossNotFinite(named)
+        return Step(named, grad_norm)
 
 
 def gradients_of(forward: Callable[[], Losses], model: nn.Module, precision: torch.autocast) -> Losses:
@@ -87,12 +131,13 @@ def training_step(
 ) -> Step:
     """Computes the losses under `precision`, their gradients, and updates the weights with the learning rate `lr`.
 
-    `look` is called when the gradients are computed, before they are clipped. See `apply_gradients`.
+    `look` is called when the gradients are computed, before they are clipped. Waits for the device. Raises
+    LossNotFinite instead of an update with such a loss.
     """
     losses = gradients_of(forward, model, precision)
     if look:
         look()
-    return apply_gradients(losses, model, optimizer, lr=lr, grad_clip=grad_clip, world=world)
+    return apply_gradients(losses, model, optimizer, lr=lr, grad_clip=grad_clip, world=world).read()
 
 
 def apply_gradients(
@@ -104,23 +149,20 @@ def apply_gradients(
     grad_clip: float | None,
     world: World = ALONE,
     scaler: GradScaler | None = None,
-) -> Step:
+) -> Result:
     """Updates the weights with the gradients of `losses`, clipped to the norm `grad_clip` (None: no clipping).
 
-    With a `scaler` the gradients are divided by its scale first, which is then adapted. The function waits for the
-    device once. Raises LossNotFinite, on all processes, instead of an update with such a loss.
+    Nothing is updated, on any process, if a loss or a gradient is not finite. With a `scaler` the gradients are divided
+    by its scale first, which is then adapted. With a fused optimizer the function does not wait for the device
+    (`step_if`).
     """
     set_learning_rate(optimizer, lr)
     if scaler is not None:
         scaler.unscale_(optimizer)
     norm = clip_gradients(model, grad_clip)
-    *values, grad_norm = world.mean(torch.stack([*losses.values(), norm]).tolist())  # the only wait for the device
-    named = dict(zip(losses, values, strict=True))
-    if not all(map(math.isfinite, values)):
-        raise LossNotFinite(named)
-    step = Step(named, grad_norm)
-    if step.made:
-        _ = optimizer.step()
+    values = world.mean_there(torch.stack([*losses.values(), norm]))
+    finite = values.isfinite().all()
+    step_if(finite, optimizer)
     if scaler is not None:
         scaler.update()
-    return step
+    return Result.of(tuple(losses), finite, values)

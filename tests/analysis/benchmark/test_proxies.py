@@ -9,9 +9,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from torch.profiler import ProfilerActivity, profile
+import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from resdet.analysis.benchmark.memory import peak_memory
 from resdet.analysis.benchmark.timing import Contest
 from resdet.config import load_config
 
@@ -26,6 +27,7 @@ OPERATORS = {
     "mask": (1800, 740),
     "cascade": (2570, 990),
 }
+CPU = torch.device("cpu")
 MIB = 2**20
 MEMORY = 9  # MiB at most, of a training step on four images of 128 x 128 pixels; 7.7 in November 2026
 
@@ -68,23 +70,8 @@ def test_a_step_has_as_many_operators_for_four_images_as_for_two_and_not_more_th
     assert two["predict"].total() <= OPERATORS[layout][1]
 
 
-def peak_memory(run: Callable[[], object]) -> int:
-    """The most bytes that are taken at once during a run, of those that it takes itself."""
-    _ = run()
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
-        _ = run()
-    assert recorded.profiler is not None
-    assert recorded.profiler.kineto_results is not None
-    events = [event for event in recorded.profiler.kineto_results.events() if event.name() == "[memory]"]
-    now = most = 0
-    for event in sorted(events, key=lambda event: event.start_ns()):
-        now += event.nbytes()  # pyright: ignore[reportAttributeAccessIssue]
-        most = max(most, now)
-    return most
-
-
 def test_memory_grows_in_proportion_to_the_images() -> None:
-    one, two, four = (peak_memory(parts("mask", images, (128, 128))["train"]) for images in (1, 2, 4))
+    one, two, four = (peak_memory(parts("mask", images, (128, 128))["train"], CPU) for images in (1, 2, 4))
     assert four - two == pytest.approx(2 * (two - one), rel=0.2)
     assert four <= MEMORY * MIB
 
