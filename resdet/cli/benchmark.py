@@ -1,5 +1,8 @@
 """Time a training step and a prediction, alone or against torchvision's detector of the same architecture.
 
+Of an exported folder, or the graph in it: latency (p50, p99) and images a second of the graph in ONNX Runtime and
+OpenVINO and of its model, eager and compiled, in one run, from an image in memory to detections.
+
 Of a config with task=classification, the loader: images a second of data.workers processes, against ImageFolder.
 With --data the loader of a detector: images a second of processor time, against torchvision's CocoDetection with its
 transforms v2, a mapper as Detectron2's, and the decoder alone.
@@ -19,6 +22,7 @@ examples:
   tools/benchmark.py configs/quickstart.yaml --against torchvision --json times.json
   tools/benchmark.py configs/quickstart.yaml --against times.json
   tools/benchmark.py configs/mask_rcnn_r50_fpn_1x_coco.yaml data.path=my/coco --data --against torchvision
+  tools/benchmark.py exported/model.onnx --size 480x640 --batch 1
   tools/benchmark.py configs/faster_rcnn_r50_fpn_1x_coco.yaml --growth measured --pairs 3
   tools/benchmark.py configs/imagenet/miniature.yaml data.workers=1 --against torchvision
 """
@@ -37,9 +41,10 @@ TITLES = {"train": "training step", "predict": "prediction"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("config", nargs="+", metavar="CONFIG | key=value", help="YAML files and key=value overrides")
+    parser.add_argument("config", nargs="+", metavar="CONFIG | MODEL.onnx | key=value",
+                        help="YAML files and key=value overrides, or an exported detector")  # fmt: skip
     parser.add_argument("--size", default="480x640", help="height x width of the images (default: %(default)s)")
-    parser.add_argument("--batch", type=int, default=2, help="images a step (default: %(default)s)")
+    parser.add_argument("--batch", type=int, help="images a step (default: 2; of an exported detector 1)")
     parser.add_argument(
         "--against",
         metavar="torchvision | FILE",
@@ -47,12 +52,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--data", action="store_true", help="measure the loader of training batches")
     parser.add_argument("--images", type=int, default=64, help="with --data: images to read (default: %(default)s)")
-    parser.add_argument("--pairs", type=int, default=7, help="measured runs of each (default: %(default)s)")
+    parser.add_argument("--pairs", type=int, help="measured runs of each (default: 7; of an exported detector 50)")
     parser.add_argument("--growth", type=Path, metavar="DIR", help="measure how the cost grows, into this folder")
     parser.add_argument("--json", metavar="FILE", help="also write the figures as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
+    from resdet.analysis.benchmark.exported import is_exported
     from resdet.analysis.benchmark.guard import check_same, read_earlier
     from resdet.analysis.benchmark.timing import benchmark
     from resdet.cli.inputs import split_inputs
@@ -65,10 +71,15 @@ def run(args: argparse.Namespace) -> int:
     height, _, width = args.size.partition("x")
     if not (height.isdigit() and width.isdigit() and int(height) and int(width)):
         raise UserError(f"--size {args.size}: write height x width in pixels, for example 480x640")
+    exported = len(args.config) == 1 and is_exported(Path(args.config[0]))
+    args.batch = (1 if exported else 2) if args.batch is None else args.batch
+    args.pairs = (50 if exported else 7) if args.pairs is None else args.pairs
     if args.batch < 1 or args.pairs < 1:
         raise UserError(f"--batch {args.batch} --pairs {args.pairs}: both must be at least 1")
     if args.json:
         check_output(Path(args.json), ANOTHER_JSON)
+    if exported:
+        return measure_exported(Path(args.config[0]), (int(height), int(width)), args)
     files, overrides = split_inputs(args.config)
     config = load_config(*files, overrides=overrides)
     if args.growth:
@@ -203,4 +214,34 @@ def measure_loading(config: Config, args: argparse.Namespace) -> int:
         print(f"{peer:.1f} images/s by {args.against}'s ImageFolder; ours is {ratio:.2f} times as fast")
     if args.json:
         write_output(Path(args.json), readable_json(signed(results)), ANOTHER_JSON)
+    return 0
+
+
+def measure_exported(given: Path, size: tuple[int, int], args: argparse.Namespace) -> int:
+    """Prints and writes the latencies of an exported detector; returns the exit code."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from resdet.analysis.benchmark.exported import benchmark_exported
+    from resdet.errors import UserError
+    from resdet.files import readable_json
+    from resdet.outputs import ANOTHER_JSON, signed, write_output
+    from resdet.text import printable
+
+    for option in ("against", "growth"):
+        if (value := getattr(args, option)) is not None:
+            raise UserError(f"--{option} {value}: an exported detector is compared with its own model; leave it out")
+    measured = benchmark_exported(given, size=size, batch=args.batch, rounds=args.pairs)
+    table = Table(
+        title=f"{measured.contract.file}, {measured.contract.precision}: {args.batch} x {args.size}, {args.pairs} calls"
+    )
+    for column in ("", "p50", "p99", "images/s"):
+        table.add_column(column, justify="right")
+    for name, latency in measured.latencies.items():
+        table.add_row(name, f"{1000 * latency.p50:.1f} ms", f"{1000 * latency.p99:.1f} ms", f"{latency.throughput:.2f}")
+    Console().print(table)
+    for remark in measured.remarks:
+        print(printable(f"missing: {remark}"))
+    if args.json:
+        write_output(Path(args.json), readable_json(signed(measured.to_json())), ANOTHER_JSON)
     return 0

@@ -1,4 +1,4 @@
-"""Export a trained detector for other programs: ONNX, OpenVINO or torch's exported program.
+"""Export a trained detector for other programs: ONNX, OpenVINO, torch's exported program, or a page for the browser.
 
 DIR receives the graph (boxes and masks, any number and size of images), contract.json with its inputs and outputs,
 class_names.json, example.py, which runs it with the runtime and numpy alone, and README.md, a model card. Everything
@@ -8,10 +8,14 @@ compares their AP on all of it.
 A graph takes images as they are (uint8, any size) and gives boxes in their pixels; with --preprocessing outside, and
 always for pt2, it takes a resized and padded batch.
 
+With --format web DIR is a static page that runs the detector in the browser: any server of files can give it out. Its
+runtime, onnxruntime-web, is fetched once by npm, or taken from --runtime.
+
   resdet export runs/quickstart --output exported
   resdet export runs/quickstart --format openvino --precision fp16 --measure
   resdet export runs/quickstart --precision int8 --measure --output small
   resdet export runs/quickstart --format pt2
+  resdet export runs/quickstart --format web --output page && python3 -m http.server --directory page
 """
 
 from __future__ import annotations
@@ -23,7 +27,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from resdet.workflows.export import Exported
 
-FORMATS = ("onnx", "openvino", "pt2")
+FORMATS = ("onnx", "openvino", "pt2", "web")
 PRECISIONS = ("fp32", "fp16", "int8", "int8-dynamic")
 
 
@@ -41,6 +45,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="resizing by the graph or before it (default: inside where the format has it)",
     )  # fmt: skip
     parser.add_argument("--output", type=Path, metavar="DIR", default=Path("exported"), help="(default: exported)")
+    parser.add_argument(
+        "--runtime", type=Path, metavar="PATH",
+        help="onnxruntime-web for --format web: a folder with its files or npm's archive (default: fetched by npm)",
+    )  # fmt: skip
     parser.add_argument("--measure", action="store_true", help="also compare the AP of model and graph on the val set")
 
 
@@ -57,6 +65,7 @@ def run(args: argparse.Namespace) -> int:
         preprocessing=args.preprocessing,
         overrides=args.overrides,
         measure=args.measure,
+        runtime=args.runtime,
     )
     for line in said(done):
         print(printable(line))
@@ -83,4 +92,6 @@ def said(done: Exported) -> list[str]:
             f"{kind}/AP: model {model.value:.4f}, graph {graph.value:.4f}, difference {graph.value - model.value:+.4f} "
             f"({change.low:+.4f} to {change.high:+.4f})"
         )
+    if (done.folder / "index.html").is_file():
+        lines.append(f"python3 -m http.server --directory {done.folder}   # then open http://localhost:8000")
     return lines

@@ -4,7 +4,7 @@ CHECKPOINT is a run or RUN/best (its best checkpoint), RUN/last, a checkpoint's 
 PATH is an image, a video, an https address of an image, a folder whose images are taken in the order of their names, a
 pattern such as 'photos/**/*.jpg' or 'clips/*.mp4', or - for a list of paths on the standard input, one a line.
 
-DIR receives <name>.jpg for each image and <name>.mp4 for each video, with the boxes whose score is at least --score;
+DIR receives <name>.jpg for each image and <name>.webm for each video, with the boxes whose score is at least --score;
 predictions.json with all detections of the model (above its own score_threshold, 0.05 unless its config says
 otherwise); and images.json, which maps each image_id to its file and frame. --csv, --json, --txt, --crops and --labels
 add files for the objects that are drawn. A folder of earlier predictions is replaced; a folder with any other content
@@ -105,6 +105,7 @@ def run(args: argparse.Namespace) -> int:
 
 def predict_all(args: argparse.Namespace, given: list[Path | str | Clip], overrides: list[str], world: World) -> int:
     """Loads the detector and predicts the share of this process; the first process says what was done."""
+    from resdet.drawing.fonts import without_font
     from resdet.predict.extras import EXTRAS
     from resdet.predict.load import load
     from resdet.predict.prediction import labels_of
@@ -119,7 +120,7 @@ def predict_all(args: argparse.Namespace, given: list[Path | str | Clip], overri
     if args.classes is not None:
         _ = labels_of(args.classes, detector.class_names)
     if world.leads:
-        for line in detector.origin.remarks:
+        for line in filter(None, (*detector.origin.remarks, without_font(detector.class_names))):
             print(printable(f"warning: {line}"))
         print(printable(f"{introduction(args.checkpoint, detector.origin)}, {len(detector.class_names)} classes"))
     output = args.output or free_folder()

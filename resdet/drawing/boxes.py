@@ -6,27 +6,25 @@ Images are RGB uint8 (H, W, 3). Lines and tags are blended with exact coverage, 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from itertools import zip_longest
 
 import numpy as np
 from jaxtyping import Float, Float32, Int, UInt8
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
 from resdet.data.images.decode import resize
 from resdet.data.images.masks import MaskWindow
+from resdet.drawing.fonts import text_mask
 from resdet.drawing.masks import DARK, Color, blend, paint_mask, resized
-
-Rect = tuple[float, float, float, float]  # x1, y1, x2, y2
+from resdet.drawing.tags import Rect, places
 
 GOLDEN_ANGLE = 137.508  # degrees: neighbours in the palette differ strongly, and no later colour repeats an early one
 PAPER: Color = (250, 250, 248)
 LARGEST_ENLARGEMENT = 8
 LARGEST_SIDE = 4096  # pixels of a side of a drawing: a larger one takes gigabytes and is not useful
-MOST_HIDDEN = 0.1  # a tag may cover this fraction of its own area of earlier tags
 NARROWEST_CAPTION = 64  # pixels
 LONGEST_NAME = 32  # characters of a class name on a tag
-OTHER_FONTS = ("DejaVuSans.ttf", "NotoSansCJK-Regular.ttc", "NotoSans-Regular.ttf", "Arial.ttf", "msyh.ttc")
+MOST_ROWS = 3  # of tags below a picture
 
 
 def class_color(label: int) -> Color:
@@ -56,13 +54,18 @@ def draw_detections(
     min_side: int = 480,
     most_tags: int = 40,
     by_object: bool = False,
+    same_size: bool = False,
 ) -> UInt8[np.ndarray, "h w 3"]:
     """The image with its masks, boxes and tags; the input image is not changed.
 
     `boxes` are (x1, y1, x2, y2) in pixels of the image; parts outside are cut off. With `scores` None only names are
     drawn, as for ground truth. An image whose shorter side is below `min_side` is enlarged (0: never), and one with a
-    side above LARGEST_SIDE is shrunk, so the result may have another size than the input. The best `most_tags` objects
-    get a tag if there is room for it. A colour is that of a class or, `by_object`, that of a position in the arrays.
+    side above LARGEST_SIDE is shrunk, so the result may have another size than the input. A colour is that of a class
+    or, `by_object`, that of a position in the arrays.
+
+    The best `most_tags` objects get a tag beside their box, if it covers no tag of a better one there. The tags of
+    objects that fill the picture stand in a strip below it; with `same_size`, as the frames of a video need it, in the
+    corner of the box.
     """
     colors = [class_color(number) for number in (range(len(labels)) if by_object else labels.tolist())]
     scale = _scale(image, min_side)
@@ -80,15 +83,56 @@ def draw_detections(
         _frame(canvas, _shrunk(rects[i], 1.0), frame, colors[i], 1.0)
     crowding = float(np.clip(np.sqrt(12 / max(1, len(shown))), 0.75, 1))
     font_size = float(round(float(np.clip(min(height, width) / 30, 15, 42) * crowding)))
-    placed: list[Rect] = []
-    for i in shown[:most_tags]:
-        score = None if scores is None else float(scores[i])
-        tag = _tag(_tag_text(class_names, int(labels[i]), score), font_size)
-        spot, hidden = _spot(rects[i], tag.shape, height, width, placed)
-        if hidden <= MOST_HIDDEN:
-            placed.append(spot)
-            _stamp(canvas, spot, tag, colors[i])
-    return np.round(canvas).astype(np.uint8)
+    tagged = shown[:most_tags]
+    tags = [
+        _tag(_tag_text(class_names, int(labels[i]), None if scores is None else float(scores[i])), font_size)
+        for i in tagged
+    ]
+    below = _stamp_all(canvas, [rects[i] for i in shown], tags, [colors[i] for i in tagged], same_size=same_size)
+    return np.round(np.concatenate([canvas, *below])).astype(np.uint8)
+
+
+def _stamp_all(
+    canvas: Float32[np.ndarray, "h w 3"],
+    rects: Sequence[Rect],
+    tags: Sequence[Float[np.ndarray, "_ _"]],
+    colors: Sequence[Color],
+    *,
+    same_size: bool,
+) -> list[Float32[np.ndarray, "_ w 3"]]:
+    """Draws the tags of the first boxes; returns the rows of tags for below the picture."""
+    height, width = canvas.shape[:2]
+    sizes = [(float(tag.shape[0]), float(tag.shape[1])) for tag in tags]
+    alone = [i for i, size in enumerate(sizes) if places([rects[i]], [size], width, height) == [None]]
+    for i, spot in enumerate(places(rects, sizes, width, height)):
+        if spot is not None:
+            _stamp(canvas, spot, tags[i], colors[i])
+    if same_size:
+        for i in alone[:1]:
+            x, y = (float(np.ceil(side)) for side in rects[i][:2])
+            _stamp(canvas, (x, y, min(x + sizes[i][1], width), min(y + sizes[i][0], height)), tags[i], colors[i])
+        return []
+    return _rows([tags[i] for i in alone], [colors[i] for i in alone], width)
+
+
+def _rows(
+    tags: Sequence[Float[np.ndarray, "_ _"]], colors: Sequence[Color], width: int
+) -> list[Float32[np.ndarray, "_ w 3"]]:
+    """Tags in rows as wide as the picture, at most MOST_ROWS; none where the picture is too narrow for text."""
+    if width < NARROWEST_CAPTION:
+        return []
+    gap, rows, free = 4, [], 0
+    for tag, color in zip(tags, colors, strict=True):
+        if not rows or free + tag.shape[1] > width:
+            if len(rows) == MOST_ROWS:
+                break
+            rows.append(np.full((tag.shape[0] + gap, width, 3), PAPER, np.float32))
+            free = 0
+        part = tag[: rows[-1].shape[0] - gap // 2, : width - free]
+        left, top = float(free), float(gap // 2)
+        _stamp(rows[-1], (left, top, left + part.shape[1], top + part.shape[0]), part, color)
+        free += part.shape[1] + gap
+    return rows
 
 
 def side_by_side(
@@ -140,7 +184,7 @@ def _cell(image: UInt8[np.ndarray, "_ _ 3"], caption: str, width: int) -> UInt8[
     picture = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS))
     if not caption or width < NARROWEST_CAPTION:
         return picture
-    text = _text_mask(caption, float(np.clip(width / 28, 12, 24)))[:, : width - 4]
+    text = text_mask(caption, float(np.clip(width / 28, 12, 24)))[:, : width - 4]
     strip = np.full((text.shape[0] + 4, width, 3), PAPER, dtype=np.float32)
     blend(strip[2 : 2 + text.shape[0], 2 : 2 + text.shape[1]], DARK, text)
     return np.concatenate([np.round(strip).astype(np.uint8), picture])
@@ -215,63 +259,16 @@ def _coverage(low: float, high: float, length: int) -> tuple[slice, Float[np.nda
 def _tag_text(class_names: Sequence[str], label: int, score: float | None) -> str:
     name = class_names[label] if 0 <= label < len(class_names) else f"class {label}"
     name = " ".join(name.split())
-    name = name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
+    name = (
+        f"\u2068{name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + '…'}\u2069"  # in its own direction
+    )
     return name if score is None else f"{name} {score:.2f}"
 
 
 def _tag(text: str, size: float) -> Float[np.ndarray, "h w"]:
     """The text's coverage with a margin around it."""
     margin = max(2, round(size / 4))
-    return np.pad(_text_mask(text, size), ((margin // 2, margin // 2), (margin, margin)))
-
-
-@lru_cache(maxsize=512)
-def _text_mask(text: str, size: float) -> Float[np.ndarray, "h w"]:
-    """The coverage of a line of text; all texts of one size have the same height."""
-    font = _font(text, size)
-    _, top, _, bottom = font.getbbox("Ågjy|")
-    left, _, right, _ = font.getbbox(text)
-    picture = Image.new("L", (max(1, int(np.ceil(right - left))), max(1, int(np.ceil(bottom - top)))))
-    ImageDraw.Draw(picture).text((-left, -top), text, fill=255, font=font)
-    return np.asarray(picture, dtype=np.float32) / 255
-
-
-def _font(text: str, size: float) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """Pillow's own font; for text beyond Latin letters, a system font that contains more of the letters, if there is
-    one.
-    """
-    if any(ord(character) > 0x17F and character != "…" for character in text):
-        for name in OTHER_FONTS:
-            try:
-                return ImageFont.truetype(name, size)
-            except OSError:
-                continue
-    return ImageFont.load_default(size)
-
-
-def _spot(rect: Rect, size: tuple[int, ...], height: int, width: int, placed: Sequence[Rect]) -> tuple[Rect, float]:
-    """The position where the tag covers the smallest part of earlier tags, and this part as a fraction of its area.
-
-    Positions in order: above the box, inside at the top, below, inside at the bottom; at its left, then at its right.
-    """
-    tag_height, tag_width = size
-    x1, y1, x2, y2 = rect
-    corners = [(x1, y1 - tag_height), (x1, y1), (x1, y2), (x1, y2 - tag_height)]
-    corners += [(x2 - tag_width, y) for _, y in corners]
-    spots: list[Rect] = []
-    for x, y in corners:
-        if y < 0 or y + tag_height > height:
-            continue
-        left = float(round(min(max(x, 0), max(width - tag_width, 0))))
-        spots.append((left, float(round(y)), left + tag_width, float(round(y)) + tag_height))
-    spots = spots or [(0.0, 0.0, float(tag_width), float(tag_height))]
-    covered = [sum(_overlap(spot, other) for other in placed) / (tag_height * tag_width) for spot in spots]
-    best = int(np.argmin(covered))
-    return spots[best], covered[best]
-
-
-def _overlap(a: Rect, b: Rect) -> float:
-    return max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
+    return np.pad(text_mask(text, size), ((margin // 2, margin // 2), (margin, margin)))
 
 
 def _stamp(canvas: Float32[np.ndarray, "h w 3"], spot: Rect, tag: Float[np.ndarray, "_ _"], color: Color) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 
@@ -144,7 +143,7 @@ def rates(values: Mapping[str, float]) -> list[str]:
     parts = [f"lr {values['lr']:.3g}"]
     if SPEED[0] in values:
         rate, wait, left = (values[name] for name in SPEED)
-        parts += [f"{rate:.3g} images/s", f"data wait {wait:.0%}", f"ETA {timedelta(seconds=round(left))}"]
+        parts += [f"{rate:.3g} images/s", f"data wait {wait:.0%}", f"ETA {clock(left)}"]
     return parts
 
 

@@ -256,6 +256,7 @@ class RunFolder:
     notes: list[str]
     unreadable: dict[int, str] = field(default_factory=dict)
     resources: dict[str, Any] = field(default_factory=dict)
+    ended: str | None = None  # the key with its value that ended the training, where that is not train.steps
 
     @property
     def name(self) -> str:
@@ -299,6 +300,7 @@ def read_run(path: Path) -> RunFolder:
         notes=notes,
         unreadable=_by_id(written.get(UNREADABLE)),
         resources=_object(path / RESOURCES, notes),
+        ended=ended if isinstance(ended := written.get(ENDED), str) else None,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from resdet.errors import UserError, row_of
 from resdet.exporting.graph import Graph, capture
+from resdet.exporting.web.site import NAMES
 
 if TYPE_CHECKING:
     import onnx  # pyright: ignore[reportMissingImports]
@@ -23,7 +24,7 @@ FP32, FP16, INT8, INT8_DYNAMIC = "fp32", "fp16", "int8", "int8-dynamic"
 
 @dataclass(frozen=True)
 class Format:
-    """A row: the files that it writes (the first is the graph), its runtime, and what it can have.
+    """A row: the files that its folder has (the first is the graph), its runtime, and what it can have.
 
     `packages` are imported to write and to run it; `extra` is the one of resdet that has them. `write` puts the graph
     into a folder, from a captured detector or an ONNX model, and `open` gives a function that runs it.
@@ -131,13 +132,18 @@ def _write_file(model: onnx.ModelProto, path: Path) -> None:
 
 
 def _open_openvino(folder: Path, outputs: Sequence[str], precision: str) -> Run:
+    return openvino_run(folder / "model.xml", outputs, precision)
+
+
+def openvino_run(model: Path, outputs: Sequence[str], precision: str) -> Run:
+    """Runs a model file of OpenVINO or ONNX by OpenVINO. Raises ModuleNotFoundError where it is not installed."""
     import openvino  # pyright: ignore[reportMissingImports]
     import torch
 
     hints: dict[str, Any] = {"INFERENCE_NUM_THREADS": torch.get_num_threads()}
     if precision == FP32:  # processors with bfloat16 would take that
         hints["INFERENCE_PRECISION_HINT"] = "f32"
-    compiled = openvino.Core().compile_model(folder / "model.xml", "CPU", hints)
+    compiled = openvino.Core().compile_model(model, "CPU", hints)
 
     def run(given: Mapping[str, np.ndarray]) -> Arrays:
         found = compiled(dict(given))
@@ -158,11 +164,12 @@ FORMATS = {
     ),
     "openvino": Format(
         files=("model.xml", "model.bin"), runtime="openvino",
-        packages=("onnx", "onnxscript", "onnxruntime", "openvino"), extra="export,openvino", precisions=(FP32, FP16),
-        preprocessing=("inside", "outside"),
+        packages=("onnx", "onnxscript", "onnxruntime", "openvino"), extra="export,openvino",
+        precisions=(FP32, FP16, INT8), preprocessing=("inside", "outside"),
         through_onnx=True, write=_write_openvino, open=_open_openvino,
     ),
 }  # fmt: skip
+FORMATS["web"] = replace(FORMATS["onnx"], files=("model.onnx", *NAMES), preprocessing=("inside",))
 
 
 def format_named(name: str, precision: str, preprocessing: str) -> Format:

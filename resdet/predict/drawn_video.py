@@ -1,7 +1,12 @@
-"""Writes a video of drawings: MPEG-4 in an mp4 file, which OpenCV encodes quickly."""
+"""Writes a video of drawings: VP8 in a webm file, which every browser plays.
+
+Of the codecs of browsers OpenCV's packages encode VP8 and VP9, which takes five times as long; they have no H.264.
+"""
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,14 +18,14 @@ from jaxtyping import UInt8
 from resdet.errors import UserError
 from resdet.files import whole_file, writing
 
-SUFFIX = ".mp4"
-CODEC = "mp4v"
+SUFFIX = ".webm"
+CODEC = "VP80"
 LONGEST_PAUSE = 60.0  # seconds that a frame of a camera is shown at most
 
 
 class DrawnVideo:
     """Takes the frames of a video one by one. All have the size of the first; sides are rounded up to even numbers,
-    which the codec needs.
+    because colours are stored for two pixels by two.
     """
 
     def __init__(self, file: Path, rate: float) -> None:
@@ -57,9 +62,10 @@ class DrawnVideo:
         link = self.file.with_name(f"{self.file.name}{SUFFIX}")
         link.symlink_to(self.file.name)
         try:
-            self._writer = cv2.VideoWriter(
-                str(link.absolute()), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*CODEC), self.rate, (width, height)
-            )
+            with _without_remarks():
+                self._writer = cv2.VideoWriter(
+                    str(link.absolute()), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*CODEC), self.rate, (width, height)
+                )
         finally:
             link.unlink()
         if not self._writer.isOpened():
@@ -77,6 +83,22 @@ class DrawnVideo:
         assert self._writer is not None
         self._writer.write(frame)
         self.written += 1
+
+
+@contextmanager
+def _without_remarks() -> Iterator[None]:
+    """For the moment of opening nothing is written to the standard error: OpenCV says there that webm has no list of
+    codecs, and goes on.
+    """
+    sys.stderr.flush()
+    kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        _ = os.dup2(nothing, 2)
+        yield
+    finally:
+        _ = os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nothing)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from resdet.coco.image_files import IMAGE_SUFFIXES
 from resdet.errors import UserError
 from resdet.files import usable_paths
 from resdet.predict.addresses import is_address
+from resdet.predict.drawn_video import SUFFIX
 from resdet.predict.video import VIDEO_SUFFIXES, Camera, Clip, Video, is_video
 
 LONGEST_NAME = 200  # bytes; file systems do not permit more than 255
@@ -99,7 +100,7 @@ def _files_below(folder: Path) -> Iterator[Path]:
 
 
 def drawing_names(given: Sequence[str | Path | Clip]) -> list[str]:
-    """A file name `<stem>.jpg` for each image, `<stem>.mp4` for each video and camera; stems that are equal, apart from
+    """A file name `<stem>.jpg` for each image, `<stem>.webm` for each video and camera; stems that are equal, but for
     upper and lower case, get a number.
     """
     taken: set[str] = set()
@@ -112,5 +113,5 @@ def drawing_names(given: Sequence[str | Path | Clip]) -> list[str]:
             number += 1
             name = f"{stem}_{number}"
         taken.add(name.casefold())
-        names.append(f"{name}{'.mp4' if isinstance(one, Clip) else '.jpg'}")
+        names.append(f"{name}{SUFFIX if isinstance(one, Clip) else '.jpg'}")
     return names

@@ -157,7 +157,8 @@ class Prediction:
     def draw(self, *, score: float = DRAWN_SCORE, min_side: int = 480, colors: Colors = "class") -> Image.Image:
         """The image with the masks, boxes and names of the objects with at least this score.
 
-        An image whose shorter side is below `min_side` pixels is enlarged; 0 never enlarges. A class has the same
+        An image whose shorter side is below `min_side` pixels is enlarged; 0 never enlarges. Below an image stand the
+        names of objects that fill it; the drawings of a video's frames have one size. A class has the same
         colour in every drawing; with `colors="object"` objects of one class differ. Raises UserError for other colors.
         """
         check_colors(colors)
@@ -172,6 +173,7 @@ class Prediction:
                 masks=shown.windows(),
                 min_side=min_side,
                 by_object=colors == "object",
+                same_size=self.moment is not None,
             )
         )
 

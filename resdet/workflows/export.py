@@ -19,10 +19,21 @@ from resdet.exporting.card import CARD, card
 from resdet.exporting.checks import Cost, Parity, cost, parity, val_images
 from resdet.exporting.contract import CLASS_NAMES, CONTRACT, VERSION, Contract, ports, read_contract
 from resdet.exporting.example import example
-from resdet.exporting.formats import FP16, FP32, INT8, INT8_DYNAMIC, Format, captured, format_named, onnx_model
+from resdet.exporting.formats import (
+    FORMATS,
+    FP16,
+    FP32,
+    INT8,
+    INT8_DYNAMIC,
+    Format,
+    captured,
+    format_named,
+    onnx_model,
+)
 from resdet.exporting.graph import Graph, graph_of
 from resdet.exporting.preparation import Preparation
 from resdet.exporting.runtime import ExportedDetector
+from resdet.exporting.web.site import page_files
 from resdet.files import readable_json, usable_paths, whole_folder
 from resdet.models.rcnn import RCNN
 from resdet.version import __version__
@@ -59,21 +70,27 @@ def export(
     preprocessing: str | None = None,
     overrides: Sequence[str] = (),
     measure: bool = False,
+    runtime: str | Path | None = None,
 ) -> Exported:
     """Writes a trained detector, boxes and masks, into the folder `output`, for any number and size of images.
 
-    `checkpoint` is that of `resdet.load`. `format` is "onnx", "openvino" or "pt2" (torch's exported program).
+    `checkpoint` is that of `resdet.load`. `format` is "onnx", "openvino", "pt2" (torch's exported program) or "web": an
+    ONNX model with a static page that runs it in the browser, whose runtime comes from npm or from `runtime`, a local
+    copy of onnxruntime-web (see `runtime_files`).
     `precision` is "fp32"; "fp16", weights and maps of half precision; "int8-dynamic", matrix products; or "int8", which
     also measures the range of activations on 100 training images. `preprocessing` is "inside" the graph, which then
     takes images of any size, or "outside"; None is inside where the format has it. The graph is compared with the model
     on 20 images of the val set, and with `measure` the AP of both on all of it. An earlier export is replaced.
 
     Raises UserError for a damaged checkpoint, for a format that lacks the wish or a part of the detector, and for a
-    package that is not installed.
+    package or a runtime of the page that is not there.
     """
     if preprocessing is None:
         preprocessing = "outside" if format == "pt2" else "inside"
     row = format_named(format, precision, preprocessing)
+    if runtime is not None and format != "web":
+        raise UserError(f"runtime={runtime}: it is that of a page; leave it out, or export with format=web")
+    page = page_files(None if runtime is None else Path(runtime)) if format == "web" else {}
     (model,) = read_models([Path(checkpoint)], ["train.device=cpu", *overrides], best=True)
     config = model.saved.config
     detector = detector_of([model], _cpu())
@@ -102,6 +119,7 @@ def export(
             CLASS_NAMES: readable_json(contract.class_names),
             EXAMPLE: example(contract).encode(),
             CARD: card(contract, config, measured, price).encode(),
+            **page,
         }
         for name, data in contents.items():
             _ = (temporary / name).write_bytes(data)
@@ -182,5 +200,6 @@ def _is_export(folder: Path) -> bool:
         contract = read_contract(folder)
     except UserError:
         return False
-    ours = {CONTRACT, CLASS_NAMES, EXAMPLE, CARD, contract.file, Path(contract.file).with_suffix(".bin").name}
+    files = (row.files for row in FORMATS.values() if row.files[0] == contract.file)
+    ours = {CONTRACT, CLASS_NAMES, EXAMPLE, CARD}.union(*files)
     return {path.name for path in folder.iterdir()} <= ours

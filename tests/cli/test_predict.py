@@ -329,13 +329,13 @@ def test_a_video_gives_one_video_and_its_frames_are_images(checkpoint: Path, pho
     extras = ["--csv", "--txt", "--labels", "--every", "2"]
     output = output_of(checkpoint, tmp_path / "out", str(photos), str(clip), *extras)
     assert sorted(path.relative_to(output).as_posix() for path in output.rglob("b*")) == [
-        "b.jpg", "b_2.mp4", "labels/b.png", "labels/b_2.000000.png", "labels/b_2.000002.png",
+        "b.jpg", "b_2.webm", "labels/b.png", "labels/b_2.000000.png", "labels/b_2.000002.png",
         "txt/b.txt", "txt/b_2.000000.txt", "txt/b_2.000002.txt",
     ]  # fmt: skip
     images = read(output, "images.json")["images"]
     assert [image["id"] for image in images] == [1, 2, 3, 40_000_000, 40_000_002]
     assert [(image["frame"], image["seconds"]) for image in images[3:]] == [(0, 0.0), (2, 0.2)]
-    drawn = list(Video(output / "b_2.mp4").frames())
+    drawn = list(Video(output / "b_2.webm").frames())
     assert [(frame.pixels.shape, frame.rate) for frame in drawn] == [((8 * 48, 8 * 64, 3), 5.0)] * 2
     results = [one for one in read(output, "predictions.json") if one["image_id"] > 3]
     assert {(one["file_name"], one["frame"]) for one in results} == {(str(clip), 0), (str(clip), 2)}
@@ -354,7 +354,7 @@ def test_a_video_that_is_cut_off_is_named_and_its_frames_are_kept(
     assert main(["predict", str(checkpoint), str(tmp_path / "*.avi"), "--output", str(output)]) == 2
     assert "it is cut off" in capsys.readouterr().out
     images = read(output, "images.json")
-    assert len(list(Video(output / "b.mp4").frames())) == len(images["images"]) > 0
+    assert len(list(Video(output / "b.webm").frames())) == len(images["images"]) > 0
     assert [image["id"] for image in images["skipped"]] == [1]
 
 
@@ -367,7 +367,7 @@ def test_a_camera_is_predicted_until_its_frames_are_taken(
     assert main(["predict", str(checkpoint), "--camera", "0", "--frames", "2", "--output", str(output)]) == 0
     assert "images: 2, " in capsys.readouterr().out
     assert [image["file_name"] for image in read(output, "images.json")["images"]] == ["camera 0"] * 2
-    assert len(list(Video(output / "camera_0.mp4").frames())) >= 2
+    assert len(list(Video(output / "camera_0.webm").frames())) >= 2
     assert main(["predict", str(checkpoint), "a.jpg", "--frames", "2"]) == 2
     assert "--frames is for a camera" in capsys.readouterr().err
 
@@ -388,7 +388,7 @@ def test_an_interruption_keeps_the_frames_of_a_video(
     assert main(["predict", str(checkpoint), str(clip), "--output", str(output)]) == 143
     monkeypatch.undo()
     kept = read(output, "images.json")["images"]
-    assert 0 < len(kept) == len(list(Video(output / "b.mp4").frames())) < 12
+    assert 0 < len(kept) == len(list(Video(output / "b.webm").frames())) < 12
 
 
 def test_the_pages_of_a_tiff_are_told(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

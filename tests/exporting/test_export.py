@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -13,10 +12,10 @@ import pytest
 import torch
 
 import resdet
+from exports import HOSTILE_NAMES, in_a_process
 from resdet.cli.main import main
 from resdet.config import load_config
 from resdet.data.images.decode import read_image
-from resdet.engine.checkpoint import model_metadata, save_checkpoint
 from resdet.engine.evaluate.detections import evaluated_set
 from resdet.errors import UserError
 from resdet.exporting.checks import parity, val_images
@@ -24,17 +23,9 @@ from resdet.exporting.contract import read_contract
 from resdet.exporting.graph import graph_of
 from resdet.exporting.preparation import Preparation
 from resdet.exporting.runtime import ExportedDetector
-from resdet.models.build.detector import build_model
 from resdet.workflows.export import Exported
 
-NAMES = ("circle", "猫", "# [x](javascript:1)\x1b[31m")
 FOLDER = ["README.md", "class_names.json", "contract.json", "example.py"]
-# In a process of its own, without the type-checking import hook, which does not know torch's symbols of sizes.
-EXPORT = """
-import json, pickle, sys, resdet
-done = resdet.export(sys.argv[1], sys.argv[2], **json.loads(sys.argv[3]))
-sys.stdout.buffer.write(pickle.dumps(done))
-"""
 WITHOUT_TORCH = """
 import runpy, sys
 sys.modules["torch"] = sys.modules["resdet"] = None
@@ -44,36 +35,17 @@ runpy.run_path(sys.argv[0])
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model with masks and random weights, which finds something everywhere except in a grey image."""
-    overrides = ["model.mask_head={name: fcn, channels: 8, resolution: 5}", "data.shapes.val_images=20"]
-    config = load_config("nano", overrides=overrides)
-    _ = torch.manual_seed(0)
-    model = build_model(config.model, len(NAMES))
-    metadata = model_metadata(config, NAMES, (5, 17, 90), model.normalization)
-    return save_checkpoint(
-        tmp_path_factory.mktemp("run"), step=3, weights=model.state_dict(), metadata=metadata, state={}
-    )
-
-
-@pytest.fixture(scope="module")
 def exported(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Exported:
     for package in ("onnx", "onnxscript", "onnxruntime"):
         _ = pytest.importorskip(package)
     return in_a_process(checkpoint, tmp_path_factory.mktemp("exports") / "here", measure=True)
 
 
-def in_a_process(checkpoint: Path, output: Path, **options: object) -> Exported:
-    command = [sys.executable, "-c", EXPORT, str(checkpoint), str(output), json.dumps(options)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
-    return pickle.loads(done.stdout)
-
-
 def test_the_folder_is_whole(exported: Exported, checkpoint: Path) -> None:
     assert sorted(path.name for path in exported.folder.iterdir()) == [*FOLDER, "model.onnx"]
     assert [path.name for path in exported.folder.parent.iterdir()] == ["here"]
     contract = read_contract(exported.folder)
-    assert contract.class_names == NAMES
+    assert contract.class_names == HOSTILE_NAMES
     assert contract.category_ids == (5, 17, 90)
     assert [(port.name, port.type, port.shape) for port in contract.inputs] == [
         ("images", "uint8", ("images", "height", "width", 3))
@@ -82,7 +54,7 @@ def test_the_folder_is_whole(exported: Exported, checkpoint: Path) -> None:
     assert contract.outputs[4].shape == ("images", 20, 10, 10)
     assert contract.step == 3
     assert contract.source.startswith(str(checkpoint))
-    assert json.loads((exported.folder / "class_names.json").read_text(encoding="utf-8")) == list(NAMES)
+    assert json.loads((exported.folder / "class_names.json").read_text(encoding="utf-8")) == list(HOSTILE_NAMES)
 
 
 def test_the_graph_agrees_with_the_model_on_twenty_images_and_on_one_without_objects(exported: Exported) -> None:
@@ -183,7 +155,7 @@ def test_a_folder_of_other_things_is_left_alone(checkpoint: Path, tmp_path: Path
     [
         (["--format", "pt2", "--preprocessing", "inside"], "preprocessing=inside: pt2 has outside"),
         (["--format", "pt2", "--precision", "int8"], "precision=int8: pt2 has fp32 and fp16"),
-        (["--format", "openvino", "--precision", "int8-dynamic"], "openvino has fp32 and fp16"),
+        (["--format", "openvino", "--precision", "int8-dynamic"], "openvino has fp32 and fp16 and int8"),
         (["test.augmentation.flip=true"], "parts of `test` are not exported"),
     ],
 )  # fmt: skip
@@ -229,6 +201,7 @@ def test_images_are_generated_where_there_is_no_val_set(tmp_path: Path) -> None:
         ("openvino", "fp32", "inside"),
         ("openvino", "fp32", "outside"),
         ("openvino", "fp16", "inside"),
+        ("openvino", "int8", "inside"),
     ],
 )
 def test_every_format_runs_and_its_example_too(

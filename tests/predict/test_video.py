@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
+from browser import CHROMIUM, Browser
 from clips import StandIn, frame_of, number_of, write_clip
 from resdet import Camera, Video
 from resdet.data.images.decode import ImageError
@@ -162,26 +163,53 @@ def test_numbers_that_make_no_sense_are_mistakes() -> None:
 
 
 def test_a_drawn_video_has_the_frames_in_order_with_even_sides(tmp_path: Path) -> None:
-    with drawn_video(tmp_path / "out.mp4", 10.0) as video:
+    with drawn_video(tmp_path / "out.webm", 10.0) as video:
         for number in range(5):
             video.add(frame_of(number, 47, 65))
-    frames = list(Video(tmp_path / "out.mp4").frames())
+    frames = list(Video(tmp_path / "out.webm").frames())
     assert [number_of(frame.pixels) for frame in frames] == list(range(5))
     assert frames[0].pixels.shape == (48, 66, 3)
-    assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"]
+    assert [path.name for path in tmp_path.iterdir()] == ["out.webm"]
 
 
 def test_a_drawn_video_of_a_camera_shows_a_frame_until_the_next_one_came(tmp_path: Path) -> None:
-    with drawn_video(tmp_path / "out.mp4", 10.0) as video:
+    with drawn_video(tmp_path / "out.webm", 10.0) as video:
         for number, seconds in enumerate((0.0, 0.3, 0.31, 0.6)):
             video.add(frame_of(number), seconds)
-    shown = [number_of(frame.pixels) for frame in Video(tmp_path / "out.mp4").frames()]
+    shown = [number_of(frame.pixels) for frame in Video(tmp_path / "out.webm").frames()]
     assert shown == [0, 0, 0, 1, 2, 2, 3]
+
+
+def test_opening_a_drawn_video_says_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """OpenCV would write a line about webm to the standard error of the process."""
+    with drawn_video(tmp_path / "out.webm", 10.0) as video:
+        video.add(frame_of(0))
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+def test_a_browser_plays_a_drawn_video(tmp_path: Path) -> None:
+    with drawn_video(tmp_path / "out.webm", 10.0) as video:
+        for number in range(5):
+            video.add(frame_of(number))
+    played = """new Promise((resolve) => {
+      const video = document.createElement("video");
+      video.oncanplaythrough = () => resolve([video.videoWidth, video.videoHeight]);
+      video.onerror = () => resolve(video.error.message);
+      video.src = "out.webm";
+    })"""
+    _ = (tmp_path / "page.html").write_text("<!doctype html><title>a page</title>")
+    browser = Browser(tmp_path / "profile")
+    try:
+        browser.open((tmp_path / "page.html").as_uri())
+        assert browser.value(played) == [64, 48]
+    finally:
+        browser.close()
 
 
 def test_a_drawn_video_that_is_not_complete_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def written() -> None:
-        with drawn_video(tmp_path / "out.mp4", 10.0) as video:
+        with drawn_video(tmp_path / "out.webm", 10.0) as video:
             video.add(frame_of(0))
             video.written += 1  # as if the disk had not taken the last one
 

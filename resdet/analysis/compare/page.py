@@ -189,15 +189,20 @@ def _difference_row(name: str, difference: FigureDifference) -> list[object]:
     return [
         name,
         signed(difference.difference),
-        between(difference.low, difference.high, plus=True),
-        between(difference.image_low, difference.image_high, plus=True),
-        between(difference.seed_low, difference.seed_high, plus=True),
+        _unbroken(between(difference.low, difference.high, plus=True)),
+        _unbroken(between(difference.image_low, difference.image_high, plus=True)),
+        _unbroken(between(difference.seed_low, difference.seed_high, plus=True)),
         percent(difference.relative),
         Markup("<strong>{}</strong>").format(difference.verdict)
         if difference.verdict == SIGNIFICANT
         else difference.verdict,
         three(difference.detectable),
     ]
+
+
+def _unbroken(text: str) -> str:
+    """On one line also in a narrow column."""
+    return text.replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def _verdict_rule(content: Comparison) -> str:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from resdet.analysis.pages.plots import (
+    BOTTOM,
+    CHARACTER,
     HEIGHT,
     MOST_COLORS,
     TOP,
@@ -20,9 +22,11 @@ from resdet.analysis.pages.plots import (
     tick_text,
     ticks,
 )
+from resdet.drawing.tags import places
 
 ROW = 30  # height of a row, in the units of the viewBox
-NAMES = 140  # width of the names on the left of the rows
+LONGEST = 40  # characters of a name beside a row or a point
+TEXT = 14  # height of a name
 
 
 @dataclass(frozen=True)
@@ -45,11 +49,13 @@ def interval_plot(
     estimates: Sequence[Estimate], *, title: str, x_label: str, zero: bool = False, first_color: int = 1
 ) -> Markup:
     """One row per estimate: a line for the interval, a dot for the value, small dots for the seeds. `zero` marks 0."""
-    width, bottom = WIDTH + 120, TOP + ROW * len(estimates)
+    names = [short(one.name, LONGEST) for one in estimates]
+    left_end = 16 + CHARACTER * max(map(len, names))  # of the rows, right of the names
+    width, bottom = WIDTH + max(0, round(left_end) - 120), TOP + ROW * len(estimates)
     low, high = _span(estimates, [0.0] * zero)
 
     def x(value: float) -> float:
-        return NAMES + (value - low) / (high - low) * (width - NAMES - 16)
+        return left_end + (value - low) / (high - low) * (width - left_end - 16)
 
     parts = [element("text", x_label, x=width - 16, y=bottom + 34, text_anchor="end", class_="axis")]
     for value in ticks(low, high):
@@ -59,8 +65,7 @@ def interval_plot(
         parts.append(element("line", x1=x(0.0), x2=x(0.0), y1=TOP, y2=bottom, class_="base"))
     for i, one in enumerate(estimates):
         y, color = TOP + ROW * (i + 0.5), 1 + (i + first_color - 1) % MOST_COLORS
-        name = short(one.name, 22)
-        parts.append(element("text", name, x=NAMES - 10, y=y + 4, text_anchor="end", title=one.name))
+        parts.append(element("text", names[i], x=left_end - 10, y=y + 4, text_anchor="end", title=one.name))
         left, right = map(x, one.interval)
         parts.append(element("line", x1=left, x2=right, y1=y, y2=y, class_=f"line stroke{color}", title=_tooltip(one)))
         parts += [
@@ -73,17 +78,28 @@ def interval_plot(
 def cost_plot(points: Sequence[tuple[Estimate, float]], *, title: str, x_label: str, y_label: str) -> Markup:
     """Each figure, with its interval, over its cost (a number above 0); names stand beside the points."""
     dearest = max(cost for _, cost in points)
-    frame = Frame((0.0, 1.15 * dearest), _span([one for one, _ in points], []), WIDTH, HEIGHT, log_y=False)
-    parts = [axes(frame, x_label, y_label)]
+    frame = Frame((0.0, 1.15 * dearest), _span([one for one, _ in points], []), WIDTH, HEIGHT, y_label=y_label)
+    parts = [axes(frame, x_label)]
     for i, (one, cost) in enumerate(points):
         color, x, y = 1 + i % MOST_COLORS, frame.x(cost), frame.y(one.value)
         low, high = map(frame.y, one.interval)
         parts.append(element("line", x1=x, x2=x, y1=low, y2=high, class_=f"line stroke{color}", stroke_opacity=0.5))
         parts.append(_dot(x, y, color, radius=5, title=f"{_tooltip(one)} at {cost:.4g}"))
-        right = cost > 0.6 * dearest
-        place = {"x": x - 9 if right else x + 9, "y": y + 4, "text_anchor": "end" if right else "start"}
-        parts.append(element("text", short(one.name, 24), title=one.name, **place))
+    parts += _names_of_points(points, frame)
     return figure(title, _svg(parts, WIDTH, HEIGHT, title))
+
+
+def _names_of_points(points: Sequence[tuple[Estimate, float]], frame: Frame) -> list[Markup]:
+    """The names beside the points, apart from one another; a point without room for it has its tooltip."""
+    names = [short(one.name, LONGEST) for one, _ in points]
+    spots = [(frame.x(cost), frame.y(one.value)) for one, cost in points]
+    around = [(x - 7.0, y - 5.0, x + 7.0, y + 5.0) for x, y in spots]
+    sizes = [(float(TEXT), CHARACTER * len(name)) for name in names]
+    return [
+        element("text", name, x=place[0], y=place[1] + TEXT - 3, title=one.name)
+        for name, (one, _), place in zip(names, points, places(around, sizes, WIDTH, HEIGHT - BOTTOM), strict=True)
+        if place is not None
+    ]
 
 
 def _span(estimates: Sequence[Estimate], also: Sequence[float]) -> tuple[float, float]:

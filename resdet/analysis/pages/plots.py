@@ -11,7 +11,8 @@ from markupsafe import Markup
 from resdet.analysis.pages.page import Number, meter, name_of, number
 
 WIDTH, HEIGHT = 480, 270  # in the units of the viewBox
-LEFT, RIGHT, TOP, BOTTOM = 46, 12, 10, 38
+RIGHT, TOP, BOTTOM = 12, 10, 38
+CHARACTER = 6.2  # about the width of a character
 MOST_POINTS = 400  # per line: more points are not visible
 MOST_COLORS = 8
 MOST_CELLS = 30  # cells per side of a matrix
@@ -52,13 +53,13 @@ def line_plot(
     x_range = x_range or _range([x for line in lines for x in line.x])
     y_range = y_range or _y_range([y for line in lines for y in line.y if y is not None], log_y=log_y)
     width, height = (340, 340) if square else (WIDTH, HEIGHT)
-    frame = Frame(x_range, y_range, width, height, log_y=log_y)
+    frame = Frame(x_range, y_range, width, height, log_y=log_y, y_label=y_label)
     colors = [1 + i % MOST_COLORS if line.color is None else line.color for i, line in enumerate(lines)]
     drawn = [_line(line, color, frame) for line, color in sorted(zip(lines, colors, strict=True), key=_faint_first)]
     named = [(line.name, color) for line, color in zip(lines, colors, strict=True) if line.name and not line.faint]
     svg = element(
         "svg",
-        axes(frame, x_label, y_label) + Markup("").join(drawn),
+        axes(frame, x_label) + Markup("").join(drawn),
         class_="lines square" if square else "lines",
         viewBox=f"0 0 {width} {height}",
         role="img",
@@ -178,16 +179,27 @@ def _attribute(name: str) -> str:
 
 
 class Frame:
-    """Maps values to positions in the viewBox."""
+    """Maps values to positions in the viewBox; on the left is room for the ticks of y and its title."""
 
     def __init__(
-        self, x_range: tuple[Number, Number], y_range: tuple[Number, Number], width: int, height: int, *, log_y: bool
+        self,
+        x_range: tuple[Number, Number],
+        y_range: tuple[Number, Number],
+        width: int,
+        height: int,
+        *,
+        log_y: bool = False,
+        y_label: str = "",
     ) -> None:
         self.x_range, self.y_range, self.width, self.height, self.log_y = x_range, y_range, width, height, log_y
+        self.y_label = y_label
+        self.y_ticks = log_ticks(*y_range) if log_y else ticks(*y_range)
+        longest = max(len(tick_text(value)) for value in self.y_ticks) if self.y_ticks else 0
+        self.left = 12 + CHARACTER * longest + (16 if y_label else 0)
 
     def x(self, value: Number) -> Number:
         low, high = self.x_range
-        return LEFT + (value - low) / (high - low) * (self.width - LEFT - RIGHT)
+        return self.left + (value - low) / (high - low) * (self.width - self.left - RIGHT)
 
     def y(self, value: Number) -> Number:
         low, high = self.y_range
@@ -197,22 +209,22 @@ class Frame:
         return self.height - BOTTOM - share * (self.height - TOP - BOTTOM)
 
 
-def axes(frame: Frame, x_label: str, y_label: str) -> Markup:
-    right, bottom = frame.width - RIGHT, frame.height - BOTTOM
+def axes(frame: Frame, x_label: str) -> Markup:
+    left, right, bottom = frame.left, frame.width - RIGHT, frame.height - BOTTOM
     parts: list[Markup] = []
-    for value in log_ticks(*frame.y_range) if frame.log_y else ticks(*frame.y_range):
+    for value in frame.y_ticks:
         y = frame.y(value)
-        parts.append(element("line", x1=LEFT, x2=right, y1=y, y2=y, class_="grid"))
-        parts.append(element("text", tick_text(value), x=LEFT - 6, y=y + 4, text_anchor="end", class_="tick"))
+        parts.append(element("line", x1=left, x2=right, y1=y, y2=y, class_="grid"))
+        parts.append(element("text", tick_text(value), x=left - 6, y=y + 4, text_anchor="end", class_="tick"))
     for value in ticks(*frame.x_range):
         x = frame.x(value)
         parts.append(element("line", x1=x, x2=x, y1=bottom, y2=bottom + 4, class_="grid"))
         parts.append(element("text", tick_text(value), x=x, y=bottom + 16, text_anchor="middle", class_="tick"))
-    parts.append(element("line", x1=LEFT, x2=right, y1=bottom, y2=bottom, class_="base"))
+    parts.append(element("line", x1=left, x2=right, y1=bottom, y2=bottom, class_="base"))
     parts.append(element("text", x_label, x=right, y=bottom + 32, text_anchor="end", class_="axis"))
     middle = (TOP + bottom) / 2
     spot = f"translate(11 {middle:g}) rotate(-90)"
-    parts.append(element("text", y_label, transform=spot, text_anchor="middle", class_="axis"))
+    parts.append(element("text", frame.y_label, transform=spot, text_anchor="middle", class_="axis"))
     return Markup("").join(parts)
 
 

@@ -55,7 +55,9 @@ def mistakes_section(scored: Scored) -> Section:
     body += confusion_part(scored.boxes)
     body += columns(_mean_curves(scored.boxes), _class_curves(scored.boxes))
     body += columns(_calibration(scored.boxes), _best_scores(scored.boxes))
-    lead = "The AP50 that mending one kind of error alone would give back; each counts detections of any score."
+    lead = (
+        "The AP50 that would be gained if one kind of error alone were corrected; each counts detections of any score."
+    )
     return Section("mistakes", "What it gets wrong", body, lead)
 
 

@@ -15,13 +15,15 @@ from resdet.coco.run_lengths import checked_masks
 from resdet.data.images.decode import ImageError, read_image, resize
 from resdet.data.images.masks import MaskWindow, encoded_window, mask_window
 from resdet.data.sets.coco import CocoDataset
-from resdet.drawing.boxes import class_color
+from resdet.drawing.boxes import MOST_ROWS, class_color
+from resdet.drawing.fonts import text_width
+from resdet.drawing.tags import Rect, places
 from resdet.evaluation.analysis.errors import WorstImage
 from resdet.predict.gallery import spread
 
 WIDTH, HEIGHT = 300, 390  # of a picture's viewBox: the picture fills one of the two
 MOST_MARKS = 60  # per picture
-CHARACTER, LINE = 7.2, 14  # of a label: approximate width and height of a character, in units of the viewBox
+TEXT, TAG = 12.0, 16.0  # sizes of the letters and of a tag, in units of the viewBox
 MOST_OUTLINED = 2**26  # pixels of an image in which masks get outlines
 SMOOTHNESS = 0.5  # the permitted distance of an outline from its mask, in units of the viewBox
 MISSED, FALSE, RIGHT = "#ffb020", "#ff4d5e", "#35d07f"
@@ -58,11 +60,11 @@ class Mark:
     score: float | None = None
     outline: str = ""
     remark: str = ""
-    spot: tuple[float, float] | None = None  # of the label's baseline; None if there is no room for it
+    tag: Rect | None = None  # the place of its text; None if there is no room for it
 
     @property
     def text(self) -> str:
-        """The text of the label."""
+        """The text of the tag."""
         score = "" if self.score is None else f" {self.score:.2f}"
         return f"{self.label}{score}{f' {self.remark}' if self.remark else ''}"
 
@@ -79,6 +81,11 @@ class Picture:
     truth: Sequence[Mark] = ()
     found: Sequence[Mark] = ()
     remark: str = ""
+
+    @property
+    def bottom(self) -> float:
+        """The lower end of the picture with the tags below it, of objects that fill it."""
+        return max([self.height, *(mark.tag[3] + 2 for mark in (*self.truth, *self.found) if mark.tag)])
 
 
 @dataclass
@@ -235,28 +242,28 @@ class Album:
 
 
 def labelled(marks: Sequence[Mark], width: float, height: float) -> list[Mark]:
-    """The same marks with positions for their labels: above the box, inside, or below, if no label of a better mark is
-    there.
+    """The same marks with places for their tags (`drawing.tags.places`), or below the picture for an object that fills
+    it.
 
-    Marks come in the order in which they are drawn, detections best first. Right ones need no label.
+    Marks come in the order in which they are drawn, detections best first. Right ones need no tag.
     """
-    placed: list[tuple[float, float, float]] = []
-    done: list[Mark] = []
-    for mark in marks:
-        length = CHARACTER * len(mark.text)
-        x = max(2.0, min(mark.x, width - length))
-        bottom = mark.y + mark.height
-        spots = [y for y in (mark.y - 4, mark.y + 13, bottom + 13, bottom - 4) if LINE - 2 <= y <= height]
-        free = (y for y in spots if all(_apart(x, y, length, other) for other in placed))
-        y = None if mark.kind == "right" else next(free, None)
-        if y is not None:
-            placed.append((x, y, length))
-        done.append(replace(mark, spot=None if y is None else (round(x, 1), round(y, 1))))
-    return done
-
-
-def _apart(x: float, y: float, width: float, other: tuple[float, float, float]) -> bool:
-    return abs(y - other[1]) >= LINE or x >= other[0] + other[2] or other[0] >= x + width
+    named = [mark for mark in marks if mark.kind != "right"]
+    sizes = [(TAG, round(min(text_width(mark.text, TEXT) + 8, width), 1)) for mark in named]
+    boxes = [(mark.x, mark.y, mark.x + mark.width, mark.y + mark.height) for mark in named]
+    others = [(mark.x, mark.y, mark.x + mark.width, mark.y + mark.height) for mark in marks if mark.kind == "right"]
+    spots = places([*boxes, *others], sizes, width, height)
+    right, bottom = 0.0, height + 2
+    for i, size in enumerate(sizes):
+        if spots[i] is not None or places(boxes[i : i + 1], [size], width, height) != [None]:
+            continue
+        if right + size[1] > width:
+            right, bottom = 0.0, bottom + TAG + 2
+        if bottom > height + MOST_ROWS * (TAG + 2):
+            break
+        spots[i] = (right, bottom, right + size[1], bottom + TAG)
+        right += size[1] + 3
+    tags = iter(spots)
+    return [mark if mark.kind == "right" else replace(mark, tag=next(tags)) for mark in marks]
 
 
 def outline_path(window: MaskWindow, scale: float) -> str:

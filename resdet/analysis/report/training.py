@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 from markupsafe import Markup
 
 from resdet.analysis.pages.page import Section, columns, note
@@ -31,7 +32,6 @@ def training_section(run: RunFolder) -> Section:
     plots = [
         line_plot([*_smooth("loss", steps, loss, 1), *_val_loss(run)], title="Loss", x_label="step"),
         *_parts_plot(run, parts),
-        *_evaluations(run),
         line_plot([Line("learning rate", *run.series("lr"))], title="Learning rate", x_label="step"),
         line_plot(
             _smooth("images a second", *run.series("images_per_second"), 3),
@@ -42,8 +42,10 @@ def training_section(run: RunFolder) -> Section:
             _smooth("gradient norm", *run.series("grad_norm"), 5), title="Gradient norm before clipping", x_label="step"
         ),
     ]
-    lead = "Pale: as logged. Strong: the average over neighbouring steps."
-    return Section("training", "Training", columns(*plots), lead if len(steps) >= FEWEST_TO_SMOOTH else "")
+    curves, remarks = _evaluations(run)
+    lead = "Pale: as logged. Strong: smoothed over neighbouring steps."
+    body = columns(*curves, *plots) + Markup("").join(map(note, remarks))
+    return Section("training", "Training", body, lead if len(steps) >= FEWEST_TO_SMOOTH else "")
 
 
 def _val_loss(run: RunFolder) -> list[Line]:
@@ -63,8 +65,10 @@ def _parts_plot(run: RunFolder, parts: Sequence[str]) -> list[Markup]:
     return [line_plot(lines, title="What the loss is made of", x_label="step")]
 
 
-def _evaluations(run: RunFolder) -> list[Markup]:
+def _evaluations(run: RunFolder) -> tuple[list[Markup], list[str]]:
+    """The curves of figures that several evaluations have, and remarks about those that one has."""
     plots: list[Markup] = []
+    remarks: list[str] = []
     for title, names in OVER_TIME.items():
         lines: list[Line] = []
         for name in names:
@@ -72,11 +76,10 @@ def _evaluations(run: RunFolder) -> list[Markup]:
             if any(value is not None for value in values):
                 lines.append(Line(LABELS.get(name, name), steps, values, points=True))
         if lines and max(len(line.x) for line in lines) > 1:
-            plots.append(line_plot(lines, title=f"{title} over time", x_label="step", y_range=(0, 1)))
+            plots.append(line_plot(lines, title=f"{title} over time", x_label="step"))
         elif lines:
-            sentence = f"{title} over time: there is one evaluation; eval.every=N makes one every N steps."
-            plots.append(note(sentence))
-    return plots
+            remarks.append(f"{title} over time: there is one evaluation; eval.every=N makes one every N steps.")
+    return plots, remarks
 
 
 def _smooth(name: str, x: Sequence[float], y: Sequence[float | None], color: int) -> list[Line]:
@@ -88,15 +91,34 @@ def _smooth(name: str, x: Sequence[float], y: Sequence[float | None], color: int
 
 
 def running_mean(values: Sequence[float | None], reach: int) -> list[float | None]:
-    """The mean of each value and up to `reach` defined neighbours on each side, with equal numbers on both sides."""
-    sums, counts = [0.0], [0]
-    for value in values:
-        defined = value is not None and math.isfinite(value)
-        sums.append(sums[-1] + (value if defined and value is not None else 0.0))
-        counts.append(counts[-1] + defined)
+    """The value at each place of the straight line through the defined neighbours, up to `reach` on each side.
+
+    Where all are defined this is their mean. At the ends, where neighbours are on one side only, the line follows the
+    course, while a mean would lag behind it, and a mean of fewer and fewer neighbours would end in the last value.
+    """
     means: list[float | None] = []
+    sums = _Sums(values)
     for i in range(len(values)):
-        near = min(reach, i, len(values) - 1 - i)
-        number = counts[i + near + 1] - counts[i - near]
-        means.append((sums[i + near + 1] - sums[i - near]) / number if number else None)
+        means.append(sums.line(max(0, i - reach), min(len(values), i + reach + 1), i))
     return means
+
+
+class _Sums:
+    """Running sums of the defined values, for the lines through any stretch of them."""
+
+    def __init__(self, values: Sequence[float | None]) -> None:
+        given = [(float(k), v) for k, v in enumerate(values) if v is not None and math.isfinite(v)]
+        x = np.zeros(len(values))
+        y, known = x.copy(), x.copy()
+        for k, value in given:
+            x[int(k)], y[int(k)], known[int(k)] = k, value, 1.0
+        self._sums = np.concatenate([np.zeros((5, 1)), np.cumsum([known, x, x * x, y, x * y], axis=1)], axis=1)
+
+    def line(self, first: int, end: int, at: int) -> float | None:
+        """The line through the values first .. end - 1, at a place."""
+        count, x, squares, y, products = (self._sums[:, end] - self._sums[:, first]).tolist()
+        if not count:
+            return None
+        spread = squares - x * x / count
+        slope = (products - x * y / count) / spread if spread > 0.25 else 0.0  # of two neighbours it is 0.5
+        return y / count + slope * (at - x / count)

@@ -55,12 +55,12 @@ def report_html(run: RunFolder, dataset: CocoDataset | None = None, *, largest: 
             scored = open_scored(run, dataset)
         except UserError as error:
             without = str(error)
-    before = [figures_section(run, scored)]
+    before = [figures_section(run, scored), training_section(run)]
     if scored:
         before.append(mistakes_section(scored))
     elif without:
         before.append(Section("mistakes", "What it gets wrong", note(f"Not shown: {without}.")))
-    after = [training_section(run), data_section(run), config_section(run)]
+    after = [data_section(run), config_section(run)]
     if scored is None:
         return _rendered(run, scored, [*before, *after])
     album = Album(scored, DETAILS[0].side, run.config.data.sixteen_bit)
@@ -91,7 +91,7 @@ def _facts(run: RunFolder, scored: Scored | None) -> list[str]:
     config = run.config
     facts = [f"{task_of(config).describe(config.model)}, {config.model.backbone.name}"]
     if run.step is not None:
-        facts.append(f"step {run.step} of {config.train.steps}")
+        facts.append(f"step {run.step} of {config.train.steps}{f', ended by {run.ended}' if run.ended else ''}")
     if scored:
         dataset = scored.dataset
         objects = int(dataset.objects_per_image().sum())

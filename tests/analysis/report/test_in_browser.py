@@ -1,88 +1,17 @@
-"""The report in headless Chromium, driven over a pipe (DevTools protocol): nothing complains, the slider works."""
+"""The report in headless Chromium: nothing complains, the slider works."""
 
-import json
-import os
-import select
-import shutil
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from browser import CHROMIUM, Browser
 from resdet.analysis.report import write_report
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
-PATIENCE = 60  # seconds without a word
 SHOWN = "document.querySelectorAll('.mark.found:not(.below)').length"
 SLIDE = "(() => {{ const s = document.getElementById('score'); s.value = {}; s.dispatchEvent(new Event('input')) }})()"
-
-
-class Browser:
-    """One page of a headless browser; `events` are what it told without being asked."""
-
-    def __init__(self, profile: Path) -> None:
-        theirs_in, self._write = os.pipe()
-        self._read, theirs_out = os.pipe()
-        assert CHROMIUM is not None
-        command = (
-            f'exec "{CHROMIUM}" --headless --no-sandbox --disable-gpu --no-first-run --remote-debugging-pipe'
-            f' "--user-data-dir={profile}" 3<&{theirs_in} 4>&{theirs_out}'
-        )
-        self._process = subprocess.Popen(
-            ["bash", "-c", command],
-            pass_fds=(theirs_in, theirs_out),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        os.close(theirs_in)
-        os.close(theirs_out)
-        self._number, self._buffer, self._session = 0, b"", ""
-        self.events: list[dict[str, Any]] = []
-        target = self.ask("Target.createTarget", url="about:blank")["targetId"]
-        self._session = self.ask("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        for domain in ("Runtime", "Log", "Page", "Network"):
-            _ = self.ask(f"{domain}.enable")
-
-    def ask(self, method: str, **params: Any) -> dict[str, Any]:
-        self._number += 1
-        session = {"sessionId": self._session} if self._session else {}
-        message = {"id": self._number, "method": method, "params": params, **session}
-        _ = os.write(self._write, json.dumps(message).encode() + b"\0")
-        while (answer := self._next()).get("id") != self._number:
-            self.events.append(answer)
-        return answer["result"]
-
-    def open(self, page: Path) -> None:
-        _ = self.ask("Page.navigate", url=page.as_uri())
-        while not self.told("Page.loadEventFired"):
-            self.events.append(self._next())
-
-    def value(self, expression: str) -> Any:
-        return self.ask("Runtime.evaluate", expression=expression, returnByValue=True)["result"].get("value")
-
-    def told(self, *prefixes: str) -> list[dict[str, Any]]:
-        return [event for event in self.events if event["method"].startswith(prefixes)]
-
-    def _next(self) -> dict[str, Any]:
-        while b"\0" not in self._buffer:
-            ready, _, _ = select.select([self._read], [], [], PATIENCE)
-            assert ready, "the browser is silent"
-            data = os.read(self._read, 1 << 16)
-            assert data, "the browser is gone"
-            self._buffer += data
-        message, self._buffer = self._buffer.split(b"\0", 1)
-        return json.loads(message)
-
-    def close(self) -> None:
-        self._session = ""
-        _ = self.ask("Browser.close")
-        _ = self._process.wait(PATIENCE)
-        os.close(self._read)
-        os.close(self._write)
 
 
 @pytest.fixture
@@ -95,7 +24,7 @@ def browser(tmp_path: Path) -> Iterator[Browser]:
 def test_nothing_is_run_or_fetched_and_the_slider_hides_and_shows_boxes(
     make_run: Callable[..., Path], browser: Browser
 ):
-    browser.open(write_report(make_run()))
+    browser.open(write_report(make_run()).as_uri())
     assert browser.value("document.title") == "my <b>run"
 
     assert browser.value(SHOWN) == 2  # of three: at 0.5 the one at 0.3 is hidden

@@ -1,12 +1,10 @@
 """The arithmetic of the report's parts, by pencil."""
 
-from itertools import pairwise
-
 import numpy as np
 import pytest
 
 from resdet.analysis.report.mistakes import MOST_CONFUSED, most_confused
-from resdet.analysis.report.pictures import LINE, Mark, data_uri, labelled, outline_path, shrunk
+from resdet.analysis.report.pictures import Mark, Picture, data_uri, labelled, outline_path, shrunk
 from resdet.analysis.report.scored import own_score
 from resdet.analysis.report.setup import changed
 from resdet.analysis.report.training import running_mean
@@ -16,14 +14,21 @@ from resdet.engine.task.table import task_of
 from resdet.evaluation.analysis.curves import PrecisionRecall
 
 
-def test_a_running_mean_reaches_as_far_on_both_sides():
-    assert running_mean([1.0, 2.0, 6.0, 4.0], 1) == [1.0, 3.0, 4.0, 4.0]
-    assert running_mean([0.0, 9.0, 9.0, 9.0, 3.0], 5) == [0.0, 6.0, 6.0, 7.0, 3.0]
+def test_a_running_mean_is_the_line_through_the_neighbours_on_both_sides():
+    assert running_mean([1.0, 2.0, 6.0, 4.0], 1) == pytest.approx([1.0, 3.0, 4.0, 4.0])
+    assert running_mean([0.0, 9.0, 9.0, 9.0, 3.0], 5) == pytest.approx([4.8, 5.4, 6.0, 6.6, 7.2])  # one line for all
 
 
 def test_a_running_mean_leaves_out_what_is_undefined():
     assert running_mean([1.0, None, 3.0], 1) == [1.0, 2.0, 3.0]
     assert running_mean([None, float("nan")], 1) == [None, None]
+
+
+def test_a_running_mean_does_not_end_in_the_last_value():
+    """An outlier at the end moves the curve there by a small part of its height."""
+    last = running_mean([1.0] * 99 + [2.0], 10)[-1]
+    assert last is not None
+    assert last < 1.4
 
 
 def test_a_straight_line_is_its_own_running_mean():
@@ -98,16 +103,24 @@ def test_an_outline_runs_through_the_middles_of_the_outermost_pixels():
 
 
 def test_labels_do_not_lie_on_one_another_and_stay_on_the_picture():
-    marks = [Mark(100.0, 100.0 + i, 50.0, 40.0, "triangle", "#fff", "found", score=0.9 - 0.1 * i) for i in range(6)]
-    spots = [mark.spot for mark in labelled(marks, 300.0, 390.0)]
-    heights = sorted(spot[1] for spot in spots if spot is not None)
-    assert spots[0] == (100.0, 96.0)
-    assert 2 <= len(heights) < 6  # not all have room
-    assert all(b - a >= LINE for a, b in pairwise(heights))
-    corner = labelled([Mark(290.0, 1.0, 9.0, 9.0, "triangle", "#fff", "truth")], 300.0, 390.0)[0].spot
+    marks = [Mark(100.0, 100.0 + i, 50.0, 40.0, "triangle", "#fff", "found", score=0.9 - 0.1 * i) for i in range(9)]
+    tags = [mark.tag for mark in labelled(marks, 300.0, 390.0) if mark.tag is not None]
+    assert tags[0][:2] == (100.0, 84.0)
+    assert 2 <= len(tags) < 9  # not all have room
+    for i, (x1, y1, x2, y2) in enumerate(tags):
+        assert all(x2 <= other[0] or other[2] <= x1 or y2 <= other[1] or other[3] <= y1 for other in tags[:i])
+    corner = labelled([Mark(290.0, 1.0, 9.0, 9.0, "triangle", "#fff", "truth")], 300.0, 390.0)[0].tag
     assert corner is not None
-    assert corner[0] < 260
-    assert corner[1] >= LINE - 2
+    assert 0 <= corner[0] < corner[2] <= 300
+    assert corner[1] >= 9
+
+
+def test_the_label_of_an_object_that_fills_the_picture_stands_below_it():
+    (mark,) = labelled([Mark(0.0, 0.0, 300.0, 200.0, "circle", "#fff", "truth")], 300.0, 200.0)
+    assert mark.tag is not None
+    assert mark.tag[1] >= 200
+    picture = Picture("g0", "a.png", "data:,", 300.0, 200.0, truth=[mark])
+    assert picture.bottom == mark.tag[3] + 2
 
 
 def test_images_are_never_enlarged_and_keep_their_shape():

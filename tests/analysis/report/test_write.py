@@ -20,7 +20,7 @@ from resdet.errors import UserError
 coco_mask: Any = pycocotools_mask
 MakeRun = Callable[..., Path]
 VOID = {"meta", "link", "input", "br", "img", "hr"}
-ALL = ["figures", "mistakes", "worst", "gallery", "training", "data", "config"]
+ALL = ["figures", "training", "mistakes", "worst", "gallery", "data", "config"]
 
 
 class Reader(HTMLParser):
@@ -134,7 +134,7 @@ def test_masks_are_outlined(make_run: MakeRun):
 @pytest.mark.parametrize(
     ("absent", "sentence", "anchors"),
     [
-        ("predictions.json", "resdet evaluate", ["figures", "mistakes", "training", "data", "config"]),
+        ("predictions.json", "resdet evaluate", ["figures", "training", "mistakes", "data", "config"]),
         ("data_report.json", "no readable data_report.json", ALL),
     ],
 )
@@ -278,3 +278,10 @@ def test_a_classifier_has_curves_and_figures_alone(make_run: MakeRun):
     sections = [attributes["id"] for tag, attributes in page.elements if tag == "section"]
     assert sections == ["figures", "training", "data", "config"]
     assert "top-1 accuracy 0.750" in page.words
+
+
+def test_what_ended_the_training_is_said(make_run: MakeRun):
+    run = make_run()
+    figures = json.loads((run / "eval.json").read_text())
+    _ = (run / "eval.json").write_text(json.dumps({**figures, "ended": "train.patience=3"}))
+    assert "step 40 of 40, ended by train.patience=3" in read(run).words
