@@ -59,19 +59,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from resdet.analysis.benchmark.exported import is_exported
-    from resdet.analysis.benchmark.guard import check_same, read_earlier
-    from resdet.analysis.benchmark.timing import benchmark
     from resdet.cli.inputs import split_inputs
     from resdet.config import load_config
     from resdet.engine.task.table import task_of
     from resdet.errors import UserError
-    from resdet.files import readable_json
-    from resdet.outputs import ANOTHER_JSON, check_output, signed, write_output
+    from resdet.outputs import ANOTHER_JSON, check_output
 
-    height, _, width = args.size.partition("x")
-    if not (height.isdigit() and width.isdigit() and int(height) and int(width)):
-        raise UserError(f"--size {args.size}: write height x width in pixels, for example 480x640")
     exported = len(args.config) == 1 and is_exported(Path(args.config[0]))
+    size = size_of(args.size)
     args.batch = (1 if exported else 2) if args.batch is None else args.batch
     args.pairs = (50 if exported else 7) if args.pairs is None else args.pairs
     if args.batch < 1 or args.pairs < 1:
@@ -79,26 +74,50 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         check_output(Path(args.json), ANOTHER_JSON)
     if exported:
-        return measure_exported(Path(args.config[0]), (int(height), int(width)), args)
+        return measure_exported(Path(args.config[0]), size, args)
     files, overrides = split_inputs(args.config)
     config = load_config(*files, overrides=overrides)
     if args.growth:
-        return measure_growth(config, (int(height), int(width)), args)
-    earlier = None if args.against in (None, PEER) else Path(args.against)
+        return measure_growth(config, size, args)
     if not task_of(config).has_detections:
-        if earlier is not None:
-            raise UserError(f"--against {earlier}: a loader is compared with torchvision alone")
         return measure_loading(config, args)
     if args.data:
-        return measure_detection_loading(config, args, earlier)
+        return measure_detection_loading(config, args)
+    return measure_steps(config, size, args)
+
+
+def size_of(text: str) -> tuple[int, int]:
+    """Height and width of --size."""
+    from resdet.errors import UserError
+
+    height, _, width = text.partition("x")
+    if not (height.isdigit() and width.isdigit() and int(height) and int(width)):
+        raise UserError(f"--size {text}: write height x width in pixels, for example 480x640")
+    return int(height), int(width)
+
+
+def earlier_file(args: argparse.Namespace) -> Path | None:
+    return None if args.against in (None, PEER) else Path(args.against)
+
+
+def check_peer_of_loader(args: argparse.Namespace) -> None:
+    from resdet.errors import UserError
+
+    if earlier := earlier_file(args):
+        raise UserError(f"--against {earlier}: a loader is compared with torchvision alone")
+
+
+def measure_steps(config: Config, size: tuple[int, int], args: argparse.Namespace) -> int:
+    """Prints and writes the times of a training step and of a prediction; returns the exit code."""
+    from resdet.analysis.benchmark.guard import check_same, read_earlier
+    from resdet.analysis.benchmark.timing import benchmark
+    from resdet.files import readable_json
+    from resdet.outputs import ANOTHER_JSON, signed, write_output
+
+    earlier = earlier_file(args)
     before = None if earlier is None else read_earlier(earlier)
-    results = benchmark(
-        config,
-        size=(int(height), int(width)),
-        batch_size=args.batch,
-        against=PEER if args.against else None,
-        pairs=args.pairs,
-    )
+    against = PEER if args.against else None
+    results = benchmark(config, size=size, batch_size=args.batch, against=against, pairs=args.pairs)
     print_times(results)
     if args.json:
         write_output(Path(args.json), readable_json(signed(results)), ANOTHER_JSON)
@@ -157,7 +176,7 @@ LOADERS = {
 }
 
 
-def measure_detection_loading(config: Config, args: argparse.Namespace, earlier: Path | None) -> int:
+def measure_detection_loading(config: Config, args: argparse.Namespace) -> int:
     """Prints and writes the images a second of a detector's loader; returns the exit code."""
     from resdet.analysis.benchmark.detection_loading import benchmark_detection_loading
     from resdet.analysis.benchmark.guard import processor
@@ -165,8 +184,7 @@ def measure_detection_loading(config: Config, args: argparse.Namespace, earlier:
     from resdet.files import readable_json
     from resdet.outputs import ANOTHER_JSON, signed, write_output
 
-    if earlier is not None:
-        raise UserError(f"--against {earlier}: a loader is compared with torchvision alone")
+    check_peer_of_loader(args)
     if args.images < 1:
         raise UserError(f"--images {args.images}: give at least one")
     results = benchmark_detection_loading(config, against=args.against, pairs=args.pairs, images=args.images)
@@ -207,6 +225,7 @@ def measure_loading(config: Config, args: argparse.Namespace) -> int:
     from resdet.files import readable_json
     from resdet.outputs import ANOTHER_JSON, signed, write_output
 
+    check_peer_of_loader(args)
     results = benchmark_loading(config, against=args.against, pairs=args.pairs)
     print(f"{results['load/images_per_second']:.1f} images/s by {results['workers']} workers (0: the process itself)")
     if args.against:
