@@ -83,6 +83,7 @@ class Command:
 
 def _run(arguments: list[str], said: list[str], environment: dict[str, str], backend: str | None) -> None:
     os.setsid()
+    multiprocessing.set_start_method("fork", force=True)  # for data workers, as in a process of its own
     for descriptor, path in enumerate(said, start=1):
         opened = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         _ = os.dup2(opened, descriptor)

@@ -15,7 +15,6 @@ from typing import Any
 
 import pytest
 import torch
-from forked import Command
 from interruption import terminate_in_evaluation
 from test_train import weights_hash
 from torch import nn
@@ -48,10 +47,15 @@ def test_a_killed_worker_ends_the_run_in_one_line_and_no_step_is_lost(
 ):
     run = tmp_path / "run"
     endless = ["train.steps=100000", "train.checkpoint_every=100000", "data.workers=2", "--output", str(run)]
-    process = Command(["train", *nano_arguments, *endless])
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "tools/train.py"), *nano_arguments, *endless],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     while not (run / "metrics.jsonl").exists() or len((run / "metrics.jsonl").read_text().splitlines()) < 3:
         time.sleep(0.05)
-        assert process.poll() is None
+        assert process.poll() is None, process.communicate()
     os.kill(children(process.pid)[0], signal.SIGKILL)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 2
@@ -484,7 +488,8 @@ def test_a_run_that_was_saved_is_whole_after_its_process_is_killed(tmp_path: Pat
     """Killed at any moment, the next process resumes from a sound checkpoint, and ends with the same bits."""
     run = tmp_path / "run"
     endless = ["train.checkpoint_every=1", "train.steps=100000", "--output", str(run)]
-    process = Command(["train", *nano_arguments, *endless])
+    command = [sys.executable, str(ROOT / "tools/train.py"), *nano_arguments, *endless]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     while not (run / "checkpoints").exists():
         time.sleep(0.05)
     time.sleep(0.5)

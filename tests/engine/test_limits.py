@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from forked import Command
 from PIL import Image
 from test_divergence import poison_batches, with_pixel
 
@@ -56,10 +55,14 @@ def test_shared_memory_that_is_too_small_is_named(tmp_path: Path, nano_arguments
 
 def test_frozen_workers_do_not_keep_a_signal_from_ending_the_run(tmp_path: Path, nano_arguments: list[str]):
     run = tmp_path / "run"
-    process = Command(["train", *nano_arguments, "train.steps=100000", "data.workers=2", "--output", str(run)])
+    process = subprocess.Popen(
+        [*(sys.executable, str(ROOT / "tools/train.py"), *nano_arguments, "train.steps=100000", "data.workers=2"),
+         *("--output", str(run))],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=os.environ | {"PYTHONWARNINGS": "ignore"},
+    )  # fmt: skip
     while not (run / "checkpoints").exists():
         time.sleep(0.05)
-        assert process.poll() is None
+        assert process.poll() is None, process.communicate()
     for worker in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
         os.kill(int(worker), signal.SIGSTOP)
     process.terminate()

@@ -38,6 +38,14 @@ def test_batches_hold_one_orientation_but_for_the_leftovers() -> None:
     assert len(mixed) <= 1
 
 
+def test_batches_of_both_orientations_take_turns_at_random() -> None:
+    """And do not come one orientation after the other, each epoch alike."""
+    groups = np.repeat([0, 1], 40)
+    turns = [groups[BatchOrder(groups, batch_size=4, seed=0).epoch(epoch)[:, 0]].tolist() for epoch in range(2)]
+    assert turns[0] != turns[1]
+    assert all(sorted(turn) != turn for turn in turns)
+
+
 def test_epochs_and_seeds_differ() -> None:
     first = order(60, 4)
     assert not np.array_equal(first.epoch(0), first.epoch(1))
