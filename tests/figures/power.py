@@ -13,7 +13,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "engine"))
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from power_loss import State, recorded, written
 from runs import ended, nano, newest_step, started, weights_of
