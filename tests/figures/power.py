@@ -13,12 +13,11 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from power_loss import State, recorded, written
 from runs import ended, nano, newest_step, started, weights_of
 
+from power_loss import State, recorded, written
 from resdet.engine import checkpoint
 from resdet.engine.train import train
 
