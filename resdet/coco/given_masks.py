@@ -163,7 +163,8 @@ def _flat(raws: Sequence[msgspec.Raw]) -> _Flat | None:
     if simdjson is None:
         return None
     try:
-        document: Any = simdjson.Parser().parse(b"[" + b",".join(raws) + b"]")
+        text = b"[" + b",".join(raws) + b"]"
+        document: Any = simdjson.Parser().parse(text)
         polygons: list[int] = []
         lengths: list[int] = []
         for mask in document:
@@ -174,7 +175,8 @@ def _flat(raws: Sequence[msgspec.Raw]) -> _Flat | None:
     except (ValueError, TypeError, RuntimeError):
         return None
     flat = _Flat(np.array(polygons, np.int64), np.array(lengths, np.int64), numbers)
-    return flat if int(flat.lengths.sum()) == len(numbers) else None
+    lists = 1 + len(polygons) + len(lengths)  # more, if coordinates are lists, whose numbers the buffer has, too
+    return flat if int(flat.lengths.sum()) == len(numbers) and text.count(b"[") == lists else None
 
 
 _DECODER = msgspec.json.Decoder(list[Polygons | FileRuns | None])
