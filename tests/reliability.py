@@ -28,7 +28,8 @@ NOT_PROVOKED = """
   was cut.
 * A JPEG whose data lacks some bytes in the middle, so that the decoder finds its way again behind the gap, is a valid
   file with other pixels. No decoder can notice it: the format has no checksum. A gap behind which the decoder warns of
-  extraneous bytes is accepted too, because some cameras write such bytes into sound files. What lacks its end is refused.
+  extraneous bytes is accepted too, because some cameras write such bytes into sound files. What lacks its end is
+  refused.
 """
 HEAD = """# Faults and verdicts
 

@@ -167,7 +167,9 @@ POLYGONS = st.lists(st.lists(NUMBER | st.sampled_from([None, True, "1", [1.0], {
 @settings(deadline=None, max_examples=300)
 @given(
     st.lists(
-        POLYGONS | st.sampled_from([None, "a", 3, {}, [1, 2], [[[1]]], [[[[1]]]], [[[1], [2]]], ["abc"], [{"a": 1}]]), min_size=1, max_size=5
+        POLYGONS | st.sampled_from([None, "a", 3, {}, [1, 2], [[[1]]], [[[[1]]]], [[[1], [2]]], ["abc"], [{"a": 1}]]),
+        min_size=1,
+        max_size=5,
     )
 )
 def test_simdjson_and_msgspec_read_the_same_numbers(masks: list[Any]) -> None:

@@ -65,7 +65,7 @@ def fit(state: TrainState, run: Run) -> Figures:
 
 def dropped(loaded: LoadedBatch, run: Run) -> dict[str, float]:
     """How many objects a list of transforms has removed from this step's images, over all processes."""
-    if run.config.task != "detection" or run.config.data.augment.transforms is None:
+    if not run.task.has_detections or run.config.data.augment.transforms is None:
         return {}
     own = float(sum(loaded.dropped.values()))
     return {"dropped_objects": run.world.mean([own])[0] * run.world.size}

@@ -23,7 +23,7 @@ from resdet.errors import UserError
 from resdet.workflows.convert_data import convert_data
 
 SIZE = (400, 300)  # width, height
-PRECISION = {"coco": 1e-9, "csv": 1e-9, "voc": 1e-6, "yolo": 1e-5}  # pixels, of the corners
+PRECISION = {"coco": 1e-9, "shards": 1e-9, "csv": 1e-9, "voc": 1e-6, "yolo": 1e-5}  # pixels, of the corners
 NAMES = ("bee", "a & <b>", '[red]x[/red], "y"')
 
 
@@ -126,6 +126,7 @@ def oddities(root: Path) -> Path:
 
 LOST = {
     "coco": {},
+    "shards": {},
     "yolo": {
         "masks that are not one polygon (the boxes stay)": 2,
         "crowd regions": 1,
@@ -139,7 +140,7 @@ LOST = {
     },
     "csv": {"masks (the boxes stay)": 3, "classes without an object": 1},
 }
-LEFT = {"coco": 6, "yolo": 5, "voc": 4, "csv": 6}
+LEFT = {"coco": 6, "shards": 6, "yolo": 5, "voc": 4, "csv": 6}
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -149,7 +150,7 @@ def test_what_a_format_cannot_hold_is_counted(tmp_path: Path, format: str) -> No
     after = open_folder(done.folder, "train", whole=True)
     assert len(after.boxes) == LEFT[format]
     marks = (after.report.crowd, after.report.difficult)
-    assert marks == {"coco": (1, 1), "yolo": (0, 0), "voc": (0, 1), "csv": (1, 1)}[format]
+    assert marks == {"coco": (1, 1), "shards": (1, 1), "yolo": (0, 0), "voc": (0, 1), "csv": (1, 1)}[format]
 
 
 @pytest.mark.parametrize("format", FORMATS)
