@@ -267,7 +267,7 @@ def test_parts_that_do_not_go_together_are_refused(overrides: list[str], message
 def test_parts_are_absent_unless_given_and_have_the_papers_numbers() -> None:
     assert nano().test == load_config().test
     parts = ("refinement", "voting", "scales", "augmentation", "soft_nms", "fusion")
-    assert vars(load_config().test) == {**dict.fromkeys(parts), "crops": "center"}
+    assert vars(load_config().test) == {**dict.fromkeys(parts), "crops": "center", "compile": False}
     given = load_config(overrides=["test.refinement={}", "test.voting={}"]).test
     assert (given.refinement, given.voting) != (None, None)
     assert given.refinement is not None
