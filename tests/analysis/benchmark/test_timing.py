@@ -22,7 +22,9 @@ BOX_FEATURES = 1024  # before the predictions of classes and boxes
 
 
 def config(*overrides: str) -> Config:
-    return load_config(CONFIG, overrides=["model.backbone.weights=null", "train.device=cpu", *overrides])
+    return load_config(
+        CONFIG, overrides=["model.backbone.weights=null", "train.device=cpu", "train.channels_last=false", *overrides]
+    )
 
 
 def test_the_peer_has_the_same_parameters_in_the_same_places() -> None:
@@ -122,7 +124,18 @@ def timed(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     return ratio
 
 
-ARGUMENTS = ["benchmark", str(CONFIG), "train.device=cpu", "--size", "64x64", "--batch", "1", "--pairs", "3"]
+ARGUMENTS = [
+    "benchmark",
+    str(CONFIG),
+    "train.device=cpu",
+    "train.channels_last=false",
+    "--size",
+    "64x64",
+    "--batch",
+    "1",
+    "--pairs",
+    "3",
+]
 
 
 @pytest.mark.parametrize(("now", "code"), [(1.5, 0), (1.36, 0), (1.34, 1), (2.0, 0)])
