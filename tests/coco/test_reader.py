@@ -52,6 +52,12 @@ def thing(number: int = 0, **fields: Any) -> dict[str, Any]:
     return {name: value for name, value in (whole | fields).items() if value is not ...}
 
 
+@pytest.mark.parametrize("field", ["difficult", "ignore"])
+def test_an_object_is_difficult_by_either_name(folder: Path, field: str) -> None:
+    file = written(folder, [thing(0), thing(1, **{field: 1}), thing(2, **{field: 0}), thing(3, **{field: None})])
+    assert read_ground_truth(file).difficult.tolist() == [False, True, False, False]
+
+
 def assert_same(dataset: CocoDataset, truth: GroundTruth) -> None:
     """The same annotations in both views: ids, images, boxes, classes, crowds and masks."""
     images = np.repeat(dataset.image_ids, np.diff(dataset.offsets))

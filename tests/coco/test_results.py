@@ -117,3 +117,10 @@ def test_corners_become_width_and_height() -> None:
     results = CocoResults()
     results.add(7, np.array([[1.0, 2.0, 5.0, 9.0]]), np.array([0.5]), np.array([3]))
     assert results.to_json() == [{"image_id": 7, "category_id": 3, "score": 0.5, "bbox": [1, 2, 4, 7]}]
+
+
+def test_joined_results_keep_what_each_could_not_read() -> None:
+    one, two, both = CocoResults("one"), CocoResults("two"), CocoResults("both")
+    one.unreadable, two.unreadable = {3: "no JPEG"}, {5: "is empty"}
+    both.extend([one, two])
+    assert both.unreadable == {3: "no JPEG", 5: "is empty"}
