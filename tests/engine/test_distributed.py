@@ -162,7 +162,7 @@ def test_the_others_end_soon_when_a_process_dies(tmp_path: Path, nano_arguments:
         assert all(process.poll() is None for process in processes)
     processes[1].kill()
     start = time.monotonic()
-    _, said = processes[0].communicate(timeout=60)
+    _, said = processes[0].communicate(timeout=300)
     assert processes[0].returncode == 2
     assert time.monotonic() - start < 30
     (line,) = [line for line in said.splitlines() if "Warning" not in line and not line.startswith("  ")]

@@ -57,7 +57,7 @@ def test_a_killed_worker_ends_the_run_in_one_line_and_no_step_is_lost(
         time.sleep(0.05)
         assert process.poll() is None, process.communicate()
     os.kill(children(process.pid)[0], signal.SIGKILL)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=300)
     assert process.returncode == 2
     step = read_metrics(run)[-1]["step"]
     (line,) = errors.strip().splitlines()

@@ -66,7 +66,7 @@ def test_frozen_workers_do_not_keep_a_signal_from_ending_the_run(tmp_path: Path,
     for worker in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
         os.kill(int(worker), signal.SIGSTOP)
     process.terminate()
-    _, errors = process.communicate(timeout=90)
+    _, errors = process.communicate(timeout=300)
     assert process.returncode == 143
     (line,) = errors.splitlines()
     assert "stopped by SIGTERM at step" in line

@@ -407,7 +407,7 @@ def test_a_signal_to_the_whole_process_group_loses_no_step_and_exits_143(
             break
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGTERM)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=300)
     assert process.returncode == 143, errors
     last = read_metrics(run)[-1]["step"]
     assert checkpoints(run)[-1].name == f"step_{last:08d}"
