@@ -19,11 +19,12 @@ SHOWN = re.compile(
     r"\d+ workers,|\d+ SIGTERMs|\d+ of \d+ mutants|survived:|power loss:|memory of|a real full disk|"
     r"(?:annotations|images|configs|weights|[A-Z]+): \d"
 )
+TESTS = re.compile(r"(?<=[^(]) \([\w/. ]*\.py\)$")  # of a mutant that survived
 
 
 def main(command: str, said: str) -> None:
     """Replaces the figures of a command by the lines of its output that count something."""
-    lines = [line.replace("|", "/") for line in said.splitlines() if SHOWN.match(line)]
+    lines = [TESTS.sub("", line).replace("|", "/") for line in said.splitlines() if SHOWN.match(line)]
     if not lines:
         sys.exit("no line of the input counts anything")
     kept = json.loads(reliability.COUNTED.read_text()) if reliability.COUNTED.exists() else []
