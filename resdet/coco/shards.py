@@ -73,11 +73,6 @@ def real_file(path: Path) -> Path:
     return shard_of(path) or path
 
 
-def copy_image(path: Path, target: Path) -> None:
-    """Copies an image out of a shard, or a file of its own. Raises OSError."""
-    if shard_of(path) is not None:
-        _ = target.write_bytes(read_member(path))
-        return
-    with path.open("rb") as source, target.open("wb") as file:
-        while part := source.read(2**20):
-            _ = file.write(part)
+def image_bytes(path: Path) -> bytes:
+    """The content of an image in a shard, or in a file of its own. Raises OSError."""
+    return path.read_bytes() if shard_of(path) is None else read_member(path)

@@ -53,7 +53,7 @@ class World:
         """Whether `flag` is true in any process; every process must call this."""
         return self.ask_any(flag)()
 
-    def ask_any(self, flag: bool) -> Callable[[], bool]:  # noqa: FBT001
+    def ask_any(self, flag: bool) -> Callable[[], bool]:  # noqa: FBT001  # as any
         """Asks all processes as `any`, and returns at once; the answer is what the returned function waits for."""
         if self.size == 1:
             return lambda: flag

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 import urllib.error
 import urllib.parse
-import urllib.request
 from http.client import HTTPException
 from typing import Any
 
@@ -15,8 +14,7 @@ from jaxtyping import UInt8
 from resdet.data.images.decode import ImageError, decode_image
 from resdet.errors import UserError
 from resdet.text import shortened
-from resdet.version import __version__
-from resdet.weights.sources import HttpsOnly, reachable
+from resdet.weights.sources import open_address, reachable
 
 LARGEST = 64 * 2**20  # bytes of an image
 STALL_SECONDS = 10.0  # without data
@@ -46,8 +44,7 @@ def fetched(url: str) -> bytes:
             raise ImageError(f"{url}: images are fetched over https only; give an https address, or a file")
         if not reachable(url):
             raise ImageError(f"{url}: the host cannot be reached; download the image elsewhere and give its path")
-        request = urllib.request.Request(url, headers={"User-Agent": f"resdet/{__version__}"})  # noqa: S310
-        with urllib.request.build_opener(HttpsOnly, *HANDLERS).open(request, timeout=STALL_SECONDS) as answer:
+        with open_address(url, timeout=STALL_SECONDS, handlers=HANDLERS) as answer:
             return _read(answer, url)
     except ImageError:
         raise

@@ -16,7 +16,7 @@ import threading
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from http.client import HTTPException, HTTPMessage
 from pathlib import Path
@@ -26,6 +26,7 @@ import torch
 
 from resdet.errors import UserError, did_you_mean
 from resdet.files import whole_file
+from resdet.version import __version__
 from resdet.weights.contract import WeightContract
 
 if TYPE_CHECKING:
@@ -254,6 +255,16 @@ class HttpsOnly(urllib.request.HTTPRedirectHandler):
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
+def open_address(url: str, *, timeout: float, handlers: Sequence[Any] = ()) -> Any:
+    """What urllib answers for an http or https address; an https one may redirect to another https address alone.
+
+    `handlers` are further urllib handlers. Raises UserError for another redirect, and OSError or HTTPException.
+    """
+    secure = (HttpsOnly,) if urllib.parse.urlsplit(url).scheme == "https" else ()
+    request = urllib.request.Request(url, headers={"User-Agent": f"resdet/{__version__}"})  # noqa: S310  # http or https
+    return urllib.request.build_opener(*secure, *handlers).open(request, timeout=timeout)
+
+
 def download(
     url: str, path: Path, *, remedy: str, handlers: tuple[urllib.request.BaseHandler | Callable[[], Any], ...] = ()
 ) -> None:
@@ -264,10 +275,9 @@ def download(
     """
     if urllib.parse.urlsplit(url).scheme != "https":
         raise UserError(f"{url}: refused, weights are fetched over https only; {remedy}")
-    opener = urllib.request.build_opener(HttpsOnly, *handlers)  # pyright: ignore[reportArgumentType]
     try:
         with whole_file(path) as part:
-            with opener.open(url, timeout=STALL_SECONDS) as answer, part.open("wb") as file:
+            with open_address(url, timeout=STALL_SECONDS, handlers=handlers) as answer, part.open("wb") as file:
                 shutil.copyfileobj(answer, file)
             if (wrong := _wrong_hash(part, path.name)) is not None:
                 raise UserError(f"{url}: what arrived has the sha256 {wrong}, not the one in its name; {remedy}")

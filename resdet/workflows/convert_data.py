@@ -7,7 +7,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from resdet.coco.shards import copy_image
+from resdet.coco.shards import image_bytes
 from resdet.data.sets.coco import CocoDataset
 from resdet.data.sets.formats import read_set
 from resdet.data.sets.layouts import AUTO, LAYOUTS, layout_of
@@ -65,7 +65,7 @@ def convert_data(
                 _ = (temporary / name).write_text(text, encoding="utf-8", newline="")
             for name, path in written.images.items():
                 (temporary / name).parent.mkdir(parents=True, exist_ok=True)
-                copy_image(path, temporary / name)
+                _ = (temporary / name).write_bytes(image_bytes(path))
             for name, samples in written.shards.items():
                 write_shard(temporary / name, samples)
             _ = temporary.replace(folder)  # an empty folder gives way

@@ -18,7 +18,6 @@ from exact_resume import assert_resume_is_exact, logged
 from test_divergence import poison_batches, poison_weights, with_pixel
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from resdet.config import Config, EMAConfig, OptimConfig
 from resdet.engine.checkpoint import MODEL, checkpoint_path, read_model_file
@@ -29,6 +28,7 @@ from resdet.engine.train.optimizers import load_optimizer, step_if
 from resdet.engine.train.step import Result, apply_gradients
 from resdet.engine.train.unread import Unread
 from resdet.errors import UserError
+from waits import Waits
 
 FUSED = ("sgd", "adam", "adamw", "adagrad")
 
@@ -111,25 +111,6 @@ def test_a_state_that_another_form_saved_is_continued_in_the_form_of_this_run() 
         assert {group["fused"] for group in optimizer.param_groups} == {fused}
 
 
-class Asking(TorchDispatchMode):
-    """Collects what would wait for a GPU: a value that is read, and a copy from one device to another."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen: list[str] = []
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        if "_fused_sgd_" in str(func):  # torch has it for real tensors alone; it returns nothing
-            return None
-        result = func(*args, **(kwargs or {}))
-        moved = isinstance(result, Tensor) and any(isinstance(a, Tensor) and a.device != result.device for a in args)
-        if moved or "_local_scalar_dense" in str(func) or "nonzero" in str(func):
-            self.seen.append(str(func))
-        return result
-
-
 @pytest.mark.parametrize("clip", [None, 1.0])
 @pytest.mark.parametrize(("optim", "asks"), [
     (OptimConfig(), False), (OptimConfig(momentum=0.0), False), (OptimConfig(name="adamw"), False),
@@ -140,7 +121,7 @@ def test_the_end_of_a_step_asks_a_gpu_for_nothing_if_its_optimizer_is_fused(
 ) -> None:
     """With tensors that have a shape and a device but no values; the first update is made, to begin the state."""
     monkeypatch.setattr(Result, "of", lambda *values: Result(*values, copied=None))
-    with FakeTensorMode(), Asking() as asking:
+    with FakeTensorMode(), Waits(left_out="_fused_sgd_") as asking:
         model = nn.Linear(3, 2, device="cuda")
         optimizer = build_optimizer(model, optim)
         for parameter in model.parameters():

@@ -7,7 +7,6 @@ seen. What happens inside our own operators (NMS, RoIPool) is not: tests/gpu cou
 from __future__ import annotations
 
 import dataclasses
-import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -16,15 +15,13 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from resdet.analysis.benchmark.timing import random_batch
 from resdet.config import load_config
 from resdet.models.build.detector import build_model
 from resdet.structures import Batch
+from waits import Waits, devices
 
-ASKING = ("aten._local_scalar_dense", "aten.nonzero", "aten.masked_select", "aten.bincount", "aten.unique")
 LAYOUTS = {
     "fpn with masks": ["model.mask_head={name: fcn, channels: 8, resolution: 5}"],
     "pafpn": ["model.neck.name=pafpn"],
@@ -34,38 +31,6 @@ LAYOUTS = {
     "dc5": ["model.backbone.name=resnet18", "model.neck.name=dc5", "model.box_head.pooling=roi_pool"],
     "the first stage alone": ["model.box_head=null"],
 }  # fmt: skip
-
-
-class Waits(TorchDispatchMode):
-    """Collects the operators that a GPU would be waited for."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen: list[str] = []
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        result = func(*args, **(kwargs or {}))
-        before, after = devices((args, kwargs)), devices(result)
-        by_mask = str(func).startswith("aten.index") and any(leaf.dtype == torch.bool for leaf in tensors(args[1]))
-        if by_mask or str(func).startswith(ASKING) or (before and after and before != after):
-            self.seen.append(f"{func} in {place()}")
-        return result
-
-
-def tensors(values: Any) -> list[Tensor]:
-    return [leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor)]
-
-
-def devices(values: Any) -> set[str]:
-    return {tensor.device.type for tensor in tensors(values)}
-
-
-def place() -> str:
-    """The line of the package that called the operator."""
-    lines = [frame for frame in traceback.extract_stack() if "/resdet/" in frame.filename]
-    return f"{lines[-1].filename}:{lines[-1].lineno}" if lines else "torch"
 
 
 class Calls(nn.Module):

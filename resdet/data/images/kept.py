@@ -106,8 +106,7 @@ def on_disk(
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            if os.fstat(descriptor).st_size != needed:
-                os.ftruncate(descriptor, 0)
+            if os.fstat(descriptor).st_size < needed:  # never shortened: another process may have mapped it
                 os.posix_fallocate(descriptor, 0, needed)  # so that a full disk is known now
             memory = np.frombuffer(mmap.mmap(descriptor, needed), np.uint8)
         finally:

@@ -10,7 +10,6 @@ import hashlib
 import os
 import shutil
 import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from http.client import HTTPException
 from pathlib import Path
@@ -23,7 +22,7 @@ from resdet.data.sets.shard_folder import LARGEST_MANIFEST, MANIFEST, parse_mani
 from resdet.errors import UserError
 from resdet.files import replace_file, whole_file, writing
 from resdet.text import shortened
-from resdet.version import __version__
+from resdet.weights.sources import open_address
 
 PART = 2**20  # bytes that are read at a time
 STALL_SECONDS = 60.0  # without data
@@ -81,8 +80,7 @@ def _parts(address: str) -> Iterator[bytes]:
 
 def _opened(address: str) -> Any:
     if address.startswith(("http://", "https://")):
-        request = urllib.request.Request(address, headers={"User-Agent": f"resdet/{__version__}"})  # noqa: S310
-        return urllib.request.urlopen(request, timeout=STALL_SECONDS)  # noqa: S310
+        return open_address(address, timeout=STALL_SECONDS)
     import fsspec  # only for such an address: it takes a while
 
     return fsspec.open(address, mode="rb")

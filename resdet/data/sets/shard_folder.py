@@ -20,7 +20,7 @@ import msgspec
 
 from resdet.coco.image_files import IMAGE_SUFFIXES
 from resdet.coco.records import CategoryRecord
-from resdet.coco.shards import SUFFIX, copy_image, members, read_member
+from resdet.coco.shards import SUFFIX, image_bytes, members, read_member
 from resdet.data.sets.cache import converted_file, state
 from resdet.data.sets.coco import CocoDataset
 from resdet.errors import UserError
@@ -152,18 +152,13 @@ def write_shard(target: Path, samples: Sequence[tuple[Path, dict[str, Any]]]) ->
     with tarfile.open(target, "w:", format=tarfile.USTAR_FORMAT) as archive:
         for number, (image, sample) in enumerate(samples):
             key = f"{number:08d}"
-            copied = target.with_name(f".{target.name}.image")
-            copy_image(image, copied)
-            try:
-                for name, data in (
-                    (f"{key}{image.suffix.lower()}", copied.read_bytes()),
-                    (f"{key}.json", json.dumps(sample, allow_nan=False).encode()),
-                ):
-                    entry = tarfile.TarInfo(name)
-                    entry.size = len(data)
-                    archive.addfile(entry, io.BytesIO(data))
-            finally:
-                copied.unlink(missing_ok=True)
+            for name, data in (
+                (f"{key}{image.suffix.lower()}", image_bytes(image)),
+                (f"{key}.json", json.dumps(sample, allow_nan=False).encode()),
+            ):
+                entry = tarfile.TarInfo(name)
+                entry.size = len(data)
+                archive.addfile(entry, io.BytesIO(data))
 
 
 def manifest_text(splits: dict[str, CocoDataset], shards: dict[str, list[Shard]]) -> str:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from functools import partial
+from http.client import HTTPConnection, HTTPResponse
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.request import HTTPSHandler, Request
 
 import fsspec
 import numpy as np
@@ -104,6 +106,32 @@ def test_what_cannot_be_fetched_is_one_line(folder: Path, address: str) -> None:
     assert "val-000000.tar: cannot be fetched (HTTP Error 404" in refused(address)
     assert "http://127.0.0.1:1/x/shards.json: cannot be fetched" in refused("http://127.0.0.1:1/x")
     assert "nonsense://x/shards.json: " in refused("nonsense://x")
+
+
+def test_an_https_address_does_not_lead_to_plain_http(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Away(SimpleHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(302)
+            self.send_header("Location", f"http://{self.headers['Host']}/elsewhere.json")
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Nothing is printed."""
+
+    def without_certificate(self: HTTPSHandler, req: Request) -> HTTPResponse:
+        return self.do_open(HTTPConnection, req)  # pyright: ignore[reportReturnType, reportArgumentType]
+
+    monkeypatch.setattr(HTTPSHandler, "https_open", without_certificate)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Away)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+    try:
+        message = refused(f"https://127.0.0.1:{server.server_address[1]}/set")
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+    assert "/set/shards.json: refused, it redirects to 'http://" in message
 
 
 def test_any_address_of_fsspec(folder: Path) -> None:
