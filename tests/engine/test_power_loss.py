@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from power_loss import recorded, written
 
+from power_loss import recorded, written
 from resdet.engine.checkpoint import (
     checkpoints,
     damage,
