@@ -1,4 +1,7 @@
-"""Published detectors by name or by file: they are converted once, into the cache, and then are files of resdet."""
+"""Published detectors by name, by file or on the Hugging Face Hub, as files of resdet.
+
+Those of other toolkits are converted once, into the cache.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,7 @@ from resdet.errors import UserError
 from resdet.files import writing
 from resdet.version import __version__
 from resdet.weights.convert import format_of
+from resdet.weights.hub import hub_detector, hub_name
 from resdet.weights.read import read_weights
 
 # The detectors of torchvision that have a layout of resdet, with the names of their weights.
@@ -82,7 +86,8 @@ def suggestion(name: str) -> str | None:
 
 
 def as_model_file(given: Path, cache: Path) -> Path:
-    """The converted file of a published detector's name, or of another toolkit's file; any other path as it is.
+    """The converted file of a published detector's name, or of another toolkit's file; the downloaded file of
+    hf://OWNER/NAME; any other path as it is.
 
     A file or folder with such a name comes first. Raises UserError for a file that is not there and cannot be fetched,
     for one that cannot be converted, and for a name that resembles a published one.
@@ -90,6 +95,8 @@ def as_model_file(given: Path, cache: Path) -> Path:
     name = str(given)
     if os.path.lexists(given):
         return _from_file(given, cache) if given.suffix.lower() in FOREIGN and given.is_file() else given
+    if (on_the_hub := hub_name(name)) is not None:
+        return hub_detector(on_the_hub)
     if name in PUBLISHED:
         return _converted(PUBLISHED[name], "torchvision", cache, published_detector(name).file.stem)
     if (meant := suggestion(name)) is not None:

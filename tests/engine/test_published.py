@@ -15,7 +15,7 @@ import resdet
 from resdet.cli.main import COMMANDS, main
 from resdet.engine.published import PUBLISHED, published_detector
 from resdet.errors import UserError
-from resdet.weights import sources
+from resdet.weights import downloads
 from resdet.weights.sources import coco_names
 from torchvision_oracle import random_detector
 
@@ -53,7 +53,7 @@ def as_published(name: str) -> FasterRCNN:
 @pytest.fixture
 def in_the_cache(hub: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], FasterRCNN]:
     """Puts random weights under a published name; their sha256 cannot be the one in the name, so it is not checked."""
-    monkeypatch.setattr(sources, "_wrong_hash", lambda path, name: None)
+    monkeypatch.setattr(downloads, "_wrong_hash", lambda path, name: None)
 
     def put(name: str) -> FasterRCNN:
         model = as_published(name)

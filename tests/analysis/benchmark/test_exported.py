@@ -9,25 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from exports import without_a_graph
 from resdet.analysis.benchmark import exported as benchmark
 from resdet.analysis.benchmark.exported import Latency, benchmark_exported, is_exported
 from resdet.cli.main import main
 from resdet.errors import UserError
-from resdet.exporting.contract import CONTRACT, VERSION, Contract, ports
+from resdet.exporting.contract import CONTRACT
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """An export whose graph is none, and whose model is not there."""
-    inputs, outputs = ports("inside", 20, None)
-    contract = Contract(
-        format=VERSION, file="model.onnx", runtime="onnxruntime", precision="fp32", preprocessing="inside",
-        inputs=inputs, outputs=outputs, class_names=("a",), category_ids=(1,), short_side=64, max_side=64, divisor=32,
-        source=str(tmp_path / "none.safetensors"), step=1, resdet_version="0",
-    )  # fmt: skip
-    _ = (tmp_path / CONTRACT).write_bytes(contract.to_json())
-    _ = (tmp_path / "model.onnx").write_bytes(b"")
-    return tmp_path
+    return without_a_graph(tmp_path)
 
 
 @pytest.fixture
