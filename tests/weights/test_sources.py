@@ -147,14 +147,14 @@ def test_a_network_that_does_not_answer_is_given_up_within_a_second(no_answer):
 
 
 def test_timm_without_a_network_says_what_to_fetch(monkeypatch, offline):
-    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_: None)
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_, **__: None)
     message = refusal("timm", "timm/resnet18")
     assert "timm/resnet18.a1_in1k/model.safetensors is not in the Hugging Face cache" in message
     assert "resolve/main/model.safetensors and give its path as model.backbone.weights" in message
 
 
 def test_timm_takes_what_the_cache_has(monkeypatch, tmp_path, offline):
-    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_: str(tmp_path / "model.safetensors"))
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_, **__: str(tmp_path / "model.safetensors"))
     source = sources.resolve("timm", "timm/resnet18")
     assert source.path == tmp_path / "model.safetensors"
     assert source.contract is not None
