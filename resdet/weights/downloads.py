@@ -1,4 +1,4 @@
-"""Opens and downloads addresses: over https, checked by the sha256 in a name; without a network the answer is quick."""
+"""Opens and downloads addresses: over https, checked by the sum in a name; without a network the answer is quick."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ from resdet.version import __version__
 
 CONNECT_SECONDS = 0.8  # seconds to find out whether there is a network
 STALL_SECONDS = 10.0  # seconds without data after which a download has failed
-HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.")  # resnet50-0676ba61.pth
+# The beginning of a checksum in a file's name: resnet50-0676ba61.pth, model_final_280758.pkl (of Detectron2's zoo).
+SUMS = ((re.compile(r"-([0-9a-f]{8,64})\."), "sha256"), (re.compile(r"model_final_([0-9a-f]{6})\.pkl"), "md5"))
 
 
 def fetched(url: str, folder: Path) -> Path:
-    """The cached file of this address, if its sha256 agrees with its name; otherwise it is downloaded into
+    """The cached file of this address, if its sum agrees with its name; otherwise it is downloaded into
     the cache.
     """
     name = Path(urllib.parse.urlsplit(url).path).name
@@ -37,7 +38,7 @@ def fetched(url: str, folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         download(url, path, remedy=remedy)
     elif (wrong := _wrong_hash(path, name)) is not None:
-        raise UserError(f"{path}: damaged or another file, its sha256 begins with {wrong}; delete it to fetch it again")
+        raise UserError(f"{path}: damaged or another file, its {wrong}; delete it to fetch it again")
     return path
 
 
@@ -91,7 +92,7 @@ def open_address(url: str, *, timeout: float, handlers: Sequence[Any] = ()) -> A
 def download(
     url: str, path: Path, *, remedy: str, handlers: tuple[urllib.request.BaseHandler | Callable[[], Any], ...] = ()
 ) -> None:
-    """Fetches over https, checks the sha256 in the file name, and only then moves the file to its final name.
+    """Fetches over https, checks the sum in the file name, and only then moves the file to its final name.
 
     `handlers` are further urllib handlers. Raises UserError, whose message ends with `remedy`, for a failure; no
     partial file remains.
@@ -103,16 +104,16 @@ def download(
             with open_address(url, timeout=STALL_SECONDS, handlers=handlers) as answer, part.open("wb") as file:
                 shutil.copyfileobj(answer, file)
             if (wrong := _wrong_hash(part, path.name)) is not None:
-                raise UserError(f"{url}: what arrived has the sha256 {wrong}, not the one in its name; {remedy}")
+                raise UserError(f"{url}: what arrived is another file, its {wrong}, not as in its name; {remedy}")
     except (urllib.error.URLError, HTTPException, OSError) as error:
         raise UserError(f"{url}: the download failed ({error}); {remedy}") from error
 
 
 def _wrong_hash(path: Path, name: str) -> str | None:
-    """The beginning of the file's sha256 if it differs from the one in the name."""
-    promised = HASH_IN_NAME.search(name)
-    if promised is None:
-        return None
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return None if digest.startswith(promised[1]) else digest[: len(promised[1])]
+    """`"sha256 begins with 0676ba61"`, if that differs from the beginning in the name."""
+    for pattern, algorithm in SUMS:
+        if (promised := pattern.search(name)) is not None:
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, algorithm).hexdigest()
+            return None if digest.startswith(promised[1]) else f"{algorithm} begins with {digest[: len(promised[1])]}"
+    return None

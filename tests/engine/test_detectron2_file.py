@@ -20,7 +20,7 @@ from resdet.engine.checkpoint import read_model_file
 from resdet.models.build.conventions import completed
 from resdet.models.build.detector import build_model
 from resdet.models.rcnn import RCNN
-from resdet.weights import WeightContract
+from resdet.weights import WeightContract, downloads
 from resdet.weights.convert.detectron2 import CAFFE_MEAN, CAFFE_STD
 from resdet.weights.sources import coco_names
 
@@ -104,6 +104,20 @@ def test_a_file_of_the_zoo_predicts_with_its_config_and_cocos_names(
     loaded: dict[str, Tensor] = resdet.load(file, device="cpu").model.state_dict()
     for name, value in ours[0].state_dict().items():
         torch.testing.assert_close(loaded[name], value, rtol=0, atol=0, msg=name)
+
+
+def test_a_name_of_the_zoo_is_its_file_in_torchs_cache(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Random weights cannot have the md5 in the name, so it is not checked."""
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    monkeypatch.setattr(downloads, "_wrong_hash", lambda path, name: None)
+    (tmp_path / "hub/checkpoints").mkdir(parents=True)
+    _ = file.rename(tmp_path / "hub/checkpoints/model_final_f10217.pkl")
+    detector = resdet.load("COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_3x", device="cpu")
+    assert detector.class_names == COCO
+    assert detector.origin is not None
+    assert detector.origin.files[0].name.startswith("model_final_f10217-resdet-")
 
 
 class Hostile:

@@ -103,7 +103,7 @@ def test_a_redirect_away_from_https_is_refused(tmp_path, target):
 
 
 def test_a_download_with_another_sha256_is_refused_and_removed(tmp_path):
-    with pytest.raises(UserError, match=r"sha256 [0-9a-f]{8}, not the one in its name; put it there"):
+    with pytest.raises(UserError, match=r"sha256 begins with [0-9a-f]{8}, not as in its name; put it there"):
         _ = download(tmp_path, {URL: (200, {}, b"something else")})
     assert list(tmp_path.iterdir()) == []
 

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import UInt8
 
 from resdet.analysis.benchmark.timing import alternate
+from resdet.engine.machine import check_compiler
 from resdet.engine.saved_models import detector_of, read_models
 from resdet.errors import UserError
 from resdet.exporting.contract import CONTRACT, Contract, read_contract
@@ -122,7 +123,12 @@ def _add_model(folder: Path, contract: Contract, contestants: dict[str, Call], r
             _ = forward(Batch(torch.from_numpy(given["images"]), torch.from_numpy(given["sizes"])))
 
     contestants["eager"] = partial(call, forward=predict)
-    contestants["compiled"] = partial(call, forward=torch.compile(predict))
+    try:
+        check_compiler("test.compile")
+    except UserError as error:
+        remarks.append(f"compiled: {error}")
+    else:
+        contestants["compiled"] = partial(call, forward=torch.compile(predict))
 
 
 def _add_runtimes(folder: Path, contract: Contract, contestants: dict[str, Call], remarks: list[str]) -> None:
