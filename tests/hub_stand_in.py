@@ -1,13 +1,10 @@
-"""A stand-in for the Hugging Face Hub on this machine, with repositories in memory, and commands that use it."""
+"""A stand-in for the Hugging Face Hub on this machine, with repositories in memory."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,22 +12,12 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
+import pytest
 import yaml
+from huggingface_hub import constants
 
 TOKEN = "hf_of_the_tests"
-# All command lines in one process: the client reads where the Hub is when it is imported.
-COMMANDS = """
-import contextlib, io, json, sys
-from resdet.cli.main import main
-answers = []
-for arguments in json.load(sys.stdin):
-    said, error = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(error):
-        code = main(arguments)
-    answers.append((code, said.getvalue(), error.getvalue()))
-print(json.dumps(answers))
-"""
-Answer = tuple[int, str, str]  # the exit code, what was said, the errors
+URL = "/{repo_id}/resolve/{revision}/{filename}"
 
 
 class StandIn(ThreadingHTTPServer):
@@ -71,18 +58,23 @@ def stand_in() -> Iterator[StandIn]:
             thread.join()
 
 
-def commands(*lines: list[str], address: str, home: Path, **environment: str) -> list[Answer]:
-    """The answers of `resdet` to command lines, with the Hub at this address and its cache in `home`."""
-    ours = {
+def environment(address: str, home: Path) -> dict[str, str]:
+    """What a process of its own takes the Hub from; Xet, the Hub's other storage, has no stand-in."""
+    return {
         "HF_ENDPOINT": address, "HF_HOME": str(home), "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1",
-        "HF_HUB_DISABLE_TELEMETRY": "1", "no_proxy": "127.0.0.1", "RESDET_CACHE": str(home / "resdet"),
+        "HF_HUB_DISABLE_TELEMETRY": "1", "no_proxy": "127.0.0.1",
     }  # fmt: skip
-    done = subprocess.run(
-        [sys.executable, "-c", COMMANDS],
-        input=json.dumps(lines), stdout=subprocess.PIPE, text=True, check=True,
-        env={**os.environ, **ours, **environment},
-    )  # fmt: skip
-    return [tuple(answer) for answer in json.loads(done.stdout.splitlines()[-1])]
+
+
+def take(address: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets this process, whose client has read its environment already, take the Hub from there."""
+    for name, value in environment(address, home).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(constants, "ENDPOINT", address)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", address + URL)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(home / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", True)
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -122,8 +122,9 @@ def push_folder(folder: Path, name: HubName, *, private: bool) -> str:
     with answered(
         f"{name}: the upload failed", "log in with `hf auth login`, or set HF_TOKEN to a token that may write"
     ):
-        address = huggingface_hub.create_repo(name.repository, private=private, exist_ok=True)
-        _ = huggingface_hub.upload_folder(
+        hub = huggingface_hub.HfApi(endpoint=constants.ENDPOINT)
+        address = hub.create_repo(name.repository, private=private, exist_ok=True)
+        _ = hub.upload_folder(
             repo_id=name.repository, folder_path=folder, commit_message="Upload a detector by resdet"
         )
     return str(address)

@@ -48,7 +48,7 @@ def zoo_name(name: str) -> str:
     for pattern, theirs in ZOO_NAMES:
         if (found := re.fullmatch(pattern, name)) is not None:
             first, *others = found.groups()
-            more = 1 if ".layer" in pattern else 2 if pattern.startswith("neck") else 0
+            more = 2 if pattern.startswith("neck") else 1 if ".layer" in pattern else 0
             return theirs.format(int(first) + more if more else first, *others)
     return name
 

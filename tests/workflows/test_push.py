@@ -3,27 +3,36 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
+from huggingface_hub import constants
 from PIL import Image
 
+import resdet
 from exports import save_model, without_a_graph
-from hub_stand_in import StandIn, commands, stand_in
+from hub_stand_in import StandIn, environment, stand_in, take
+from resdet.cli.main import main
 from resdet.engine.run_folder import RunFiles
 from resdet.errors import UserError
 from resdet.weights.hub import HubName, hub_name
 
 NOWHERE = "http://127.0.0.1:9"  # the port of discard, where nobody listens
+# In a process of its own, whose client reads the environment.
+PUSH = "import sys; from resdet.cli.main import main; sys.exit(main(sys.argv[1:]))"
 
 
 @pytest.fixture
-def hub() -> Iterator[StandIn]:
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
     with stand_in() as server:
+        take(server.address, tmp_path / "home", monkeypatch)
         yield server
 
 
@@ -50,35 +59,50 @@ def found_in(folder: Path) -> object:
     return json.loads((folder / "predictions.json").read_text())
 
 
+def refusal(line: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    _ = capsys.readouterr()
+    assert main(line) == 2
+    said = [text for text in capsys.readouterr().err.splitlines() if text.startswith("error: ")]
+    assert len(said) == 1
+    return said[0]
+
+
 def test_a_detector_goes_to_the_hub_and_comes_back_as_it_was(
-    hub: StandIn, run: Path, photo: Path, tmp_path: Path
+    hub: StandIn, run: Path, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also by its commit, after another detector took its place; and without the Hub, from its cache."""
-    (pushed,) = commands(["push", str(run), "me/circles", "--private"], address=hub.address, home=tmp_path / "a")
-    assert pushed == (0, f"{hub.address}/me/circles: README.md, model.safetensors\n", "")
+
+    def predicted(name: str, folder: str) -> object:
+        assert main(["predict", name, str(photo), "--output", str(tmp_path / folder)]) == 0
+        return found_in(tmp_path / folder)
+
+    pushed = resdet.push(run, "me/circles", private=True)
+    assert (pushed.address, pushed.files) == (f"{hub.address}/me/circles", ("README.md", "model.safetensors"))
     assert hub.private == {"me/circles"}
     (files,) = hub.repositories["me/circles"]
     assert files["model.safetensors"] == (run / "checkpoints/step_00000003/model.safetensors").read_bytes()
+    local = predicted(str(run), "local")
+    assert predicted("hf://me/circles", "remote") == local != []
     _ = hub.put("me/circles", **{"model.safetensors": b"another"})
-    first = f"hf://me/circles@{1:040x}"
-    lines = [["predict", name, str(photo), "--output", str(tmp_path / out)] for name, out in
-             ((str(run), "local"), (first, "remote"), ("hf://me/circles", "other"))]  # fmt: skip
-    local, remote, other = commands(*lines, address=hub.address, home=tmp_path / "b")
-    assert (local[0], remote[0]) == (0, 0), remote
-    assert found_in(tmp_path / "local") == found_in(tmp_path / "remote") != []
-    assert other[0] == 2
-    assert other[2].count("\n") == 1
-    (again,) = commands([*lines[1][:-1], str(tmp_path / "again")], address=NOWHERE, home=tmp_path / "b")
-    assert again[0] == 0, again[2]
-    assert found_in(tmp_path / "again") == found_in(tmp_path / "local")
+    assert predicted(f"hf://me/circles@{1:040x}", "first") == local
+    with pytest.raises(UserError, match=r"safetensors"):
+        _ = resdet.load("hf://me/circles")
+    monkeypatch.setattr(constants, "ENDPOINT", NOWHERE)
+    assert predicted(f"hf://me/circles@{1:040x}", "again") == local
 
 
-def test_the_card_says_what_it_is_and_has_no_markup_from_outside(hub: StandIn, run: Path, tmp_path: Path) -> None:
-    once, twice = commands(
-        ["push", str(run), "hf://me/circles"], ["push", str(run), "me/circles", "--measure"],
-        address=hub.address, home=tmp_path,
+def test_the_command_takes_the_hub_from_the_environment(hub: StandIn, run: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", PUSH, "push", str(run), "hf://me/circles"], stdout=subprocess.PIPE, text=True,
+        check=True, env={**os.environ, **environment(hub.address, tmp_path)},
     )  # fmt: skip
-    assert (once[0], twice[0]) == (0, 0), twice
+    assert done.stdout == f"{hub.address}/me/circles: README.md, model.safetensors\n"
+    assert hub.private == set()
+
+
+def test_the_card_says_what_it_is_and_has_no_markup_from_outside(hub: StandIn, run: Path) -> None:
+    for measure in (False, True):
+        _ = resdet.push(run, "me/circles", measure=measure)
     recorded, measured = (files["README.md"].decode() for files in hub.repositories["me/circles"])
     _, front, text = recorded.split("---\n", 2)
     assert yaml.safe_load(front) == {
@@ -91,21 +115,19 @@ def test_the_card_says_what_it_is_and_has_no_markup_from_outside(hub: StandIn, r
     assert "\x1b" not in text
     assert all(line.startswith("    ") for line in text.splitlines() if "javascript" in line)
     assert "with 95 % intervals over images:" in measured
-    assert "| | model (float32) |" in measured
+    assert "| model (float32) |\n" in measured
     assert "graph" not in measured
 
 
 def test_an_export_is_uploaded_as_it_is_and_a_folder_of_other_things_is_not(
-    hub: StandIn, run: Path, tmp_path: Path
+    hub: StandIn, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = without_a_graph(tmp_path / "exported")
-    (pushed,) = commands(["push", str(folder), "me/graph"], address=hub.address, home=tmp_path / "home")
-    assert pushed[0] == 0, pushed[2]
+    assert resdet.push(folder, "me/graph").files == ("contract.json", "model.onnx")
     assert hub.repositories["me/graph"] == [{path.name: path.read_bytes() for path in folder.iterdir()}]
+    assert "the card of an export has its figures" in refusal(["push", str(folder), "me/graph", "--measure"], capsys)
     _ = (folder / "secret.txt").write_text("mine")
-    (refused,) = commands(["push", str(folder), "me/graph"], address=hub.address, home=tmp_path / "home")
-    assert refused[0] == 2
-    assert "holds other files than resdet export writes" in refused[2]
+    assert "holds other files than resdet export writes" in refusal(["push", str(folder), "me/graph"], capsys)
     assert len(hub.repositories["me/graph"]) == 1
 
 
@@ -114,47 +136,45 @@ class Hostile:
         return exec, ("raise SystemExit('a pickle ran')",)
 
 
-def test_nothing_but_tensors_is_read_from_a_repository(hub: StandIn, photo: Path, tmp_path: Path) -> None:
+def test_nothing_but_tensors_is_read_from_a_repository(hub: StandIn) -> None:
     """A pickle under another name is not fetched, and under the name of the tensors it is refused."""
     pickled = pickle.dumps(Hostile())
     _ = hub.put("evil/one", **{"model.pkl": pickled, "pytorch_model.bin": pickled, "model.py": b"raise SystemExit"})
     _ = hub.put("evil/two", **{"model.safetensors": pickled})
-    _ = hub.put("evil/three", **{"model.safetensors": b"x" * 100})
+    with pytest.raises(UserError, match=r"has none of model.safetensors"):
+        _ = resdet.load("hf://evil/one")
     hub.sizes["model.safetensors"] = 10**15
-    lines = [
-        ["predict", f"hf://evil/{name}", str(photo), "--output", str(tmp_path / name)] for name in ("one", "three")
-    ]
-    one, three = commands(*lines, address=hub.address, home=tmp_path / "home")
-    hub.sizes.clear()
+    with pytest.raises(UserError, match=r"at most 8192 MiB are fetched"):
+        _ = resdet.load("hf://evil/two")
     assert hub.fetched == []
-    (two,) = commands([lines[0][0], "hf://evil/two", *lines[0][2:]], address=hub.address, home=tmp_path / "home")
-    for answer, said in ((one, "has none of model.safetensors"), (three, "at most 8192 MiB"), (two, "safetensors")):
-        assert answer[0] == 2
-        assert said in answer[2]
-        assert answer[2].count("\n") == 1
+    hub.sizes.clear()
+    with pytest.raises(UserError, match=r"safetensors"):
+        _ = resdet.load("hf://evil/two")
+    assert hub.fetched == ["model.safetensors"]
 
 
 def test_what_is_not_there_and_who_may_not_write_is_one_line(
-    hub: StandIn, run: Path, photo: Path, tmp_path: Path
+    hub: StandIn, run: Path, photo: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    def predict(name: str) -> list[str]:
+        return ["predict", name, str(photo)]
+
     _ = hub.put("me/circles", **{"model.safetensors": b""})
-    predict = [["predict", name, str(photo), "--output", str(tmp_path / "out")] for name in (
-        "hf://me/nothing", "hf://me/circles@v9", "hf://me", "hf://me/circles/../..",
-    )]  # fmt: skip
-    answers = commands(*predict, address=hub.address, home=tmp_path / "home")
-    unknown = commands(["push", str(run), "me/new"], address=hub.address, home=tmp_path / "home", HF_TOKEN="hf_wrong")
-    offline = commands(predict[0], ["push", str(run), "me/new"], address=NOWHERE, home=tmp_path / "home")
-    asked = commands(predict[0], address=hub.address, home=tmp_path / "home", HF_HUB_OFFLINE="1")
-    for answer, said in zip(
-        [*answers, *unknown, *offline, *asked],
-        ("the download of model.safetensors failed", "the download of model.safetensors failed", "write hf://OWNER/NAME",
-         "write hf://OWNER/NAME", "hf auth login", "is not in the Hugging Face cache", "try again with a network",
-         "is not in the Hugging Face cache"),
-        strict=True,
-    ):  # fmt: skip
-        assert answer[0] == 2
-        assert said in answer[2]
-        assert answer[2].count("\n") == 1, answer[2]
+    for name, said in (
+        ("hf://me/nothing", "the download of model.safetensors failed"),
+        ("hf://me/circles@v9", "the download of model.safetensors failed"),
+        ("hf://me", "write hf://OWNER/NAME"),
+    ):
+        assert said in refusal(predict(name), capsys)
+    monkeypatch.setenv("HF_TOKEN", "hf_wrong")
+    assert "log in with `hf auth login`" in refusal(["push", str(run), "me/new"], capsys)
+    assert "leave @v1 out" in refusal(["push", str(run), "me/new@v1"], capsys)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert "is not in the Hugging Face cache" in refusal(predict("hf://me/circles"), capsys)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", NOWHERE)
+    assert "is not in the Hugging Face cache" in refusal(predict("hf://me/circles"), capsys)
+    assert "try again with a network" in refusal(["push", str(run), "me/new"], capsys)
     assert "me/new" not in hub.repositories
 
 
