@@ -124,9 +124,7 @@ def push_folder(folder: Path, name: HubName, *, private: bool) -> str:
     ):
         hub = huggingface_hub.HfApi(endpoint=constants.ENDPOINT)
         address = hub.create_repo(name.repository, private=private, exist_ok=True)
-        _ = hub.upload_folder(
-            repo_id=name.repository, folder_path=folder, commit_message="Upload a detector by resdet"
-        )
+        _ = hub.upload_folder(repo_id=name.repository, folder_path=folder, commit_message="Upload a detector by resdet")
     return str(address)
 
 

@@ -22,6 +22,7 @@ from hub_stand_in import StandIn, environment, stand_in, take
 from resdet.cli.main import main
 from resdet.engine.run_folder import RunFiles
 from resdet.errors import UserError
+from resdet.exporting.runtime import ExportedDetector
 from resdet.weights.hub import HubName, hub_name
 
 NOWHERE = "http://127.0.0.1:9"  # the port of discard, where nobody listens
@@ -134,6 +135,20 @@ def test_an_export_is_uploaded_as_it_is_and_a_folder_of_other_things_is_not(
 class Hostile:
     def __reduce__(self) -> tuple[object, tuple[str]]:
         return exec, ("raise SystemExit('a pickle ran')",)
+
+
+def test_an_export_is_run_from_the_hub_unless_its_reader_would_run_code(hub: StandIn, tmp_path: Path) -> None:
+    _ = pytest.importorskip("onnxruntime")
+    folder = without_a_graph(tmp_path / "exported")
+    _ = resdet.push(folder, "me/graph")
+    with pytest.raises(UserError, match=r"home/hub/.*model.onnx: cannot be run .* Export it again"):
+        _ = ExportedDetector("hf://me/graph")
+    assert hub.fetched == ["contract.json", "model.onnx"]
+    contract = (folder / "contract.json").read_bytes()
+    _ = hub.put("me/graph", **{"contract.json": contract.replace(b"model.onnx", b"model.pt2"), "model.pt2": b""})
+    with pytest.raises(UserError, match=r"'model.pt2' is not taken from the Hub"):
+        _ = ExportedDetector("hf://me/graph")
+    assert "model.pt2" not in hub.fetched
 
 
 def test_nothing_but_tensors_is_read_from_a_repository(hub: StandIn) -> None:

@@ -71,13 +71,31 @@ class Measured:
     remarks: tuple[str, ...]
     contract: Contract
 
+    @property
+    def ratios(self) -> dict[str, float]:
+        """How many times as fast as the first contestant each is: the median over the turns, which other load on the
+        machine disturbs less than the latencies.
+        """
+        first = next(iter(self.latencies.values())).seconds
+        return {
+            name: statistics.median(theirs / ours for theirs, ours in zip(first, latency.seconds, strict=True))
+            for name, latency in self.latencies.items()
+        }
+
     def to_json(self) -> dict[str, Any]:
         figures = {
             f"{name}/{figure}": getattr(latency, figure)
             for name, latency in self.latencies.items()
             for figure in ("p50", "p99", "throughput")
         }
-        return {**figures, "file": self.contract.file, "precision": self.contract.precision, "missing": self.remarks}
+        ratios = {f"{name}/ratio": ratio for name, ratio in self.ratios.items()}
+        return {
+            **figures,
+            **ratios,
+            "file": self.contract.file,
+            "precision": self.contract.precision,
+            "missing": self.remarks,
+        }
 
 
 def is_exported(given: Path) -> bool:

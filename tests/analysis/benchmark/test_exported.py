@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from exports import without_a_graph
+from exports import save_model, without_a_graph
 from resdet.analysis.benchmark import exported as benchmark
-from resdet.analysis.benchmark.exported import Latency, benchmark_exported, is_exported
+from resdet.analysis.benchmark.exported import Latency, Measured, benchmark_exported, is_exported
 from resdet.cli.main import main
 from resdet.errors import UserError
-from resdet.exporting.contract import CONTRACT
+from resdet.exporting.contract import CONTRACT, read_contract
 
 
 @pytest.fixture
@@ -43,6 +44,26 @@ def test_latencies_from_a_pencil() -> None:
     assert latency.p50 == pytest.approx(0.0505)
     assert latency.p99 == pytest.approx(0.09901)
     assert latency.throughput == pytest.approx(200 / 5.05)
+
+
+def test_ratios_are_those_of_turns_and_not_of_the_whole(folder: Path) -> None:
+    """In each turn the second is twice as fast, though the machine was ten times slower in the last one."""
+    first, second = Latency([1.0, 1.2, 10.0], 1), Latency([0.5, 0.6, 5.0], 1)
+    measured = Measured({"eager": first, "ONNX Runtime": second}, (), read_contract(folder))
+    assert measured.ratios == {"eager": 1.0, "ONNX Runtime": 2.0}
+    assert measured.to_json()["ONNX Runtime/ratio"] == 2.0
+
+
+def test_without_a_compiler_the_compiled_model_is_missing(
+    folder: Path, runtime: list[Mapping[str, np.ndarray]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = save_model(folder / "run") / "model.safetensors"
+    contract = replace(read_contract(folder), source=str(source))
+    _ = (folder / CONTRACT).write_bytes(contract.to_json())
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    measured = benchmark_exported(folder, size=(64, 64), batch=1, rounds=1)
+    assert list(measured.latencies) == ["eager", "ONNX Runtime"]
+    assert any(remark.startswith("compiled: ") and "no-such-compiler" in remark for remark in measured.remarks)
 
 
 def test_what_can_run_is_timed_and_what_cannot_is_named(
