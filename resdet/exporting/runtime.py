@@ -59,7 +59,7 @@ def _row_of(contract: Contract) -> Format | None:
 
 
 def _from_hub(name: HubName) -> Path:
-    """The folder of contract and graph in the Hub's cache. A program of torch is not fetched: its reader may run code."""
+    """The folder of an export in the Hub's cache. A program of torch is not fetched, for its reader may run code."""
     remedy = "fetch the repository yourself, if you trust it, and give the folder"
     described = hub_file(name, [CONTRACT], remedy=remedy, largest=LARGEST).parent
     contract = read_contract(described)
