@@ -19,6 +19,7 @@ from interruption import terminate_in_evaluation
 from test_train import weights_hash
 from torch import nn
 
+from resdet.appended_file import Appended
 from resdet.cli.main import main
 from resdet.config import Config
 from resdet.engine import checkpoint, distributed
@@ -30,7 +31,7 @@ from resdet.engine.signals import Stopped
 from resdet.engine.task.detection import check_categories
 from resdet.engine.train import train
 from resdet.errors import UserError
-from resdet.files import Appended, FolderLock
+from resdet.folder_lock import FolderLock
 
 ROOT = Path(__file__).parents[2]
 
