@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from resdet.coco import annotation_file, given_masks, json_sections
 from resdet.coco.annotation_file import AnnotationFile, parse_annotations, read_annotation_file
-from resdet.coco.json_sections import Unusual, read_sections
+from resdet.coco.json_sections import Section, Unusual, read_sections
 from resdet.errors import UserError
 
 
@@ -24,7 +24,7 @@ class Thing(msgspec.Struct):
     more: msgspec.Raw = msgspec.Raw(b"[]")
 
 
-KINDS: dict[str, type] = {"a": Thing, "b": Thing}
+SECTIONS = {"a": Section(Thing), "b": Section(Thing, shared=True)}
 VALUE = st.recursive(
     st.none()
     | st.booleans()
@@ -43,7 +43,7 @@ THINGS = st.lists(
 
 def portions(text: bytes) -> dict[str, list[tuple[int, Any]]]:
     found: dict[str, list[tuple[int, Any]]] = {}
-    for name, records in read_sections(io.BytesIO(text), KINDS):
+    for name, records in read_sections(io.BytesIO(text), SECTIONS):
         found.setdefault(name, []).extend((record.id, msgspec.json.decode(record.more)) for record in records)
     return found
 
@@ -68,7 +68,7 @@ def test_portions_of_any_size_are_the_whole(
         patched.setattr(json_sections, "BLOCK", block)
         patched.setattr(json_sections, "NEARBY", 5)
         found = portions(text.encode())
-    assert found == {name: [(thing["id"], thing.get("more", [])) for thing in content[name]] for name in KINDS}
+    assert found == {name: [(thing["id"], thing.get("more", [])) for thing in content[name]] for name in SECTIONS}
 
 
 @pytest.mark.parametrize(
