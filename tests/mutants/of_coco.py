@@ -23,7 +23,8 @@ MUTANTS = (
     ),
     *mutants(
         "resdet/coco/given_masks.py",
-        "coco/test_segmentation.py coco/test_reader.py data/sets/test_coco.py coco/test_json_sections.py",
+        "coco/test_segmentation.py coco/test_reader.py data/sets/test_coco.py coco/test_json_sections.py "
+        "coco/test_given_masks.py",
         ("owners[lengths < 6]", "owners[lengths < 4]"),
         ("owners[lengths % 2 == 1]", "owners[:0]"),
         ("max(initial=0) < 2**40", "max(initial=0) < 2**64"),
