@@ -26,6 +26,7 @@ COMMANDS = {
     "predict": "resdet.cli.predict",
     "serve": "resdet.cli.serve",
     "export": "resdet.cli.export",
+    "push": "resdet.cli.push",
     "score": "resdet.cli.score",
     "benchmark": "resdet.cli.benchmark",
     "compare": "resdet.cli.compare",
@@ -41,8 +42,8 @@ COMMANDS = {
 }
 # Those that build a model, read annotations or score, and so can run a user's own files.
 WITH_PLUGINS = {
-    "new", "train", "evaluate", "predict", "serve", "export", "score", "benchmark", "compare", "probe", "report",
-    "check-data", "convert-data",
+    "new", "train", "evaluate", "predict", "serve", "export", "push", "score", "benchmark", "compare", "probe",
+    "report", "check-data", "convert-data",
 }  # fmt: skip
 DONE, FAILED, MISTAKE, STOPPED = 0, 1, 2, EXIT_CODE
 
