@@ -3,10 +3,11 @@
 Prints the number of annotations that were read, skipped or corrected, and how objects are spread over classes and
 sizes. An error that would stop a training run stops this command too: one line, exit code 2.
 
-  resdet check-data my/bees                  (the format of a folder is recognized; --split val for its val split)
+  resdet check-data my/bees
+  resdet check-data my/bees --split val
   resdet check-data annotations.json images/
   resdet check-data my/ImageSets/Main/train.txt my/JPEGImages
-  resdet check-data --augment quickstart data.augment.transforms=heavy       (draws what a config trains on)
+  resdet check-data --augment quickstart data.augment.transforms=heavy
 """
 
 from __future__ import annotations
@@ -39,9 +40,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--augment not needed",
     )
     parser.add_argument("images", metavar="IMAGES", nargs="?", help="folder that its file names are relative to")
-    parser.add_argument("--split", choices=("train", "val", "test"), default="train", help="of a folder")
     parser.add_argument(
-        "--from", dest="format", default="auto", metavar="F", help="of a folder that may be two: coco, yolo, voc, ..."
+        "--split", choices=("train", "val", "test"), default="train", help="which split of a folder (default: train)"
+    )
+    parser.add_argument(
+        "--from",
+        dest="format",
+        default="auto",
+        metavar="F",
+        help="the format of a folder if it may be several: coco, yolo, voc, ... (default: by its layout)",
     )
     parser.add_argument("--decode", action="store_true", help="also decode every image (minutes for 100,000)")
     parser.add_argument("--strict", action="store_true", help="anything skipped or mended is an error")
@@ -52,8 +59,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="draw training samples as this config augments them, with boxes and masks, on one sheet; of ANNOTATIONS, "
         "or of the config's training set",
     )
-    parser.add_argument("--sheet", metavar="FILE.png", default="augmented.png", help="where --augment draws")
-    parser.add_argument("--samples", metavar="N", type=int, default=12, help="samples on the sheet of --augment")
+    parser.add_argument(
+        "--sheet", metavar="FILE.png", default="augmented.png", help="where --augment draws (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--samples", metavar="N", type=int, default=12, help="samples on the sheet of --augment (default: %(default)s)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

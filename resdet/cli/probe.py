@@ -4,8 +4,8 @@ The measurements of He et al. 2015: whether gradients vanish (section 4.1), and 
 residual layers are (Fig. 7). Every combination of --backbones, --norms and --inits is a network; an option that is not
 given keeps the config's value. --runs measures trained networks instead, on the first training batch of each.
 
-  resdet probe configs/cifar/patches.yaml --backbones plain20_cifar plain56_cifar --norms bn none --output probe
-  resdet probe configs/quickstart.yaml --backbones vgg16 resnet50 --kernels all --steps 20 --output probe
+  resdet probe cifar/patches --backbones plain20_cifar plain56_cifar --norms bn none --output probe
+  resdet probe quickstart --backbones vgg16 resnet50 --kernels all --steps 20 --output probe
   resdet probe --runs runs/plain20 runs/plain56 runs/resnet20 runs/resnet56 --output probe
 
 The output folder receives probe.html (a page of plots, one file) and probe.json (the numbers, by net, step and layer).
@@ -18,18 +18,30 @@ from pathlib import Path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("inputs", nargs="*", metavar="CONFIG | key=value", help="YAML files, then overrides of keys")
+    parser.add_argument(
+        "inputs", nargs="*", metavar="CONFIG | key=value", help="YAML files or names of configs, then changes of keys"
+    )
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder for probe.html, probe.json")
     parser.add_argument("--backbones", nargs="+", default=[], metavar="NAME", help="nets to compare")
-    parser.add_argument("--norms", nargs="+", default=[], metavar="NORM", help="frozen_bn, bn, sync_bn, gn, none")
     parser.add_argument(
-        "--inits", nargs="+", default=[], metavar="INIT", help="he (as built), xavier, gaussian (0.01), of the backbone"
+        "--norms", nargs="+", default=[], metavar="NORM", help="norms to compare: frozen_bn, bn, sync_bn, gn, none"
     )
-    parser.add_argument("--runs", nargs="+", type=Path, default=[], metavar="RUN", help="trained nets instead")
-    parser.add_argument("--kernels", choices=["3x3", "all"], default="3x3", help="which convolutions (%(default)s)")
-    parser.add_argument("--steps", type=int, default=10, metavar="N", help="updates (default: %(default)s)")
-    parser.add_argument("--every", type=int, default=5, metavar="N", help="look every N updates (default: %(default)s)")
-    parser.add_argument("--figure", type=Path, metavar="FILE", help="also draw the layers of the last look as a PNG")
+    parser.add_argument(
+        "--inits",
+        nargs="+",
+        default=[],
+        metavar="INIT",
+        help="initial weights of the backbone to compare: he (as built), xavier, gaussian (0.01)",
+    )
+    parser.add_argument("--runs", nargs="+", type=Path, default=[], metavar="RUN", help="look at trained nets instead")
+    parser.add_argument(
+        "--kernels", choices=["3x3", "all"], default="3x3", help="which convolutions to look at (default: %(default)s)"
+    )
+    parser.add_argument("--steps", type=int, default=10, metavar="N", help="training steps (default: %(default)s)")
+    parser.add_argument(
+        "--every", type=int, default=5, metavar="N", help="look after every N steps (default: %(default)s)"
+    )
+    parser.add_argument("--figure", type=Path, metavar="FILE", help="also draw the layers of the last look, as a PNG")
 
 
 def run(args: argparse.Namespace) -> int:
