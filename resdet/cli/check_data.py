@@ -1,7 +1,8 @@
 """Check an annotation file and its images before training on them.
 
-Prints the number of annotations that were read, skipped or corrected, and how objects are spread over classes and
-sizes. An error that would stop a training run stops this command too: one line, exit code 2.
+Prints the number of annotations that were read, skipped or corrected, how objects are spread over classes and sizes,
+and which keys of a config suit them on this machine (resdet new writes a config with these). An error that would stop a
+training run stops this command too: one line, exit code 2.
 
   resdet check-data my/bees
   resdet check-data my/bees --split val
@@ -87,6 +88,8 @@ def run(args: argparse.Namespace) -> int:
         console.print(notes)
     for note in dataset.ground_truth().notes("segm" if report.masks else "bbox"):
         console.print(f"scoring: {_plain(note)}", soft_wrap=True)
+    if bool((~dataset.crowd).any()):
+        console.print(_suggestions(dataset))
     if args.strict and notes.row_count:
         raise UserError(f"{report.summary()}; mend the annotations, or leave out --strict")
     if args.decode:
@@ -195,6 +198,20 @@ def _sizes(dataset: CocoDataset) -> Table:
     add("box height, pixels", heights.tolist())
     add("box width, pixels", widths.tolist())
     add("objects an image", dataset.objects_per_image().tolist())
+    return table
+
+
+def _suggestions(dataset: CocoDataset) -> Table:
+    from rich import box
+
+    from resdet.workflows.fitted_config import measured, reasons, suggested, this_place
+
+    seen, place = measured(dataset), this_place()
+    machine = "this GPU" if place == "cuda" else "this CPU"
+    table = _table(f"Suggested for these objects on {machine}", "key", "value", "because")
+    table.box, table.show_lines = box.SIMPLE, True
+    for key, (value, why) in reasons(seen, suggested(seen, place), place).items():
+        table.add_row(key, value, why)
     return table
 
 
