@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from resdet.config import Config
-from resdet.data.batches.loader import LoadedBatch
 from resdet.engine.compilation import compiled_graphs
 from resdet.engine.evaluate import Interrupted
 from resdet.engine.pace import Forecast, Meter
@@ -26,13 +25,7 @@ def fit(state: TrainState, run: Run) -> Figures:
     # A signal interrupted an evaluation. The last evaluation may also have changed the model (precise BN).
     if due_for_evaluation(state, run.config) and (evaluate_step(state, run) or state.is_over(run.config)):
         save(state, run)
-    batches = AgreedBatches(
-        run.task.training_batches(
-            run.train_set, run.config, start_step=state.step, rank=world.rank, world_size=world.size
-        ),
-        world,
-        run.stop,
-    )
+    batches = batches_from(state, run)
     losses_of = losses_module(state.model, run.config, world, run.device)
     meter = Meter(run.config.train.batch_size)
     forecast = Forecast(run.config.train.steps - state.step, run.device.type)
@@ -48,6 +41,8 @@ def fit(state: TrainState, run: Run) -> Figures:
             trace()
             if budget and not state.fitted:
                 fit_to_time(state, run, budget)
+                if state.fitted and run.config.data.augment.transforms:  # train.steps says until when images are mixed
+                    batches = batches_from(state, run)
             config, steps = run.config, run.config.train.steps
             meter.step()
             if is_read_after(state, config):
@@ -56,19 +51,28 @@ def fit(state: TrainState, run: Run) -> Figures:
             if (estimate := forecast.after_step()) and run.config.train.minutes is None:
                 log.say(estimate)
             if due(state.step, config.train.log_every) or state.step == steps:
-                log.training(state.step, steps, record | meter.figures(steps - state.step) | dropped(loaded, run))
+                log.training(state.step, steps, record | meter.figures(steps - state.step) | dropped(state, run))
             improved = due_for_evaluation(state, config) and evaluate_step(state, run)
             if improved or due(state.step, config.train.checkpoint_every) or state.is_over(config):
                 save(state, run)
     return finish(state, run)
 
 
-def dropped(loaded: LoadedBatch, run: Run) -> dict[str, float]:
-    """How many objects a list of transforms has removed from this step's images, over all processes."""
+def batches_from(state: TrainState, run: Run) -> AgreedBatches:
+    """The batches of the steps that are left."""
+    rank, size = run.world.rank, run.world.size
+    batches = run.task.training_batches(run.train_set, run.config, start_step=state.step, rank=rank, world_size=size)
+    return AgreedBatches(batches, run.world, run.stop)
+
+
+def dropped(state: TrainState, run: Run) -> dict[str, float]:
+    """How many objects a list of transforms has removed since the last line of the log, over all processes; the count
+    begins anew.
+    """
     if not run.task.has_detections or run.config.data.augment.transforms is None:
         return {}
-    own = float(sum(loaded.dropped.values()))
-    return {"dropped_objects": run.world.mean([own])[0] * run.world.size}
+    own, state.dropped = state.dropped, 0
+    return {"dropped_objects": sum(run.world.gather(own))}
 
 
 def due(step: int, every: int) -> bool:

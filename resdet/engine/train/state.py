@@ -46,6 +46,7 @@ class TrainState:
     fitted: bool = False  # whether the steps were fitted to train.minutes
     evaluated: int = 0  # the step of the last evaluation
     skipped: int = 0  # consecutive updates that were skipped because a gradient was not finite
+    dropped: int = 0  # objects that transforms removed from this process's images since the last line of the log
 
     def is_over(self, config: Config) -> bool:
         """Whether the training has ended: after `train.steps`, or when the evaluations no longer improve."""
@@ -72,6 +73,7 @@ class TrainState:
             "fitted": self.fitted,
             "evaluated": self.evaluated,
             "skipped": self.skipped,
+            "dropped": sum(world.gather(self.dropped)),
             "generators": world.gather(_generators()),
             "world_size": world.size,
             "threads": torch.get_num_threads(),
@@ -102,6 +104,7 @@ class TrainState:
         self.step, self.best, self.best_step = saved["step"], saved["best"], saved["best_step"]
         self.evaluated, self.skipped = saved["evaluated"], saved["skipped"]
         self.stale, self.fitted = saved.get("stale", 0), saved.get("fitted", False)  # absent before version 0.2
+        self.dropped = saved.get("dropped", 0) if world.leads else 0  # of all processes together
         if world.rank < len(saved["generators"]):
             _set_generators(saved["generators"][world.rank])
         here = {"world_size": world.size, "threads": torch.get_num_threads(), "torch": str(torch.__version__)}
