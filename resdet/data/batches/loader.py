@@ -65,7 +65,8 @@ def training_batches(
     """This process's share of every global batch from `start_step` on, in an infinite iterator.
 
     The batch at a step is a pure function of (train.seed, step), whatever the number of workers, and of train.steps
-    where a list of transforms puts images together (`closing_step`); its padded shape is that of the global batch. Raises UserError for an image that cannot be read, under data.on_bad_image.
+    where a list of transforms puts images together (`closing_step`); its padded shape is that of the global batch.
+    Raises UserError for an image that cannot be read, under data.on_bad_image.
     """
     size = config.train.batch_size
     if size % world_size:

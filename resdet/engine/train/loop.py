@@ -9,10 +9,10 @@ from resdet.engine.pace import Forecast, Meter
 from resdet.engine.run_folder import Figures
 from resdet.engine.task.interface import Evaluation
 from resdet.engine.train.agreed import AgreedBatches
-from resdet.engine.train.alternating import losses_module
 from resdet.engine.train.budget import budget_of, fit_to_time
 from resdet.engine.train.precise_bn import make_precise
 from resdet.engine.train.saving import leave, save
+from resdet.engine.train.sharded import prepared
 from resdet.engine.train.state import Run, TrainState
 from resdet.engine.train.trace import traced
 from resdet.engine.train.update import settle, update
@@ -21,12 +21,12 @@ from resdet.errors import UserError
 
 def fit(state: TrainState, run: Run) -> Figures:
     """The training loop."""
-    world, log = run.world, run.log
+    log = run.log
     # A signal interrupted an evaluation. The last evaluation may also have changed the model (precise BN).
     if due_for_evaluation(state, run.config) and (evaluate_step(state, run) or state.is_over(run.config)):
         save(state, run)
     batches = batches_from(state, run)
-    losses_of = losses_module(state.model, run.config, world, run.device)
+    losses_of = prepared(state, run)
     meter = Meter(run.config.train.batch_size)
     forecast = Forecast(run.config.train.steps - state.step, run.device.type)
     budget = budget_of(state, run)
@@ -72,7 +72,7 @@ def dropped(state: TrainState, run: Run) -> dict[str, float]:
     if not run.task.has_detections or run.config.data.augment.transforms is None:
         return {}
     own, state.dropped = state.dropped, 0
-    return {"dropped_objects": sum(run.world.gather(own))}
+    return {"dropped_objects": float(sum(run.world.gather(own)))}
 
 
 def due(step: int, every: int) -> bool:
@@ -97,6 +97,7 @@ def evaluate_step(state: TrainState, run: Run) -> bool:
     If the config requires it, the last evaluation uses a model with precise batch statistics. It also writes its
     detections into the run as a COCO results file.
     """
+    state.gather()
     at_the_end = state.is_over(run.config)
     if at_the_end and run.config.train.precise_bn and not make_precise(state.scored, run):
         raise leave(state, run)

@@ -16,7 +16,7 @@ from torch.amp.grad_scaler import GradScaler
 from resdet.config import Config
 from resdet.config.diff import resume_warnings
 from resdet.engine.checkpoint import load_weights, read_model_file, read_state
-from resdet.engine.distributed import World
+from resdet.engine.distributed import World, whole
 from resdet.engine.log import RunLog
 from resdet.engine.resources import Usage
 from resdet.engine.run_folder import MODEL, Figures, RunFiles
@@ -38,6 +38,7 @@ class TrainState:
     model: Model
     optimizer: torch.optim.Optimizer
     ema: ModelEmaV3 | None = None  # the average of the weights
+    copy: Model | None = None  # with train.parallel=fsdp: the whole model, as `gather` left it
     scaler: GradScaler | None = None  # of the loss, with train.amp=fp16
     step: int = 0  # the number of updates so far
     best: float | None = None  # the highest value so far of the task's main figure
@@ -58,13 +59,27 @@ class TrainState:
     @property
     def scored(self) -> Model:
         """The model that is evaluated and saved as a checkpoint's weights: the average if there is one."""
-        return self.model if self.ema is None else cast(Model, self.ema.module)
+        return self.whole if self.ema is None else cast(Model, self.ema.module)
+
+    @property
+    def whole(self) -> Model:
+        """The model that is trained, or, where that is in shards, the whole one as `gather` left it."""
+        return self.model if self.copy is None else self.copy
+
+    @torch.no_grad()
+    def gather(self) -> None:
+        """Puts the shards of the weights together, if they are in shards; every process must call this."""
+        if self.copy is None:
+            return
+        values = self.model.state_dict()
+        for name, mine in self.copy.state_dict().items():
+            _ = mine.copy_(whole(values[name]))
 
     def snapshot(self, data: str, world: World) -> dict[str, Any]:
         """The content of a checkpoint besides the weights of `scored`: only tensors and plain values."""
         return {
             "trained_weights": None if self.ema is None else self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": whole(self.optimizer.state_dict()),
             "scaler": None if self.scaler is None else self.scaler.state_dict(),
             "step": self.step,
             "best": self.best,

@@ -57,7 +57,7 @@ def test_the_last_share_of_the_steps_does_not_mix(config: Config, steps: int, sh
 
 
 def test_images_are_put_together_up_to_the_closing_step_and_not_after_it(dataset: CocoDataset, mixed: Config) -> None:
-    """With mixup of two mosaics of four and pasted objects every image has objects of others; at the end only its own."""
+    """With mixup, mosaics of four and pasted objects an image has objects of others; at the end only its own."""
     rows = {
         int(number): set(range(*dataset.offsets[index : index + 2])) for index, number in enumerate(dataset.image_ids)
     }

@@ -1,4 +1,4 @@
-"""A process of several that trains on shards: which images it sees at each step, for test_shards_in_two_processes.py."""
+"""A process of several that reads shards: the images that it sees at each step (test_shards_in_two_processes.py)."""
 
 from __future__ import annotations
 
