@@ -139,11 +139,13 @@ def loss_parts(values: Mapping[str, float]) -> str:
 
 
 def rates(values: Mapping[str, float]) -> list[str]:
-    """The learning rate and, if they are measured, the speed and the time left."""
+    """The learning rate and, if they are measured, the speed and the time left; dropped objects, if there are any."""
     parts = [f"lr {values['lr']:.3g}"]
     if SPEED[0] in values:
         rate, wait, left = (values[name] for name in SPEED)
         parts += [f"{rate:.3g} images/s", f"data wait {wait:.0%}", f"ETA {clock(left)}"]
+    if count := values.get("dropped_objects"):
+        parts.append(f"{count:g} objects dropped")
     return parts
 
 
