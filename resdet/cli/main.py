@@ -20,28 +20,6 @@ from resdet.text import printable
 from resdet.version import __version__
 
 # Each file has a docstring (the first paragraph is the summary), add_arguments(parser) and run(args) -> exit code.
-<<<<<<< HEAD
-COMMANDS = {
-    "new": "resdet.cli.new",
-    "train": "resdet.cli.train",
-    "evaluate": "resdet.cli.evaluate",
-    "predict": "resdet.cli.predict",
-    "serve": "resdet.cli.serve",
-    "export": "resdet.cli.export",
-    "push": "resdet.cli.push",
-    "score": "resdet.cli.score",
-    "benchmark": "resdet.cli.benchmark",
-    "compare": "resdet.cli.compare",
-    "probe": "resdet.cli.probe",
-    "report": "resdet.cli.report",
-    "check-data": "resdet.cli.check_data",
-    "convert-data": "resdet.cli.convert_data",
-    "convert-weights": "resdet.cli.convert_weights",
-    "configs": "resdet.cli.configs",
-    "models": "resdet.cli.models",
-    "doctor": "resdet.cli.doctor",
-    "completion": "resdet.cli.completion",
-=======
 GROUPS = {
     "a detector of your own": {
         "check-data": "resdet.cli.check_data",
@@ -55,6 +33,7 @@ GROUPS = {
         "predict": "resdet.cli.predict",
         "serve": "resdet.cli.serve",
         "export": "resdet.cli.export",
+        "push": "resdet.cli.push",
     },
     "measure": {
         "score": "resdet.cli.score",
@@ -71,7 +50,6 @@ GROUPS = {
         "doctor": "resdet.cli.doctor",
         "completion": "resdet.cli.completion",
     },
->>>>>>> w/looks
 }
 COMMANDS = {name: module for group in GROUPS.values() for name, module in group.items()}
 BEGINNING = """\
