@@ -29,7 +29,8 @@ STALL_SECONDS = 60.0  # without data
 REMEDY = "check the address, or fetch the folder yourself and give its path"
 
 
-def is_address(place: str) -> bool:
+def is_remote(place: str) -> bool:
+    """Whether a folder is given by an address of any scheme, and not by a path."""
     return "://" in place
 
 
