@@ -12,10 +12,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
 
+from resdet.appended_file import Appended
 from resdet.engine.boards import Board
 from resdet.engine.pace import clock
 from resdet.engine.run_folder import RunFiles
-from resdet.files import Appended
 from resdet.text import printable
 
 SPEED = ("images_per_second", "data_wait", "seconds_left")

@@ -20,6 +20,7 @@ from resdet.analysis.pages.page import (
     columns,
     count,
     details,
+    key,
     name_of,
     note,
     render_page,
@@ -230,12 +231,12 @@ def _costs(contestants: Sequence[ContestantRecord], content: Comparison) -> Sect
         title = "AP over multiply-adds"
         parts.append(cost_plot(points, title=title, x_label="multiply-adds of an image (G)", y_label="box AP"))
     head = ["backbone", "total", "trunk", "neck", "RPN", "heads"]
-    for key, unit, caption in (
+    for amount, unit, caption in (
         ("multiply_adds", GIGA, f"Multiply-adds of one image of {size} pixels (G)"),
         ("parameters", MILLION, "Parameters (M)"),
     ):
         rows = [
-            [name_of(one.name), *(significant(getattr(getattr(one.cost, key), part) / unit) for part in PARTS)]
+            [name_of(one.name), *(significant(getattr(getattr(one.cost, amount), part) / unit) for part in PARTS)]
             for one in contestants
         ]  # fmt: skip
         parts.append(_titled(caption, head, rows))
@@ -327,7 +328,7 @@ def _method(contestants: Sequence[ContestantRecord], content: Comparison) -> Sec
     parts = [code(content.command)]
     names = [one.name for one in contestants]
     if differing := content.config_differences:
-        rows = [[key, *(str(row[name]) for name in names)] for key, row in differing.items()]
+        rows = [[key(path), *(str(row[name]) for name in names)] for path, row in differing.items()]
         parts.append(_titled("Config keys that differ, the backbone's name apart", ["key", *names], rows))
     else:
         parts.append(note("All contestants have the same config, the backbone's name apart."))

@@ -116,11 +116,12 @@ def kept_images(dataset: CocoDataset, data: DataConfig) -> KeptImages | None:
         return None
     if data.cache == "ram":
         return kept.in_memory(dataset.heights, dataset.widths, workers=data.workers)
-    return kept.on_disk(*_kept_place(dataset), choice=data.sixteen_bit)
+    return kept.on_disk(_kept_file(dataset, data), dataset.heights, dataset.widths)
 
 
-def _kept_place(dataset: CocoDataset) -> tuple[Path, list[str], Path, Int64[np.ndarray, " N"], Int64[np.ndarray, " N"]]:
-    return cache_folder() / "pixels", list(dataset.file_names), dataset.images, dataset.heights, dataset.widths
+def _kept_file(dataset: CocoDataset, data: DataConfig) -> Path:
+    folder, sizes = cache_folder() / "pixels", (dataset.heights, dataset.widths)
+    return kept.file_on_disk(folder, dataset.file_names, dataset.images, *sizes, choice=data.sixteen_bit)
 
 
 def _with_cache(dataset: CocoDataset, data: DataConfig) -> CocoDataset:
@@ -130,7 +131,7 @@ def _with_cache(dataset: CocoDataset, data: DataConfig) -> CocoDataset:
     if data.cache == "ram":
         kept.check_memory(dataset.heights, dataset.widths)
     else:
-        kept.check_disk(*_kept_place(dataset), choice=data.sixteen_bit)
+        kept.check_disk(_kept_file(dataset, data), dataset.heights, dataset.widths)
     size = kept.needed_bytes(dataset.heights, dataset.widths) / 1e9
     where = "memory, for each training process" if data.cache == "ram" else f"the disk, in {cache_folder() / 'pixels'}"
     remark = f"data.cache={data.cache}: the decoded images take up to {size:.2f} GB of {where}"
