@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
 
@@ -31,24 +31,31 @@ def main() -> None:
     args = parser.parse_args()
     images, objects = max(1, round(IMAGES * args.share)), max(1, round(OBJECTS * args.share))
     with args.file.open("w") as file:
-        write(file, images, objects)
+        write(file, images, objects, sizes=SIZES, name=name_of)
     if args.images is not None:
         args.images.mkdir(parents=True, exist_ok=True)
         for number in range(images):
             (args.images / name_of(number)).touch()
 
 
-def write(file: TextIO, images: int, objects: int) -> None:
-    """A COCO file whose annotations are in no order of images, as in COCO's own."""
+def write(
+    file: TextIO,
+    images: int,
+    objects: int,
+    *,
+    sizes: Sequence[tuple[int, int]],
+    name: Callable[[int], str],
+) -> None:
+    """A COCO file whose annotations are in no order of images, as in COCO's own. `sizes` are (height, width)."""
     rng = np.random.default_rng(2017)
-    sizes = rng.integers(len(SIZES), size=images)
+    chosen = rng.integers(len(sizes), size=images)
     _ = file.write('{"info": {"description": "as large as COCO 2017"}, "licenses": [], "images": [')
     for number in range(images):
-        height, width = SIZES[sizes[number]]
+        height, width = sizes[chosen[number]]
         record = {
             "license": 3,
-            "file_name": name_of(number),
-            "coco_url": f"http://images.cocodataset.org/train2017/{name_of(number)}",
+            "file_name": name(number),
+            "coco_url": f"http://images.cocodataset.org/train2017/{name(number)}",
             "height": height,
             "width": width,
             "date_captured": "2013-11-14 11:18:45",
@@ -56,7 +63,7 @@ def write(file: TextIO, images: int, objects: int) -> None:
         }
         _ = file.write(", " * (number > 0) + json.dumps(record))
     _ = file.write('], "annotations": [')
-    for number, text in enumerate(_annotations(rng, sizes, objects)):
+    for number, text in enumerate(_annotations(rng, sizes, chosen, objects)):
         _ = file.write(", " * (number > 0) + text)
     categories = [
         {"supercategory": "thing", "id": number + 1, "name": f"class {number}"} for number in range(CATEGORIES)
@@ -68,13 +75,15 @@ def name_of(number: int) -> str:
     return f"{number + 1:012d}.jpg"
 
 
-def _annotations(rng: np.random.Generator, sizes: np.ndarray, objects: int) -> Iterator[str]:
-    drawn = [[_shape(rng, height, width) for _ in range(SHAPES)] for height, width in SIZES]
-    order = rng.permutation(np.arange(objects) % len(sizes)).tolist()
+def _annotations(
+    rng: np.random.Generator, sizes: Sequence[tuple[int, int]], size_of: np.ndarray, objects: int
+) -> Iterator[str]:
+    drawn = [[_shape(rng, height, width) for _ in range(SHAPES)] for height, width in sizes]
+    order = rng.permutation(np.arange(objects) % len(size_of)).tolist()
     labels = rng.integers(1, CATEGORIES + 1, objects).tolist()
-    chosen = rng.integers(SHAPES, size=objects).tolist()
-    for number, (image, label, shape) in enumerate(zip(order, labels, chosen, strict=True), start=1):
-        yield f'{{{drawn[sizes[image]][shape]}, "image_id": {image + 1}, "category_id": {label}, "id": {number}}}'
+    shapes = rng.integers(SHAPES, size=objects).tolist()
+    for number, (image, label, shape) in enumerate(zip(order, labels, shapes, strict=True), start=1):
+        yield f'{{{drawn[size_of[image]][shape]}, "image_id": {image + 1}, "category_id": {label}, "id": {number}}}'
 
 
 def _shape(rng: np.random.Generator, height: int, width: int) -> str:

@@ -1,5 +1,5 @@
-"""Writes files atomically, so that after any interruption a file is either complete or absent; reads what a user names
-with care, and keeps two processes from writing into one folder.
+"""Writes files atomically, so that after any interruption a file is either complete or absent, and reads what a user
+names with care.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from io import BufferedReader, TextIOWrapper
+from io import BufferedReader
 from pathlib import Path
 
 from resdet.errors import UserError
@@ -24,7 +24,6 @@ ANOTHER_OUTPUT = "choose another --output"
 REFUSALS = {errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENOTDIR}
 LARGEST = 32 * 2**30  # bytes of an annotation file or of results
 LARGEST_TEXT = 2**30  # bytes of a list, a table or another text
-LOCK = ".lock"  # in a folder that resdet writes into; it stays there, for to remove it could let two in
 # characters of the name that are repeated in its temporary name; file systems permit 255 bytes in total
 LONGEST_STEM = 50
 MAKING = 60.0  # seconds, far more than between the making of a folder and its lock
@@ -94,80 +93,6 @@ def read_text(path: Path, remedy: str, *, largest: int = LARGEST_TEXT) -> str:
         raise UserError(f"{path}: not a text file in UTF-8; {remedy}") from None
     except ValueError:  # a NUL byte, which no path has
         raise UserError(f"{str(path)!r}: is no path; {remedy}") from None
-
-
-_HELD: set[TextIOWrapper] = set()  # the files of the locks of this process
-
-
-def _let_go() -> None:
-    """A forked child (a data worker) would keep the lock of its parent after this was killed."""
-    while _HELD:
-        _HELD.pop().close()
-
-
-os.register_at_fork(after_in_child=_let_go)
-
-
-class FolderLock:
-    """Keeps other processes of resdet from writing into a folder, until the block ends or the process dies."""
-
-    def __init__(self, folder: Path, what: str) -> None:
-        """`what` is at work in the folder, for the message: "training"."""
-        self.folder, self.what = folder, what
-        self._file: TextIOWrapper | None = None
-
-    def __enter__(self) -> FolderLock:
-        return self
-
-    def take(self) -> None:
-        """Creates the folder and locks it; does nothing if that is done. Raises UserError if another process has it."""
-        if self._file is not None:
-            return
-        with writing(self.folder):
-            make_folder(self.folder)
-            file = (self.folder / LOCK).open("a")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.close()
-            raise UserError(
-                f"{self.folder}: another {self.what} is at work here; wait for it, stop it, or {ANOTHER_OUTPUT}"
-            ) from None
-        self._file = file
-        _HELD.add(file)
-
-    def __exit__(self, *_: object) -> None:
-        if self._file is not None:
-            _HELD.discard(self._file)
-            self._file.close()
-
-
-class Appended:
-    """A file to which text is added line by line.
-
-    What the disk does not take, because it is full for example, is kept and written before the next line, so that no
-    line is lost, cut off or doubled.
-    """
-
-    def __init__(self, path: Path) -> None:
-        """Raises UserError if the file cannot be opened."""
-        self.path = path
-        with writing(path):
-            self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
-        self._kept = b""
-
-    def add(self, text: str) -> str | None:
-        """Returns the reason if not everything could be written."""
-        self._kept += text.encode(errors="backslashreplace")
-        try:
-            while self._kept:
-                self._kept = self._kept[os.write(self._descriptor, self._kept) :]
-        except OSError as error:
-            return error.strerror or str(error)
-        return None
-
-    def close(self) -> None:
-        os.close(self._descriptor)
 
 
 def leftovers(path: Path) -> list[Path]:

@@ -6,7 +6,8 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from fault_rows import ROWS, Fault
+from fault_rows import ROWS
+from faults.row import Fault
 
 PAGE = Path(__file__).parents[1] / "docs/reliability.md"
 COUNTED = Path(__file__).parent / "figures/counted.json"

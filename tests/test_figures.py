@@ -22,6 +22,7 @@ FOLDER = Path(__file__).parent / "figures"
         ("signals.py", ["4"]),
         ("disk.py", ["7"]),
         ("memory.py", ["300"]),
+        ("epochs.py", ["0.02"]),
     ],
 )
 def test_no_input_and_no_fault_is_a_crash_a_hang_or_a_loss(script: str, arguments: list[str]):

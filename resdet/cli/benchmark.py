@@ -259,10 +259,12 @@ def measure_exported(given: Path, size: tuple[int, int], args: argparse.Namespac
     table = Table(
         title=f"{measured.contract.file}, {measured.contract.precision}: {args.batch} x {args.size}, {args.pairs} calls"
     )
-    for column in ("", "p50", "p99", "images/s"):
+    first = next(iter(measured.latencies))
+    for column in ("", "p50", "p99", "images/s", f"times as fast as {first}"):
         table.add_column(column, justify="right")
     for name, latency in measured.latencies.items():
-        table.add_row(name, f"{1000 * latency.p50:.1f} ms", f"{1000 * latency.p99:.1f} ms", f"{latency.throughput:.2f}")
+        times = f"{1000 * latency.p50:.1f} ms", f"{1000 * latency.p99:.1f} ms", f"{latency.throughput:.2f}"
+        table.add_row(name, *times, f"{measured.ratios[name]:.2f}")
     Console().print(table)
     for remark in measured.remarks:
         print(printable(f"missing: {remark}"))

@@ -79,6 +79,8 @@ def run(args: argparse.Namespace) -> int:
 
 def said(done: Exported) -> list[str]:
     """The lines about an export."""
+    from resdet.exporting.checks import EXPORTED, MODEL
+
     found = done.parity
     size = sum(path.stat().st_size for path in done.folder.iterdir()) / 2**20
     lines = [
@@ -88,8 +90,8 @@ def said(done: Exported) -> list[str]:
         *(f"warning: {remark}" for remark in done.remarks),
     ]
     for kind, compared in done.cost.kinds.items() if done.cost else ():
-        model, graph = (compared.detectors[name]["AP"] for name in ("model", "exported"))
-        change = compared.differences["exported"]["AP"]
+        model, graph = (compared.detectors[name]["AP"] for name in (MODEL, EXPORTED))
+        change = compared.differences[EXPORTED]["AP"]
         if model.value is None or graph.value is None or change.low is None or change.high is None:
             lines.append(f"{kind}/AP: undefined on this val set")
             continue

@@ -33,6 +33,7 @@ GROUPS = {
         "predict": "resdet.cli.predict",
         "serve": "resdet.cli.serve",
         "export": "resdet.cli.export",
+        "push": "resdet.cli.push",
     },
     "measure": {
         "score": "resdet.cli.score",
@@ -57,8 +58,8 @@ BEGINNING = """\
   resdet predict runs/quickstart photo.jpg          what it finds in a photo"""
 # Those that build a model, read annotations or score, and so can run a user's own files.
 WITH_PLUGINS = {
-    "new", "train", "evaluate", "predict", "serve", "export", "score", "benchmark", "compare", "probe", "report",
-    "check-data", "convert-data",
+    "new", "train", "evaluate", "predict", "serve", "export", "push", "score", "benchmark", "compare", "probe",
+    "report", "check-data", "convert-data",
 }  # fmt: skip
 DONE, FAILED, MISTAKE, STOPPED = 0, 1, 2, EXIT_CODE
 

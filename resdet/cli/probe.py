@@ -2,11 +2,13 @@
 
 The measurements of He et al. 2015: whether gradients vanish (section 4.1), and how large the responses of plain and
 residual layers are (Fig. 7). Every combination of --backbones, --norms and --inits is a network; an option that is not
-given keeps the config's value. --runs measures trained networks instead, on the first training batch of each.
+given keeps the config's value. --runs measures trained networks instead, on the first training batch of each;
+with --over-training before the first update and at each checkpoint that a run has (train.keep_checkpoints).
 
   resdet probe cifar/patches --backbones plain20_cifar plain56_cifar --norms bn none --output probe
   resdet probe quickstart --backbones vgg16 resnet50 --kernels all --steps 20 --output probe
   resdet probe --runs runs/plain20 runs/plain56 runs/resnet20 runs/resnet56 --output probe
+  resdet probe --runs runs/plain20 runs/resnet20 --over-training --output probe
 
 The output folder receives probe.html (a page of plots, one file) and probe.json (the numbers, by net, step and layer).
 """
@@ -35,6 +37,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--runs", nargs="+", type=Path, default=[], metavar="RUN", help="look at trained nets instead")
     parser.add_argument(
+        "--over-training", action="store_true", help="look at the start and all checkpoints of --runs, not at their end"
+    )
+    parser.add_argument(
         "--kernels", choices=["3x3", "all"], default="3x3", help="which convolutions to look at (default: %(default)s)"
     )
     parser.add_argument("--steps", type=int, default=10, metavar="N", help="training steps (default: %(default)s)")
@@ -54,6 +59,8 @@ def run(args: argparse.Namespace) -> int:
     files, overrides = split_inputs(args.inputs)
     if bool(files) == bool(args.runs):
         raise UserError("give a CONFIG to probe nets from their start, or --runs to look at trained ones")
+    if args.over_training and not args.runs:
+        raise UserError("--over-training looks at the checkpoints of --runs; give them")
     if args.runs and (overrides or args.backbones or args.norms or args.inits):
         raise UserError("--runs are looked at as they were trained; leave out overrides, --backbones, --norms, --inits")
 
@@ -66,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
     if args.figure:
         check_output(args.figure, ANOTHER_FIGURE)
     if args.runs:
-        nets = nets_of_runs(args.runs)
+        nets = nets_of_runs(args.runs, over_training=args.over_training)
     else:
         nets = nets_of(load_config(*files, overrides=overrides), args.backbones, args.norms, args.inits)
     seen = {}

@@ -6,20 +6,24 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
+from contextlib import closing
 from io import BufferedIOBase
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from resdet.coco.json_sections import Unusual, read_sections
+from resdet.coco.forks import usable_cores
+from resdet.coco.json_sections import Section, Unusual, read_sections
 from resdet.coco.records import AnnotationRecord, CategoryRecord, Collected, ImageRecord, Records
 from resdet.coco.report import Note
 from resdet.errors import UserError
 from resdet.files import opened_regular
 from resdet.text import shortened
 
+LARGE = 2**26  # bytes of a file that several processes read
 EXPECTED = "a COCO file is an object with lists images, annotations, categories"
 
 
@@ -52,7 +56,8 @@ def read_annotation_file(path: Path) -> AnnotationFile:
     """Raises UserError for a file that cannot be read, that is not JSON, or that has a record of the wrong form."""
     try:
         with opened_regular(path) as file:
-            return _parsed(file, str(path))
+            large = os.fstat(file.fileno()).st_size >= LARGE
+            return _parsed(file, str(path), processes=usable_cores() if large else 1)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; give a COCO annotation file (datasets/README.md)") from None
 
@@ -62,16 +67,17 @@ def parse_annotations(data: bytes, source: str) -> AnnotationFile:
     return _parsed(io.BytesIO(data), source)
 
 
-def _parsed(file: BufferedIOBase, source: str) -> AnnotationFile:
+def _parsed(file: BufferedIOBase, source: str, *, processes: int = 1) -> AnnotationFile:
     images: list[ImageRecord] = []
     annotations = Collected()
     categories: list[CategoryRecord] = []
     try:
-        for section, records in read_sections(file, _RECORDS):
-            if section == "annotations":
-                annotations.add(records)
-            else:
-                (images if section == "images" else categories).extend(records)
+        with closing(read_sections(file, _SECTIONS, processes=processes)) as portions:
+            for section, portion in portions:
+                if section == "annotations":
+                    annotations.add(portion)
+                else:
+                    (images if section == "images" else categories).extend(portion)
     except Unusual:
         _ = file.seek(0)
         return _parsed_at_once(file.read(), source)
@@ -147,6 +153,9 @@ def _converted(data: bytes, sections: _Sections) -> list[int]:
 
 
 _RECORDS = {"images": ImageRecord, "annotations": AnnotationRecord, "categories": CategoryRecord}
+_SECTIONS = {name: Section(kind) for name, kind in _RECORDS.items()} | {
+    "annotations": Section(AnnotationRecord, Records.of, shared=True)
+}
 _NOUNS = {"images": "image", "annotations": "annotation", "categories": "category"}
 
 

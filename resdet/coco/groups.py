@@ -31,5 +31,6 @@ def take_members(
     for start in range(0, len(groups), PORTION):
         chosen = groups[start : start + PORTION]
         _, members = take_groups(offsets, chosen)
-        np.take(values, members, axis=0, out=taken[packed[start] : packed[start + len(chosen)]])
+        # All are there: with the mode "raise" NumPy would write into a copy first.
+        np.take(values, members, axis=0, out=taken[packed[start] : packed[start + len(chosen)]], mode="clip")
     return packed, taken

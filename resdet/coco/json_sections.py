@@ -4,20 +4,29 @@
 
 A portion ends behind a record, which is certain, because its text from the beginning of a record is complete JSON. What
 is not as plain as this raises `Unusual`, and the caller then parses the whole text at once, which names what is wrong.
+
+Several processes can read the portions of a list: where one begins and ends is guessed from its place in the file, and
+the guess was right if it and all portions before it are complete JSON. From the first on that is not, one process goes
+on alone.
 """
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
+from dataclasses import dataclass
 from io import BufferedIOBase
 from typing import Any
 
 import msgspec
 
+from resdet.coco.forks import forked
+
 BLOCK = 2**20  # bytes that are read at a time
 NEARBY = 2**16  # bytes at the end of a portion in which the end of a record is looked for first
 CUT = 16  # bytes at the end of a portion: a number or an escape that is cut there looks wrong
+SHARED = 2**22  # bytes of a portion that another process reads
 
 _SPACE = re.compile(rb"[ \t\r\n]*")
 _KEY = re.compile(rb'[ \t\r\n]*"((?:[^"\\]|\\.)*)"[ \t\r\n]*:[ \t\r\n]*')
@@ -30,23 +39,40 @@ class Unusual(Exception):  # no error: the text is read in another way
     """The text is not plain, and perhaps not right."""
 
 
-def read_sections(file: BufferedIOBase, kinds: Mapping[str, type]) -> Iterator[tuple[str, list[Any]]]:
-    """The records of the lists that `kinds` names, in portions, each with the name of its list; a list without a record
-    gives one portion without a record. Raises Unusual, perhaps after some portions.
+@dataclass(frozen=True)
+class Section:
+    """A list of records of this `kind`, whose portions are given as `packed` makes them."""
+
+    kind: type
+    packed: Callable[[list[Any]], Any] = list
+    shared: bool = False  # whether several processes may read it
+
+
+def read_sections(
+    file: BufferedIOBase, sections: Mapping[str, Section], *, processes: int = 1
+) -> Generator[tuple[str, Any], None, None]:
+    """The lists that `sections` names, in portions, each with the name of its list; a list without a record gives one
+    portion without a record. Raises Unusual, perhaps after some portions.
     """
     text = _Text(file)
-    decoders = {name: msgspec.json.Decoder(list[kind]) for name, kind in kinds.items()}
-    missing = set(kinds)
+    missing = set(sections)
     text.expect(b"{")
     while True:
         key = text.key()
-        if key in kinds and key not in missing:
+        if key in sections and key not in missing:
             raise Unusual("a list is there twice")
         if key in missing:
             missing.remove(key)
             text.expect(b"[")
-            for records in _portions(text, decoders[key]):
-                yield key, records
+            section = sections[key]
+            decoder = msgspec.json.Decoder(list[section.kind])
+            if section.shared and processes > 1:
+                place = text.place()
+                for place, packed in _read_by_others(text, section, decoder, processes):  # noqa: B007  # used below
+                    yield key, packed
+                text.jump(place)
+            for records in _portions(text, decoder):
+                yield key, section.packed(records)
         else:
             text.skip_value()
         if not text.another():
@@ -74,6 +100,19 @@ class _Text:
 
     def drop(self, count: int) -> None:
         self.rest = self.rest[count:]
+
+    def place(self) -> int:
+        """Where in the file the rest begins."""
+        return self._file.tell() - len(self.rest)
+
+    def jump(self, place: int) -> None:
+        _ = self._file.seek(place)
+        self.rest, self._ended = b"", False
+        self.more()
+
+    def read_at(self, place: int, count: int) -> bytes:
+        """Independent of the rest, also in a fork."""
+        return os.pread(self._file.fileno(), count, place)
 
     def expect(self, mark: bytes) -> None:
         if self._next() != mark:
@@ -118,6 +157,31 @@ class _Text:
             if self.rest:
                 return self.rest[:1]
             self.more()
+
+
+def _read_by_others(
+    text: _Text, section: Section, decoder: msgspec.json.Decoder[list[Any]], processes: int
+) -> Iterator[tuple[int, Any]]:
+    """Portions from the beginning of the list on, packed, and where the next begins."""
+    start = text.place()
+
+    def between(number: int) -> tuple[int, int] | None:
+        """Where a portion ends by the marks behind its place, and where the next begins; a guess."""
+        place = start + number * SHARED
+        found = _BETWEEN.search(text.read_at(place, NEARBY))
+        return found and (place + found.start() + 1, place + found.end() - 1)
+
+    def portion(number: int) -> tuple[int, Any] | None:
+        before, behind = between(number) if number else (start, start), between(number + 1)
+        if before is None or behind is None or before[1] >= behind[0]:
+            return None
+        try:
+            records = _decoded(decoder, b"[" + text.read_at(before[1], behind[0] - before[1]) + b"]")
+        except Unusual:
+            return None
+        return (behind[1], section.packed(records)) if records else None
+
+    yield from forked(portion, processes)
 
 
 def _portions(text: _Text, decoder: msgspec.json.Decoder[list[Any]]) -> Iterator[list[Any]]:

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
 from resdet.coco import run_lengths
-from resdet.coco.given_masks import GivenMasks
+from resdet.coco.given_masks import GivenMasks, to_fifths
 from resdet.coco.groups import row_offsets, take_members
 from resdet.coco.run_lengths import Runs, without_empty_runs
 from resdet.coco.segmentation import Segmentations
@@ -21,7 +21,6 @@ EMPTY = "mask without a pixel"
 OUTSIDE = "mask outside its box"
 TOLERANCE = 0.25  # pixels by which a polygon may exceed its box; vertices are rounded to fifths
 OVERHANG = 1  # pixels: COCO's own polygons often touch the border
-PORTION = 2**14  # annotations that are checked at a time: bounds the memory
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,8 @@ def mask_verdicts(
     for row, reason in sorted(reasons.items()):
         skipped.setdefault(reason, []).append(row)
     masks = Segmentations(given.polygon_rows, given.vertex_rows, given.fifths, *_usable_runs(given, dropped))
-    disagree = disagreeing(masks, boxes, images, kept & ~dropped)
+    surely = _surely_inside(given, owners, boxes)
+    disagree = disagreeing(masks, boxes, images, kept & ~dropped, surely)
     clipped = np.unique(cut[~dropped[cut]])
     dropped[np.concatenate([np.zeros(0, np.int64), *disagree.values()])] = True
     return MaskVerdicts(
@@ -113,15 +113,19 @@ def _usable_runs(given: GivenMasks, dropped: Bool[np.ndarray, " M"]) -> tuple[In
 
 
 def disagreeing(
-    masks: Segmentations, boxes: Float64[np.ndarray, "M 4"], images: Images, checked: Bool[np.ndarray, " M"]
+    masks: Segmentations,
+    boxes: Float64[np.ndarray, "M 4"],
+    images: Images,
+    checked: Bool[np.ndarray, " M"],
+    surely: Bool[np.ndarray, " M"],
 ) -> dict[str, Int64[np.ndarray, " _"]]:
     """By reason, those of the `checked` annotations whose mask has no pixel in its box.
 
     `boxes` are (x1, y1, x2, y2) inside their images; a pixel is in a box that covers any part of it. Polygons that are
-    certainly larger than a pixel and inside their box are not rasterized for this check.
+    certainly larger than a pixel and inside their box (`surely`) are not rasterized for this check.
     """
     heights, widths = images.heights, images.widths
-    drawn = np.flatnonzero((np.diff(masks.polygon_rows) > 0) & checked & ~_surely_inside(masks, boxes))
+    drawn = np.flatnonzero((np.diff(masks.polygon_rows) > 0) & checked & ~surely)
     polygons = [masks.encoded(row, int(heights[row]), int(widths[row])) for row in drawn.tolist()]
     encoded = np.flatnonzero((np.diff(masks.run_rows) > 0) & checked)
     runs_of_polygons, _ = run_lengths.decode([mask["counts"] for mask in polygons])
@@ -138,40 +142,21 @@ def disagreeing(
     return {reason: rows for reason, rows in verdicts.items() if len(rows)}
 
 
-def _surely_inside(masks: Segmentations, boxes: Float64[np.ndarray, "M 4"]) -> Bool[np.ndarray, " M"]:
+def _surely_inside(
+    given: GivenMasks, owners: Int64[np.ndarray, " P"], boxes: Float64[np.ndarray, "M 4"]
+) -> Bool[np.ndarray, " M"]:
     """Annotations whose polygons all lie in the box, and of which one has an area larger than its perimeter (in
-    pixels).
+    pixels). `owners` are the annotations of the polygons.
 
     A simple polygon of this kind contains a point at a distance of at least one pixel from its outline. This distance
     is more than half a pixel's diagonal plus the tolerance, so both the polygon and the box contain a pixel there.
     """
-    sure = np.zeros(len(masks), bool)
-    for start in range(0, len(masks), PORTION):
-        portion = slice(start, min(start + PORTION, len(masks)))
-        sure[portion] = _portion_inside(masks, boxes, portion)
-    return sure
-
-
-def _portion_inside(masks: Segmentations, boxes: Float64[np.ndarray, "M 4"], portion: slice) -> Bool[np.ndarray, " m"]:
-    first = slice(masks.polygon_rows[portion.start], masks.polygon_rows[portion.stop] + 1)
-    rows, count = masks.vertex_rows[first], portion.stop - portion.start
-    if len(rows) < 2:
-        return np.zeros(count, bool)
-    points = masks.fifths[rows[0] : rows[-1]] / 5
-    starts, ends = rows[:-1] - rows[0], rows[1:] - rows[0]
-    x, y = np.ascontiguousarray(points[:, 0]), np.ascontiguousarray(points[:, 1])
-    next_x, next_y = np.empty_like(x), np.empty_like(y)
-    for axis, following in ((x, next_x), (y, next_y)):
-        following[:-1] = axis[1:]
-        following[ends - 1] = axis[starts]
-    area = np.abs(np.add.reduceat(x * next_y - next_x * y, starts)) / 2
-    perimeter = np.add.reduceat(np.sqrt((next_x - x) ** 2 + (next_y - y) ** 2), starts)
-    owners = np.repeat(np.arange(count), np.diff(masks.polygon_rows[portion.start : portion.stop + 1]))
-    left, top, right, bottom = boxes[portion][owners].T
-    fits = (np.minimum.reduceat(x, starts) >= left - TOLERANCE) & (np.maximum.reduceat(x, starts) <= right + TOLERANCE)
-    fits &= (np.minimum.reduceat(y, starts) >= top - TOLERANCE) & (np.maximum.reduceat(y, starts) <= bottom + TOLERANCE)
-    misfits = np.bincount(owners[~fits], minlength=count)
-    large = np.bincount(owners[area > perimeter], minlength=count)
+    drawn, own = to_fifths(given.bounds) / 5, boxes[owners]
+    fits = np.all(drawn[:, :2] >= own[:, :2] - TOLERANCE, axis=1) & np.all(
+        drawn[:, 2:] <= own[:, 2:] + TOLERANCE, axis=1
+    )
+    misfits = np.bincount(owners[~fits], minlength=len(given))
+    large = np.bincount(owners[given.wide], minlength=len(given))
     return (misfits == 0) & (large > 0)
 
 

@@ -76,7 +76,9 @@ class Records:
         columns = list(zip(*map(COLUMNS, records), strict=True)) if count else [()] * 8
         ids, image_ids, category_ids, areas, crowd, difficult, ignore, masks = columns
         numbers = chain.from_iterable(record.bbox for record in records)
-        flags = np.fromiter(map(bool, difficult), bool, count) | np.fromiter(map(bool, ignore), bool, count)
+        flags = np.zeros(count, bool)
+        if any(difficult) or any(ignore):
+            flags = np.fromiter(map(bool, difficult), bool, count) | np.fromiter(map(bool, ignore), bool, count)
         return cls(
             np.array(ids, np.int64),
             np.array(image_ids, np.int64),
@@ -114,8 +116,7 @@ class Collected:
         self._parts: list[Records] = []
         self._fifths, self._used = np.zeros((0, 2), np.int32), 0
 
-    def add(self, records: Sequence[AnnotationRecord]) -> None:
-        part = Records.of(records)
+    def add(self, part: Records) -> None:
         fifths, used = part.masks.fifths, self._used + len(part.masks.fifths)
         if used > len(self._fifths):
             self._fifths.resize((max(used, used + used // 8), 2), refcheck=False)

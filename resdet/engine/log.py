@@ -12,10 +12,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
 
+from resdet.appended_file import Appended
 from resdet.engine.boards import Board
 from resdet.engine.pace import clock
 from resdet.engine.run_folder import RunFiles
-from resdet.files import Appended
 from resdet.text import printable
 
 SPEED = ("images_per_second", "data_wait", "seconds_left")
@@ -155,11 +155,13 @@ def loss_parts(values: Mapping[str, float]) -> str:
 
 
 def rates(values: Mapping[str, float]) -> list[str]:
-    """The learning rate and, if they are measured, the speed and the time left."""
+    """The learning rate and, if they are measured, the speed and the time left; dropped objects, if there are any."""
     parts = [f"lr {values['lr']:.3g}"]
     if SPEED[0] in values:
         rate, wait, left = (values[name] for name in SPEED)
         parts += [f"{rate:.3g} images/s", f"data wait {wait:.0%}", f"ETA {clock(left)}"]
+    if count := values.get("dropped_objects"):
+        parts.append(f"{count:g} objects dropped")
     return parts
 
 

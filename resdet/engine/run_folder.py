@@ -16,7 +16,6 @@ from resdet.config import Config, config_from_yaml, to_yaml
 from resdet.errors import UserError
 from resdet.files import (
     ANOTHER_OUTPUT,
-    LOCK,
     leftovers,
     read_regular,
     readable_json,
@@ -24,6 +23,7 @@ from resdet.files import (
     write_files,
     writing,
 )
+from resdet.folder_lock import LOCK
 from resdet.outputs import check_output, signed
 
 if TYPE_CHECKING:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import tempfile
+from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,7 @@ from hypothesis import strategies as st
 
 from resdet.coco import annotation_file, given_masks, json_sections
 from resdet.coco.annotation_file import AnnotationFile, parse_annotations, read_annotation_file
-from resdet.coco.json_sections import Unusual, read_sections
+from resdet.coco.json_sections import Section, Unusual, read_sections
 from resdet.errors import UserError
 
 
@@ -24,7 +27,7 @@ class Thing(msgspec.Struct):
     more: msgspec.Raw = msgspec.Raw(b"[]")
 
 
-KINDS: dict[str, type] = {"a": Thing, "b": Thing}
+SECTIONS = {"a": Section(Thing), "b": Section(Thing, shared=True)}
 VALUE = st.recursive(
     st.none()
     | st.booleans()
@@ -43,7 +46,7 @@ THINGS = st.lists(
 
 def portions(text: bytes) -> dict[str, list[tuple[int, Any]]]:
     found: dict[str, list[tuple[int, Any]]] = {}
-    for name, records in read_sections(io.BytesIO(text), KINDS):
+    for name, records in read_sections(io.BytesIO(text), SECTIONS):
         found.setdefault(name, []).extend((record.id, msgspec.json.decode(record.more)) for record in records)
     return found
 
@@ -68,7 +71,42 @@ def test_portions_of_any_size_are_the_whole(
         patched.setattr(json_sections, "BLOCK", block)
         patched.setattr(json_sections, "NEARBY", 5)
         found = portions(text.encode())
-    assert found == {name: [(thing["id"], thing.get("more", [])) for thing in content[name]] for name in KINDS}
+    assert found == {name: [(thing["id"], thing.get("more", [])) for thing in content[name]] for name in SECTIONS}
+
+
+def one_after_another(work: Callable[[int], Any], processes: int) -> Iterator[Any]:
+    """What forks compute, without forks."""
+    for number in count():
+        if (result := work(number)) is None:
+            return
+        yield result
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    THINGS,
+    THINGS,
+    VALUE,
+    st.permutations(["a", "b", "c"]),
+    st.sampled_from([None, 1]),
+    st.integers(1, 60),
+    st.integers(3, 60),
+)
+def test_portions_that_several_processes_read_are_the_whole(
+    a: list[Any], b: list[Any], other: Any, order: list[str], indent: int | None, shared: int, nearby: int
+) -> None:
+    content = {"a": a, "b": b, "c": other}
+    with pytest.MonkeyPatch.context() as patched, tempfile.TemporaryFile() as file:
+        _ = file.write(json.dumps({key: content[key] for key in order}, indent=indent).encode())
+        file.flush()
+        _ = file.seek(0)
+        patched.setattr(json_sections, "SHARED", shared)
+        patched.setattr(json_sections, "NEARBY", nearby)
+        patched.setattr(json_sections, "forked", one_after_another)
+        found: dict[str, list[int]] = {}
+        for name, records in read_sections(file, SECTIONS, processes=2):
+            found.setdefault(name, []).extend(record.id for record in records)
+    assert found == {name: [thing["id"] for thing in content[name]] for name in SECTIONS}
 
 
 @pytest.mark.parametrize(
@@ -147,6 +185,45 @@ def test_a_file_in_portions_is_that_parsed_at_once(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(annotation_file, "_parsed_at_once", never)
     assert_equal(read_annotation_file(file), whole)
     assert_equal(parse_annotations(text, "f"), whole)
+
+
+def read_by_three(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Every file is large from now on; the list gets an item for each portion that a fork gives."""
+    given: list[int] = []
+    real = json_sections.forked
+
+    def counted(work: Callable[[int], Any], processes: int) -> Iterator[Any]:
+        for result in real(work, processes):
+            given.append(processes)
+            yield result
+
+    monkeypatch.setattr(json_sections, "forked", counted)
+    monkeypatch.setattr(json_sections, "SHARED", 500)
+    monkeypatch.setattr(annotation_file, "LARGE", 0)
+    monkeypatch.setattr(annotation_file, "usable_cores", lambda: 3)
+    return given
+
+
+def test_a_file_that_several_processes_read_is_that_parsed_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = json.dumps(miniature()).encode()
+    whole = annotation_file._parsed_at_once(text, "f")
+    _ = (tmp_path / "f").write_bytes(text)
+    given = read_by_three(monkeypatch)
+    assert_equal(read_annotation_file(tmp_path / "f"), whole)
+    assert len(given) > 3
+    assert set(given) == {3}
+
+
+def test_a_mistake_that_a_fork_reads_is_named_as_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = miniature()
+    content["annotations"][30]["bbox"] = [1, 2, "x", 4]
+    _ = (tmp_path / "f").write_text(json.dumps(content))
+    given = read_by_three(monkeypatch)
+    with pytest.raises(UserError, match=r"f: annotation 30 of the list \(id 30, image_id 0\): field 'bbox'"):
+        _ = read_annotation_file(tmp_path / "f")
+    assert given
 
 
 def test_without_simdjson_the_masks_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,8 @@ from resdet.engine.checkpoint import (
 )
 from resdet.engine.run_folder import RunFiles
 from resdet.errors import UserError
-from resdet.files import FolderLock, replace_file
+from resdet.files import replace_file
+from resdet.folder_lock import FolderLock
 
 
 def save(run: Path, step: int) -> None:

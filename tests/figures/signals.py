@@ -19,8 +19,8 @@ from typing import Any
 
 from runs import STOPPED, ended, nano, newest_step, started, steps_of, weights_of
 
+from resdet.appended_file import Appended
 from resdet.engine.evaluate import detections
-from resdet.files import Appended
 
 WARM_UP, STEPS = 12, 40
 PLACES = ("warm-up", "training", "evaluation", "saving")

@@ -23,12 +23,14 @@ MUTANTS = (
     ),
     *mutants(
         "resdet/coco/given_masks.py",
-        "coco/test_segmentation.py coco/test_reader.py data/sets/test_coco.py coco/test_json_sections.py",
+        "coco/test_segmentation.py coco/test_reader.py data/sets/test_coco.py coco/test_json_sections.py "
+        "coco/test_given_masks.py",
         ("owners[lengths < 6]", "owners[lengths < 4]"),
         ("owners[lengths % 2 == 1]", "owners[:0]"),
         ("max(initial=0) < 2**40", "max(initial=0) < 2**64"),
-        ("np.clip(5 * numbers + 0.5, ", "np.clip(5 * numbers, "),
-        ('text.count(b"[") == lists', "lists > 0"),
+        ("    rounded += 0.5\n", ""),
+        ("doubled / 2 / 25 > perimeter / 5", "doubled / 2 / 5 > perimeter / 5"),
+        ("_count(text, OPENING) == lists", "lists > 0"),
     ),
     *mutants(
         "resdet/coco/segmentation.py",

@@ -1,9 +1,8 @@
 """Mutants of checkpoints, of samplers, and of the engine's promises about faults."""
 
+from faults.row import CHECKPOINT, ENDED, ORDER, REFUSED, RESUMED, STOPPED
 from mutants.mutant import mutants
 
-FAULTS = "engine/test_faults.py"
-CHECKPOINT = "engine/test_checkpoint.py"
 POWER_LOSS = (
     "engine/test_power_loss.py::test_after_a_power_loss_at_any_moment_the_checkpoint_that_was_saved_last_is_sound"
 )
@@ -16,19 +15,19 @@ UNNOTICED = (
     *mutants(
         "resdet/engine/task/best.py",
         "engine/test_task.py::test_only_a_better_figure_is_the_best "
-        f"{FAULTS}::test_a_worse_evaluation_does_not_replace_the_best",
+        f"{RESUMED}::test_a_worse_evaluation_does_not_replace_the_best",
         ("return value > best if self.higher_is_better", "return True if self.higher_is_better"),
         ("else value < best", "else value > best"),
         ("return value is not None", "return True"),
     ),
     *mutants(
         "resdet/engine/train/state.py",
-        f"{FAULTS}::test_a_resume_goes_on_with_the_same_random_numbers",
+        f"{RESUMED}::test_a_resume_goes_on_with_the_same_random_numbers",
         ('    torch.set_rng_state(states["cpu"])\n', ""),
     ),
     *mutants(
         "resdet/engine/train/state.py",
-        f"{FAULTS}::test_a_resume_names_what_is_different_here",
+        f"{RESUMED}::test_a_resume_names_what_is_different_here",
         ('here = {"world_size": world.size, ', "here = {"),
         (', "torch": str(torch.__version__)}\n        warnings', "}\n        warnings"),
     ),
@@ -44,7 +43,7 @@ UNNOTICED = (
     ),
     *mutants(
         "resdet/engine/checkpoint.py",
-        f"{FAULTS}::test_a_checkpoint_gets_its_name_when_its_manifest_is_on_the_disk",
+        f"{ORDER}::test_a_checkpoint_gets_its_name_when_its_manifest_is_on_the_disk",
         (
             f"{WRITE_MANIFEST}        sync_folder(temporary)\n",
             f"        sync_folder(temporary)\n{WRITE_MANIFEST}",
@@ -62,18 +61,18 @@ UNNOTICED = (
     ),
     *mutants(
         "resdet/files.py",
-        f"{FAULTS}::test_a_file_is_synced_before_it_is_renamed",
+        f"{ORDER}::test_a_file_is_synced_before_it_is_renamed",
         ("        _sync(temporary)\n        temporary.replace(path)\n", "        temporary.replace(path)\n"),
         ("        temporary.replace(path)\n        sync_folder(path.parent)\n", "        temporary.replace(path)\n"),
     ),
     *mutants(
         "resdet/engine/evaluate/detections.py",
-        f"{FAULTS}::test_the_figures_of_a_part_of_the_images_are_never_recorded",
+        f"{STOPPED}::test_the_figures_of_a_part_of_the_images_are_never_recorded",
         ("raise Interrupted", "pass"),
     ),
     *mutants(
         "resdet/engine/distributed.py",
-        f"{FAULTS}::test_the_group_is_torn_down_only_after_a_normal_end",
+        f"{ENDED}::test_the_group_is_torn_down_only_after_a_normal_end",
         (
             "        yield world\n        _ = world.any",
             "        try:\n            yield world\n        finally:\n            dist.destroy_process_group()\n"
@@ -82,12 +81,12 @@ UNNOTICED = (
     ),
     *mutants(
         "resdet/cli/check_data.py",
-        f"{FAULTS}::test_strict_makes_an_error_of_what_is_skipped",
+        f"{REFUSED}::test_strict_makes_an_error_of_what_is_skipped",
         ("if args.strict and notes.row_count:", "if args.strict and not notes.row_count:"),
     ),
     *mutants(
         "resdet/engine/task/detection.py",
-        f"{FAULTS}::test_train_and_val_must_list_the_same_categories",
+        f"{REFUSED}::test_train_and_val_must_list_the_same_categories",
         ("    if different:\n        number, name", "    if not different:\n        number, name"),
         (
             "zip(data.category_ids.tolist(), data.class_names, strict=True) for data",

@@ -25,7 +25,8 @@ from resdet.config import to_yaml
 from resdet.engine.run_folder import read_run
 from resdet.engine.signals import EXIT_CODE, Stopped, StopRequest
 from resdet.errors import UserError
-from resdet.files import FolderLock, replace_file, writing
+from resdet.files import replace_file, writing
+from resdet.folder_lock import FolderLock
 from resdet.plugins import loaded_plugins
 
 POLL_SECONDS = 0.2

@@ -12,13 +12,14 @@ import multiprocessing
 import os
 import shutil
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int64, Shaped, UInt8
 
+from resdet.coco.packed_strings import PackedStrings
 from resdet.coco.shards import real_file
 from resdet.errors import UserError
 from resdet.files import writing
@@ -92,18 +93,25 @@ def check_memory(heights: Int64[np.ndarray, " N"], widths: Int64[np.ndarray, " N
         )
 
 
-def on_disk(
-    folder: Path, names: Sequence[str], images: Path, heights: Int64[np.ndarray, " N"], widths: Int64[np.ndarray, " N"],
+def file_on_disk(
+    folder: Path, names: PackedStrings, images: Path, heights: Int64[np.ndarray, " N"], widths: Int64[np.ndarray, " N"],
     *, choice: str,
-) -> KeptImages:  # fmt: skip
-    """Images in a file of `folder`, which other processes and later runs share. `choice`: what else decides about the
-    pixels. Raises UserError if there is not enough room.
+) -> Path:  # fmt: skip
+    """The file of `folder` for the images of these names and sizes. `choice`: what else decides about the pixels."""
+    digest = hashlib.sha256(os.fsencode(f"{VERSION} {choice} {images.resolve()}\n"))
+    for part in (names.blob, names.offsets.tobytes(), heights.tobytes(), widths.tobytes()):
+        digest.update(part)
+    return folder / f"{digest.hexdigest()[:24]}.pixels"
+
+
+def on_disk(file: Path, heights: Int64[np.ndarray, " N"], widths: Int64[np.ndarray, " N"]) -> KeptImages:
+    """Images in a file (`file_on_disk`), which other processes and later runs share. Raises UserError if there is not
+    enough room.
     """
-    file = _file(folder, names, images, heights, widths, choice)
     needed = needed_bytes(heights, widths)
-    check_disk(folder, names, images, heights, widths, choice=choice)
+    check_disk(file, heights, widths)
     with writing(file, "set RESDET_CACHE to a folder with room, or data.cache=off"):
-        folder.mkdir(parents=True, exist_ok=True)
+        file.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             if os.fstat(descriptor).st_size < needed:  # never shortened: another process may have mapped it
@@ -114,12 +122,9 @@ def on_disk(
     return _laid_out(heights, widths, memory, checked=True)
 
 
-def check_disk(
-    folder: Path, names: Sequence[str], images: Path, heights: Int64[np.ndarray, " N"], widths: Int64[np.ndarray, " N"],
-    *, choice: str,
-) -> None:  # fmt: skip
+def check_disk(file: Path, heights: Int64[np.ndarray, " N"], widths: Int64[np.ndarray, " N"]) -> None:
     """Raises UserError if the decoded images do not fit onto the disk; they do if they are there already."""
-    file, needed = _file(folder, names, images, heights, widths, choice), needed_bytes(heights, widths)
+    folder, needed = file.parent, needed_bytes(heights, widths)
     if file.exists() and file.stat().st_size == needed:
         return
     place = next(parent for parent in (folder, *folder.absolute().parents) if parent.is_dir())
@@ -129,20 +134,6 @@ def check_disk(
             f"data.cache=disk needs {_gigabytes(needed)} for {len(heights)} decoded images in {folder}, and "
             f"{_gigabytes(free)} are free; set RESDET_CACHE to a folder with room, or data.cache=off"
         )
-
-
-def _file(
-    folder: Path,
-    names: Sequence[str],
-    images: Path,
-    heights: Int64[np.ndarray, " N"],
-    widths: Int64[np.ndarray, " N"],
-    choice: str,
-) -> Path:
-    digest = hashlib.sha256(os.fsencode(f"{VERSION} {choice} {images.resolve()}\n" + "\n".join(names)))
-    digest.update(heights.tobytes())
-    digest.update(widths.tobytes())
-    return folder / f"{digest.hexdigest()[:24]}.pixels"
 
 
 def _laid_out(

@@ -14,7 +14,7 @@ from resdet.data.sets.formats import file_source
 from resdet.data.sets.held_out import part_of
 from resdet.data.sets.kept_empty import keep_empty
 from resdet.data.sets.layouts import AUTO, LAYOUTS, layout_of
-from resdet.data.sets.remote_shards import fetched, is_address
+from resdet.data.sets.remote_shards import fetched, is_remote
 from resdet.data.sets.sources import Source, content_of_sources, set_of
 from resdet.data.sets.splits import split_files
 from resdet.errors import UserError
@@ -64,7 +64,7 @@ def _sources(data: DataConfig, split: str) -> list[Source]:
 
 def local(path: str) -> Path:
     """The folder of a data set; one that is given by its address is fetched into the cache."""
-    return fetched(path) if is_address(path) else Path(path)
+    return fetched(path) if is_remote(path) else Path(path)
 
 
 def _check_without_path(data: DataConfig) -> None:

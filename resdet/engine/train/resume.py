@@ -11,7 +11,8 @@ from resdet.engine.distributed import World
 from resdet.engine.run_folder import MODEL, RunFiles
 from resdet.engine.train.state import TrainState
 from resdet.errors import UserError
-from resdet.files import FolderLock, writing
+from resdet.files import writing
+from resdet.folder_lock import FolderLock
 from resdet.models.build.conventions import as_in
 from resdet.text import first_few
 

@@ -28,7 +28,7 @@ from resdet.engine.train.resume import abandoned, as_resumed, claim, find_resume
 from resdet.engine.train.saving import note_usage
 from resdet.engine.train.state import Run, TrainState
 from resdet.errors import UserError
-from resdet.files import FolderLock
+from resdet.folder_lock import FolderLock
 
 LESS_MEMORY = "raise train.accumulate, set train.recompute=true, or lower train.batch_size or data.augment.short_side"
 

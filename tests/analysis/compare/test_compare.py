@@ -10,6 +10,7 @@ import pytest
 from msgspec import structs
 
 from fabricated_runs import FABRICATED, NANO, fabricate, report, request
+from resdet import plugins
 from resdet.analysis.compare.compare_backbones import compare_backbones, list_runs
 from resdet.analysis.compare.comparison import AP, read_comparison
 from resdet.analysis.compare.conclusions import differing_keys, training_speed
@@ -178,6 +179,13 @@ def test_a_better_detector_is_found_better(tmp_path: Path) -> None:
     assert other["classes"]["circle"]["difference"] > 0
     assert other["training"]["seconds_per_step"] == pytest.approx(2 / 20)
     assert other["cost"]["multiply_adds"]["trunk"] > first["cost"]["multiply_adds"]["trunk"]
+
+
+def test_the_command_to_type_again_names_the_plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = request(tmp_path, "nano", seeds=1)
+    _ = fabricate(wanted, {"nano": 0.1})
+    monkeypatch.setattr(plugins, "_loaded", [Path("/my/nets.py")])
+    assert " --plugin /my/nets.py --backbones nano --seeds 1 " in report(wanted)["command"]
 
 
 def test_the_same_detections_do_not_differ(tmp_path: Path) -> None:
