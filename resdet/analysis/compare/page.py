@@ -144,7 +144,7 @@ def _difference_row(name: str | Markup, difference: FigureDifference) -> list[ob
         _unbroken(between(difference.low, difference.high, plus=True)),
         _unbroken(between(difference.image_low, difference.image_high, plus=True)),
         _unbroken(between(difference.seed_low, difference.seed_high, plus=True)),
-        percent(difference.relative),
+        _unbroken(percent(difference.relative)),
         Markup("<strong>{}</strong>").format(difference.verdict)
         if difference.verdict == SIGNIFICANT
         else _unbroken(difference.verdict),
