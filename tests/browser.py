@@ -67,6 +67,10 @@ class Browser:
         node = self.ask("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
         _ = self.ask("DOM.setFileInputFiles", nodeId=node, files=[str(path)])
 
+    def narrow(self, width: int, height: int = 844) -> None:
+        """Shows pages as a telephone of this width does."""
+        _ = self.ask("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=True)
+
     def screenshot(self, path: Path, width: int, height: int, *, dark: bool = False) -> None:
         """A picture of the whole page, as a window of this width shows it."""
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}

@@ -12,6 +12,7 @@ import torch
 
 from resdet.config import load_config
 from resdet.engine.checkpoint import model_metadata, save_checkpoint
+from resdet.exporting.contract import CONTRACT, VERSION, Contract, ports
 from resdet.models.build.detector import build_model
 from resdet.workflows.export import Exported
 
@@ -33,6 +34,20 @@ def save_model(folder: Path, *overrides: str) -> Path:
     model = build_model(config.model, len(HOSTILE_NAMES))
     metadata = model_metadata(config, HOSTILE_NAMES, (5, 17, 90), model.normalization)
     return save_checkpoint(folder, step=3, weights=model.state_dict(), metadata=metadata, state={})
+
+
+def without_a_graph(folder: Path) -> Path:
+    """An export whose graph is none, and whose model is not there."""
+    inputs, outputs = ports("inside", 20, None)
+    contract = Contract(
+        format=VERSION, file="model.onnx", runtime="onnxruntime", precision="fp32", preprocessing="inside",
+        inputs=inputs, outputs=outputs, class_names=("a",), category_ids=(1,), short_side=64, max_side=64, divisor=32,
+        source=str(folder / "none.safetensors"), step=1, resdet_version="0",
+    )  # fmt: skip
+    folder.mkdir(exist_ok=True)
+    _ = (folder / CONTRACT).write_bytes(contract.to_json())
+    _ = (folder / "model.onnx").write_bytes(b"no graph")
+    return folder
 
 
 def in_a_process(

@@ -17,14 +17,13 @@ depth of the backbone around --size and --batch, and writes growth.json, growth.
 With an earlier file of --json in place of torchvision, torchvision is measured again, and the ratios are compared with
 those of the file: the exit code is 1 if training or prediction has become slower by more than a tenth.
 
-examples:
-  tools/benchmark.py configs/faster_rcnn_r50_fpn_1x_coco.yaml --size 480x640 --batch 2 --against torchvision
-  tools/benchmark.py configs/quickstart.yaml --against torchvision --json times.json
-  tools/benchmark.py configs/quickstart.yaml --against times.json
-  tools/benchmark.py configs/mask_rcnn_r50_fpn_1x_coco.yaml data.path=my/coco --data --against torchvision
-  tools/benchmark.py exported/model.onnx --size 480x640 --batch 1
-  tools/benchmark.py configs/faster_rcnn_r50_fpn_1x_coco.yaml --growth measured --pairs 3
-  tools/benchmark.py configs/imagenet/miniature.yaml data.workers=1 --against torchvision
+  resdet benchmark faster_rcnn_r50_fpn_1x_coco --size 480x640 --batch 2 --against torchvision
+  resdet benchmark quickstart --against torchvision --json times.json
+  resdet benchmark quickstart --against times.json
+  resdet benchmark mask_rcnn_r50_fpn_1x_coco data.path=my/coco --data --against torchvision
+  resdet benchmark exported/model.onnx --size 480x640 --batch 1
+  resdet benchmark faster_rcnn_r50_fpn_1x_coco --growth measured --pairs 3
+  resdet benchmark imagenet/miniature data.workers=1 --against torchvision
 """
 
 from __future__ import annotations
@@ -43,16 +42,22 @@ TITLES = {"train": "training step", "predict": "prediction"}
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", nargs="+", metavar="CONFIG | MODEL.onnx | key=value",
                         help="YAML files and key=value overrides, or an exported detector")  # fmt: skip
-    parser.add_argument("--size", default="480x640", help="height x width of the images (default: %(default)s)")
-    parser.add_argument("--batch", type=int, help="images a step (default: 2; of an exported detector 1)")
+    parser.add_argument(
+        "--size", default="480x640", metavar="HxW", help="height x width of the images (default: %(default)s)"
+    )
+    parser.add_argument("--batch", type=int, metavar="N", help="images a step (default: 2; of an exported detector 1)")
     parser.add_argument(
         "--against",
         metavar="torchvision | FILE",
         help="a peer to measure in the same run, or an earlier file of --json",
     )
-    parser.add_argument("--data", action="store_true", help="measure the loader of training batches")
-    parser.add_argument("--images", type=int, default=64, help="with --data: images to read (default: %(default)s)")
-    parser.add_argument("--pairs", type=int, help="measured runs of each (default: 7; of an exported detector 50)")
+    parser.add_argument("--data", action="store_true", help="measure the loader of training batches instead")
+    parser.add_argument(
+        "--images", type=int, default=64, metavar="N", help="with --data: images to read (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--pairs", type=int, metavar="N", help="measured runs of each (default: 7; of an exported detector 50)"
+    )
     parser.add_argument("--growth", type=Path, metavar="DIR", help="measure how the cost grows, into this folder")
     parser.add_argument("--json", metavar="FILE", help="also write the figures as JSON")
 
@@ -254,10 +259,12 @@ def measure_exported(given: Path, size: tuple[int, int], args: argparse.Namespac
     table = Table(
         title=f"{measured.contract.file}, {measured.contract.precision}: {args.batch} x {args.size}, {args.pairs} calls"
     )
-    for column in ("", "p50", "p99", "images/s"):
+    first = next(iter(measured.latencies))
+    for column in ("", "p50", "p99", "images/s", f"times as fast as {first}"):
         table.add_column(column, justify="right")
     for name, latency in measured.latencies.items():
-        table.add_row(name, f"{1000 * latency.p50:.1f} ms", f"{1000 * latency.p99:.1f} ms", f"{latency.throughput:.2f}")
+        times = f"{1000 * latency.p50:.1f} ms", f"{1000 * latency.p99:.1f} ms", f"{latency.throughput:.2f}"
+        table.add_row(name, *times, f"{measured.ratios[name]:.2f}")
     Console().print(table)
     for remark in measured.remarks:
         print(printable(f"missing: {remark}"))

@@ -1,12 +1,14 @@
 """Check an annotation file and its images before training on them.
 
-Prints the number of annotations that were read, skipped or corrected, and how objects are spread over classes and
-sizes. An error that would stop a training run stops this command too: one line, exit code 2.
+Prints the number of annotations that were read, skipped or corrected, how objects are spread over classes and sizes,
+and which keys of a config suit them on this machine (resdet new writes a config with these). An error that would stop a
+training run stops this command too: one line, exit code 2.
 
-  resdet check-data my/bees                  (the format of a folder is recognized; --split val for its val split)
+  resdet check-data my/bees
+  resdet check-data my/bees --split val
   resdet check-data annotations.json images/
   resdet check-data my/ImageSets/Main/train.txt my/JPEGImages
-  resdet check-data --augment quickstart data.augment.transforms=heavy       (draws what a config trains on)
+  resdet check-data --augment quickstart data.augment.transforms=heavy
 """
 
 from __future__ import annotations
@@ -39,9 +41,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--augment not needed",
     )
     parser.add_argument("images", metavar="IMAGES", nargs="?", help="folder that its file names are relative to")
-    parser.add_argument("--split", choices=("train", "val", "test"), default="train", help="of a folder")
     parser.add_argument(
-        "--from", dest="format", default="auto", metavar="F", help="of a folder that may be two: coco, yolo, voc, ..."
+        "--split", choices=("train", "val", "test"), default="train", help="which split of a folder (default: train)"
+    )
+    parser.add_argument(
+        "--from",
+        dest="format",
+        default="auto",
+        metavar="F",
+        help="the format of a folder if it may be several: coco, yolo, voc, ... (default: by its layout)",
     )
     parser.add_argument("--decode", action="store_true", help="also decode every image (minutes for 100,000)")
     parser.add_argument("--strict", action="store_true", help="anything skipped or mended is an error")
@@ -52,8 +60,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="draw training samples as this config augments them, with boxes and masks, on one sheet; of ANNOTATIONS, "
         "or of the config's training set",
     )
-    parser.add_argument("--sheet", metavar="FILE.png", default="augmented.png", help="where --augment draws")
-    parser.add_argument("--samples", metavar="N", type=int, default=12, help="samples on the sheet of --augment")
+    parser.add_argument(
+        "--sheet", metavar="FILE.png", default="augmented.png", help="where --augment draws (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--samples", metavar="N", type=int, default=12, help="samples on the sheet of --augment (default: %(default)s)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -76,6 +88,8 @@ def run(args: argparse.Namespace) -> int:
         console.print(notes)
     for note in dataset.ground_truth().notes("segm" if report.masks else "bbox"):
         console.print(f"scoring: {_plain(note)}", soft_wrap=True)
+    if bool((~dataset.crowd).any()):
+        console.print(_suggestions(dataset))
     if args.strict and notes.row_count:
         raise UserError(f"{report.summary()}; mend the annotations, or leave out --strict")
     if args.decode:
@@ -184,6 +198,20 @@ def _sizes(dataset: CocoDataset) -> Table:
     add("box height, pixels", heights.tolist())
     add("box width, pixels", widths.tolist())
     add("objects an image", dataset.objects_per_image().tolist())
+    return table
+
+
+def _suggestions(dataset: CocoDataset) -> Table:
+    from rich import box
+
+    from resdet.workflows.fitted_config import measured, reasons, suggested, this_place
+
+    seen, place = measured(dataset), this_place()
+    machine = "this GPU" if place == "cuda" else "this CPU"
+    table = _table(f"Suggested for these objects on {machine}", "key", "value", "because")
+    table.box, table.show_lines = box.SIMPLE, True
+    for key, (value, why) in reasons(seen, suggested(seen, place), place).items():
+        table.add_row(key, value, why)
     return table
 
 

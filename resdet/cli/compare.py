@@ -7,8 +7,8 @@ after a stop, with more backbones or with more seeds. Ctrl-C, SIGTERM and SIGUSR
 All other backbones are compared with the first one. A difference is called significant only where its 95 % interval,
 over the images (paired bootstrap) and over the seeds (Welch's t) together, excludes 0.
 
-  resdet compare configs/quickstart.yaml --backbones vgg16_bn resnet18 --seeds 3 --output runs/vgg_to_resnet
-  resdet compare configs/quickstart.yaml train.steps=300 --backbones resnet18 timm/convnext_atto --output runs/two
+  resdet compare quickstart --backbones vgg16_bn resnet18 --seeds 3 --output runs/vgg_to_resnet
+  resdet compare quickstart train.steps=300 --backbones resnet18 timm/convnext_atto --output runs/two
   resdet compare CONFIG --backbones vgg16:optim.lr=0.005 resnet50:model.backbone.norm=gn,optim.lr=0.02 --output DIR
   resdet compare CONFIG --backbones scratch=resnet50 ImageNet=resnet50:model.backbone.weights=FILE --output DIR
   resdet compare CONFIG --backbones resnet50 resnet101 --seeds 3 --devices cuda:0 cuda:1 --output DIR
@@ -27,30 +27,52 @@ from pathlib import Path
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command line."""
-    parser.add_argument("inputs", nargs="*", metavar="CONFIG | key=value", help="YAML files, then overrides for all")
+    parser.add_argument(
+        "inputs",
+        nargs="*",
+        metavar="CONFIG | key=value",
+        help="YAML files or names of configs, then changes of keys for all runs",
+    )
     parser.add_argument(
         "--backbones",
         nargs="+",
         required=True,
-        metavar="[NAME=]BACKBONE[:key=value,...]",
-        help="the contestants, the first of which the others are compared with; timm/<model> too",
+        metavar="BACKBONE",
+        help="the contestants, each [NAME=]BACKBONE[:key=value,...]; all are compared with the first. BACKBONE is a "
+        "name of resdet's, or timm/<model>",
     )
-    parser.add_argument("--seeds", type=int, default=1, metavar="K", help="train.seed 0 .. K-1 (default: %(default)s)")
+    parser.add_argument(
+        "--seeds",
+        type=int,
+        default=1,
+        metavar="K",
+        help="runs of each, with train.seed 0 to K-1 (default: %(default)s)",
+    )
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder of the comparison")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at once on a device (default: 1)")
-    parser.add_argument("--devices", nargs="+", default=[], metavar="DEVICE", help="cpu, or cuda:0 cuda:1 ...")
+    parser.add_argument(
+        "--devices",
+        nargs="+",
+        default=[],
+        metavar="DEVICE",
+        help="where to train: cpu, or cuda:0 cuda:1 ... (default: as train.device says)",
+    )
     parser.add_argument("--figure", type=Path, metavar="FILE.png", help="also draw AP over steps (with eval.every)")
     parser.add_argument("--report-only", action="store_true", help="train nothing; compare the runs that are finished")
     parser.add_argument("--dry-run", action="store_true", help="list the runs and what is left of them; write nothing")
     parser.add_argument(
-        "--resamples", type=int, default=1000, metavar="N", help="of the bootstrap over images (default: %(default)s)"
+        "--resamples",
+        type=int,
+        default=1000,
+        metavar="N",
+        help="resamples of the images for the intervals (default: %(default)s)",
     )
     parser.add_argument(
         "--rounds",
         type=int,
         default=5,
         metavar="N",
-        help="of timed predictions; 0 leaves them out (default: %(default)s)",
+        help="rounds of timed predictions; 0 leaves them out (default: %(default)s)",
     )
 
 

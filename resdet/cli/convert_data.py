@@ -16,9 +16,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command line."""
     parser.add_argument("source", metavar="SOURCE", help="a folder, or an annotation file")
     parser.add_argument("images", metavar="IMAGES", nargs="?", help="the folder of the images of an annotation file")
-    parser.add_argument("--format", required=True, metavar="F", help="coco, yolo, voc, csv or shards")
+    parser.add_argument("--format", required=True, metavar="F", help="what to write: coco, yolo, voc, csv or shards")
     parser.add_argument(
-        "--from", dest="source_format", default="auto", metavar="F", help="of a folder that may be two: coco, voc, ..."
+        "--from",
+        dest="source_format",
+        default="auto",
+        metavar="F",
+        help="the format of SOURCE if it may be several: coco, voc, ... (default: by its layout)",
     )
     parser.add_argument("--output", required=True, metavar="DIR", help="a new folder, which gets copies of the images")
 

@@ -4,11 +4,10 @@ Reads Detectron2's model zoo, torchvision's classifiers and detectors, MSRA's Re
 checkpoints, without executing any code in a file. The report lists the tensors that were converted or left out, and the
 assumptions.
 
-examples:
-  tools/convert_weights.py R-50.pkl --format msra --output r50_msra.safetensors
-  tools/convert_weights.py model_final_280758.pkl --format detectron2 --class-names coco --output r50_fpn.safetensors
-  tools/convert_weights.py FasterRCNN_ResNet50_FPN_Weights.COCO_V1 --format torchvision --output r50_fpn.safetensors
-  tools/convert_weights.py timm/convnext_tiny --format timm --output convnext_tiny.safetensors
+  resdet convert-weights R-50.pkl --format msra --output r50_msra.safetensors
+  resdet convert-weights model_final_280758.pkl --format detectron2 --class-names coco --output r50_fpn.safetensors
+  resdet convert-weights FasterRCNN_ResNet50_FPN_Weights.COCO_V1 --format torchvision --output r50_fpn.safetensors
+  resdet convert-weights timm/convnext_tiny --format timm --output convnext_tiny.safetensors
 """
 
 from __future__ import annotations
@@ -18,16 +17,30 @@ import argparse
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command line."""
-    parser.add_argument("source", metavar="SOURCE", help="a file; torchvision: also a name; timm: also timm/MODEL")
-    parser.add_argument("--format", required=True, choices=("detectron2", "torchvision", "msra", "timm"))
-    parser.add_argument("--output", required=True, metavar="FILE.safetensors", help="must not exist yet")
     parser.add_argument(
-        "--class-names", metavar="FILE", help="one name a line, without a background; or: coco (default: COCO's for 80)"
+        "source",
+        metavar="SOURCE",
+        help="a file; with --format torchvision also a name of its weights, with timm also timm/MODEL",
     )
-    parser.add_argument("--config", metavar="FILE", help="of a detector whose config does not follow from its tensors")
+    parser.add_argument("--format", required=True, choices=("detectron2", "torchvision", "msra", "timm"),
+                        help="where SOURCE comes from")  # fmt: skip
+    parser.add_argument(
+        "--output", required=True, metavar="FILE.safetensors", help="the file to write, which must not exist yet"
+    )
+    parser.add_argument(
+        "--class-names",
+        metavar="FILE",
+        help="the classes of a detector: a file with one name a line, without a background, or: coco "
+        "(default: COCO's names for 80 classes)",
+    )
+    parser.add_argument(
+        "--config", metavar="FILE", help="the config of a detector for which it does not follow from its tensors"
+    )
     parser.add_argument("--architecture", metavar="NAME", help="backbone's name; timm files need it: timm/MODEL")
     parser.add_argument(
-        "--channel-order", choices=("RGB", "BGR"), help="detectron2: RGB for the newer baselines (default: BGR)"
+        "--channel-order",
+        choices=("RGB", "BGR"),
+        help="the order in which a model of Detectron2 takes colours: RGB for the newer baselines (default: BGR)",
     )
 
 

@@ -19,7 +19,10 @@ from pathlib import Path
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command line."""
     parser.add_argument(
-        "inputs", nargs="+", metavar="CHECKPOINT | key=value", help="runs, checkpoints or model files, then overrides"
+        "inputs",
+        nargs="+",
+        metavar="CHECKPOINT | key=value",
+        help="runs, checkpoints or model files, then changes of keys of the config",
     )
     parser.add_argument(
         "--output", type=Path, metavar="DIR", help="write eval.json, predictions.json and drawings there"

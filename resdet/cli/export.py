@@ -15,7 +15,8 @@ runtime, onnxruntime-web, is fetched once by npm, or taken from --runtime.
   resdet export runs/quickstart --format openvino --precision fp16 --measure
   resdet export runs/quickstart --precision int8 --measure --output small
   resdet export runs/quickstart --format pt2
-  resdet export runs/quickstart --format web --output page && python3 -m http.server --directory page
+  resdet export runs/quickstart --format web --output page
+  python3 -m http.server --directory page
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from resdet.cli.inputs import CHECKPOINT, OVERRIDES
 
 if TYPE_CHECKING:
     from resdet.workflows.export import Exported
@@ -33,18 +36,20 @@ PRECISIONS = ("fp32", "fp16", "int8", "int8-dynamic")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command line."""
-    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a run, a checkpoint or a model file")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes of the model's config")
-    parser.add_argument("--format", choices=FORMATS, default="onnx", help="(default: onnx)")
+    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help=CHECKPOINT)
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help=OVERRIDES)
+    parser.add_argument("--format", choices=FORMATS, default="onnx", help="what to write (default: onnx)")
     parser.add_argument(
         "--precision", choices=PRECISIONS, default="fp32",
-        help="of weights and maps; int8 measures ranges on 100 training images (default: fp32)",
+        help="numbers of weights and maps; int8 measures their ranges on 100 training images (default: fp32)",
     )  # fmt: skip
     parser.add_argument(
         "--preprocessing", choices=("inside", "outside"),
-        help="resizing by the graph or before it (default: inside where the format has it)",
+        help="whether the graph resizes images, or its user (default: inside where the format has it)",
     )  # fmt: skip
-    parser.add_argument("--output", type=Path, metavar="DIR", default=Path("exported"), help="(default: exported)")
+    parser.add_argument(
+        "--output", type=Path, metavar="DIR", default=Path("exported"), help="the folder to write (default: exported)"
+    )
     parser.add_argument(
         "--runtime", type=Path, metavar="PATH",
         help="onnxruntime-web for --format web: a folder with its files or npm's archive (default: fetched by npm)",
@@ -74,6 +79,8 @@ def run(args: argparse.Namespace) -> int:
 
 def said(done: Exported) -> list[str]:
     """The lines about an export."""
+    from resdet.exporting.checks import EXPORTED, MODEL
+
     found = done.parity
     size = sum(path.stat().st_size for path in done.folder.iterdir()) / 2**20
     lines = [
@@ -83,8 +90,8 @@ def said(done: Exported) -> list[str]:
         *(f"warning: {remark}" for remark in done.remarks),
     ]
     for kind, compared in done.cost.kinds.items() if done.cost else ():
-        model, graph = (compared.detectors[name]["AP"] for name in ("model", "exported"))
-        change = compared.differences["exported"]["AP"]
+        model, graph = (compared.detectors[name]["AP"] for name in (MODEL, EXPORTED))
+        change = compared.differences[EXPORTED]["AP"]
         if model.value is None or graph.value is None or change.low is None or change.high is None:
             lines.append(f"{kind}/AP: undefined on this val set")
             continue

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from types import ModuleType
 
+from resdet.cli.help import HelpFormatter, listed, text_width
 from resdet.engine.signals import EXIT_CODE, stopping
 from resdet.errors import UserError, did_you_mean
 from resdet.files import usable_paths
@@ -19,30 +20,46 @@ from resdet.text import printable
 from resdet.version import __version__
 
 # Each file has a docstring (the first paragraph is the summary), add_arguments(parser) and run(args) -> exit code.
-COMMANDS = {
-    "new": "resdet.cli.new",
-    "train": "resdet.cli.train",
-    "evaluate": "resdet.cli.evaluate",
-    "predict": "resdet.cli.predict",
-    "serve": "resdet.cli.serve",
-    "export": "resdet.cli.export",
-    "score": "resdet.cli.score",
-    "benchmark": "resdet.cli.benchmark",
-    "compare": "resdet.cli.compare",
-    "probe": "resdet.cli.probe",
-    "report": "resdet.cli.report",
-    "check-data": "resdet.cli.check_data",
-    "convert-data": "resdet.cli.convert_data",
-    "convert-weights": "resdet.cli.convert_weights",
-    "configs": "resdet.cli.configs",
-    "models": "resdet.cli.models",
-    "doctor": "resdet.cli.doctor",
-    "completion": "resdet.cli.completion",
+GROUPS = {
+    "a detector of your own": {
+        "check-data": "resdet.cli.check_data",
+        "new": "resdet.cli.new",
+        "train": "resdet.cli.train",
+        "evaluate": "resdet.cli.evaluate",
+        "report": "resdet.cli.report",
+        "compare": "resdet.cli.compare",
+    },
+    "use a detector": {
+        "predict": "resdet.cli.predict",
+        "serve": "resdet.cli.serve",
+        "export": "resdet.cli.export",
+        "push": "resdet.cli.push",
+    },
+    "measure": {
+        "score": "resdet.cli.score",
+        "benchmark": "resdet.cli.benchmark",
+        "probe": "resdet.cli.probe",
+    },
+    "convert": {
+        "convert-data": "resdet.cli.convert_data",
+        "convert-weights": "resdet.cli.convert_weights",
+    },
+    "find out": {
+        "configs": "resdet.cli.configs",
+        "models": "resdet.cli.models",
+        "doctor": "resdet.cli.doctor",
+        "completion": "resdet.cli.completion",
+    },
 }
+COMMANDS = {name: module for group in GROUPS.values() for name, module in group.items()}
+BEGINNING = """\
+  resdet doctor                                     does everything work here
+  resdet train quickstart --output runs/quickstart  a detector, within minutes
+  resdet predict runs/quickstart photo.jpg          what it finds in a photo"""
 # Those that build a model, read annotations or score, and so can run a user's own files.
 WITH_PLUGINS = {
-    "new", "train", "evaluate", "predict", "serve", "export", "score", "benchmark", "compare", "probe", "report",
-    "check-data", "convert-data",
+    "new", "train", "evaluate", "predict", "serve", "export", "push", "score", "benchmark", "compare", "probe",
+    "report", "check-data", "convert-data",
 }  # fmt: skip
 DONE, FAILED, MISTAKE, STOPPED = 0, 1, 2, EXIT_CODE
 
@@ -80,12 +97,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parser_of(name: str, command: ModuleType) -> argparse.ArgumentParser:
     """The parser of a command; its help text is the module's docstring."""
-    summary, _, details = (command.__doc__ or "").strip().partition("\n\n")
+    details = (command.__doc__ or "").strip().partition("\n\n")[2]
     parser = argparse.ArgumentParser(
         prog=f"resdet {name}",
-        description=summary,
+        description=_summary(command),
         epilog=details,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
         allow_abbrev=False,
     )
     command.add_arguments(parser)
@@ -96,19 +113,24 @@ def parser_of(name: str, command: ModuleType) -> argparse.ArgumentParser:
             default=[],
             metavar="FILE.py",
             help="run this Python file of yours first: it may add backbones, metrics, formats, ... to resdet's tables "
-            "(docs/extending.md); the one option that runs code, so name only files that you trust",
+            "(docs/extending.md). The only option that runs code: name only files that you trust",
         )
     return parser
 
 
 def overview() -> str:
-    """The commands with their summaries."""
-    width = max(map(len, COMMANDS))
-    lines = [
-        f"  {name:{width}}  {(importlib.import_module(module).__doc__ or '').strip().splitlines()[0]}"
-        for name, module in COMMANDS.items()
-    ]
-    return "\n".join(["usage: resdet COMMAND ...  (resdet COMMAND --help says more)", "", *lines])
+    """The commands with their summaries, by what they are for."""
+    first = max(map(len, COMMANDS))
+    lines = ["usage: resdet COMMAND ...        resdet COMMAND --help says more", "", "to begin with:", BEGINNING]
+    for title, group in GROUPS.items():
+        summaries = {name: _summary(importlib.import_module(module)) for name, module in group.items()}
+        lines += ["", f"{title}:", *listed(summaries, first, text_width())]
+    return "\n".join(lines)
+
+
+def _summary(command: ModuleType) -> str:
+    """The first paragraph of a command's docstring, in one line."""
+    return " ".join((command.__doc__ or "").strip().partition("\n\n")[0].split())
 
 
 if __name__ == "__main__":

@@ -5,11 +5,16 @@ They are fetched at their first use; `resdet models NAME` says how to get the fi
   resdet models
   resdet models fasterrcnn_resnet50_fpn_v2
   resdet predict fasterrcnn_resnet50_fpn_v2 photo.jpg
+  resdet predict COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_3x photo.jpg
 """
 
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from resdet.engine.published import PublishedDetector
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,27 +24,38 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints; returns the exit code. Raises UserError for a name that is not known."""
-    from resdet.engine.published import LICENCE, PublishedDetector, published_detector, published_detectors
-
-    def line(name: str, *values: str) -> str:
-        return f"{name:28}" + "".join(f"{value:>12}" for value in values)
-
-    def row(each: PublishedDetector) -> str:
-        masks = "-" if each.mask_ap is None else f"{each.mask_ap:.3f}"
-        sizes = f"{each.parameters / 1e6:.1f} M", f"{each.gflops:.0f}", f"{each.megabytes:.0f} MB"
-        return line(each.name, f"{each.box_ap:.3f}", masks, *sizes, "yes" if each.is_here else "no")
+    from resdet.engine.published import LICENCES, published_detector, published_detectors
 
     if args.name is None:
-        print(line("name", "box AP", "mask AP", "parameters", "GFLOP", "file", "here"))
-        for each in published_detectors():
-            print(row(each))
-        print(f"AP: torchvision's own figures on COCO val2017, 80 classes. Licence: {LICENCE}.")
+        for publisher, licence in LICENCES.items():
+            print_list([each for each in published_detectors() if each.publisher == publisher])
+            print(f"AP: {publisher}'s own figures on COCO val2017, 80 classes. Licence: {licence}.\n")
         return 0
     each = published_detector(args.name)
     masks = "" if each.mask_ap is None else f", mask AP {each.mask_ap:.3f}"
-    print(f"{each.name}: box AP {each.box_ap:.3f}{masks} on COCO val2017, by torchvision's own figures")
-    print(f"{each.parameters:,} parameters, {each.gflops:.0f} GFLOP for an image, a file of {each.megabytes:.0f} MB")
-    print(f"licence: {LICENCE}")
+    print(f"{each.name}: box AP {each.box_ap:.3f}{masks} on COCO val2017, by {each.publisher}'s own figures")
+    if each.parameters is not None:
+        print(
+            f"{each.parameters:,} parameters, {each.gflops:.0f} GFLOP for an image, a file of {each.megabytes:.0f} MB"
+        )
+    print(f"licence: {each.licence}")
     print(f"file: {each.url}")
     print(f"{'is at' if each.is_here else 'without network: fetch it elsewhere and put it at'} {each.file}")
     return 0
+
+
+def print_list(detectors: list[PublishedDetector]) -> None:
+    """A line each; what the publisher does not say about any of them has no column."""
+    columns: dict[str, tuple[int, list[str]]] = {  # by title: width and values
+        "box AP": (8, [f"{each.box_ap:.3f}" for each in detectors]),
+        "mask AP": (9, ["-" if each.mask_ap is None else f"{each.mask_ap:.3f}" for each in detectors]),
+        "parameters": (12, ["" if each.parameters is None else f"{each.parameters / 1e6:.1f} M" for each in detectors]),
+        "GFLOP": (7, ["" if each.gflops is None else f"{each.gflops:.0f}" for each in detectors]),
+        "file": (8, ["" if each.megabytes is None else f"{each.megabytes:.0f} MB" for each in detectors]),
+        "here": (6, ["yes" if each.is_here else "no" for each in detectors]),
+    }
+    width = max(len(each.name) for each in detectors)
+    said = {title: column for title, column in columns.items() if any(column[1])}
+    print(f"{'name':{width}}" + "".join(f"{title:>{wide}}" for title, (wide, _) in said.items()))
+    for number, each in enumerate(detectors):
+        print(f"{each.name:{width}}" + "".join(f"{values[number]:>{wide}}" for wide, values in said.values()))

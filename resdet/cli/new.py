@@ -18,7 +18,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command line."""
     parser.add_argument("config", type=Path, metavar="FILE.yaml", help="the file to write, which must not exist")
     parser.add_argument("--data", type=Path, required=True, metavar="FOLDER", help="the folder of the data set")
-    parser.add_argument("--format", default="auto", help="of FOLDER, where several are possible: coco, yolo, voc, ...")
+    parser.add_argument(
+        "--format",
+        default="auto",
+        metavar="F",
+        help="the format of FOLDER if it may be several: coco, yolo, voc, ... (default: by its layout)",
+    )
     parser.add_argument(
         "--device",
         choices=("auto", "cpu", "cuda"),

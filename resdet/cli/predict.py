@@ -28,6 +28,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from resdet.cli.inputs import CHECKPOINT
+
 if TYPE_CHECKING:
     from resdet.data.images.decode import ImageError
     from resdet.engine.distributed import World
@@ -43,9 +45,12 @@ PLAIN_EVERY = 10.0  # seconds between lines if there is no terminal
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command line."""
-    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a run, a checkpoint or a model file")
+    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help=CHECKPOINT)
     parser.add_argument(
-        "inputs", nargs="*", metavar="PATH | key=value", help="images, videos or folders, then overrides"
+        "inputs",
+        nargs="*",
+        metavar="PATH | key=value",
+        help="images, videos or folders, then changes of keys of the config",
     )
     parser.add_argument(
         "--ensemble", action="append", type=Path, default=[], metavar="CHECKPOINT",
@@ -55,15 +60,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--output", type=Path, metavar="DIR",
         help="folder for drawings and predictions (default: predictions, or predictions-2 ... if that exists)",
     )  # fmt: skip
-    parser.add_argument("--score", type=float, default=0.5, help="smallest score of a box that is drawn (default: 0.5)")
+    parser.add_argument(
+        "--score", type=float, default=0.5, metavar="S", help="smallest score of a box that is drawn (default: 0.5)"
+    )
     parser.add_argument("--recursive", action="store_true", help="also the images in the subfolders of folders")
     parser.add_argument("--every", type=int, default=1, metavar="N", help="each N-th frame of videos (default: all)")
     parser.add_argument("--camera", type=int, metavar="N", help="the camera of this number, until Ctrl-C or --frames")
     parser.add_argument("--frames", type=int, metavar="N", help="how many images --camera takes")
-    parser.add_argument("--tile", type=int, metavar="PIXELS", help="predict in square tiles, for large images")
+    parser.add_argument(
+        "--tile", type=int, metavar="PIXELS", help="predict in square tiles of this side, for large images"
+    )
     parser.add_argument(
         "--overlap", type=float, default=0.2, metavar="FRACTION",
-        help="of a tile's side that neighbours share; best the size of the largest object (default: 0.2)",
+        help="the part of a tile's side that neighbours share; best the size of the largest object (default: 0.2)",
     )  # fmt: skip
     parser.add_argument("--classes", nargs="+", metavar="NAME", help="only objects of these classes")
     parser.add_argument("--max", type=int, metavar="N", help="only the N best objects of an image")
@@ -76,7 +85,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--txt", action="store_true", help="txt/<name>.txt: YOLO's lines, with the score at the end")
     parser.add_argument("--crops", action="store_true", help="crops/<name>.<n>.jpg: the part of the image in each box")
     parser.add_argument(
-        "--labels", action="store_true", help="labels/<name>.png: 16 bits, the object's number by pixel"
+        "--labels", action="store_true", help="labels/<name>.png: for each pixel the number of its object, in 16 bits"
     )
 
 

@@ -4,7 +4,9 @@ RUN is the folder that resdet train wrote; training writes the report itself at 
 network nor a server. A part whose file is missing is left out, and the page names the command that creates the file.
 
   resdet report runs/quickstart
-  resdet evaluate runs/quickstart --output runs/quickstart     (brings predictions.json, of the newest checkpoint)
+  resdet evaluate runs/quickstart --output runs/quickstart
+
+The second command brings what a report without pictures lacks: predictions.json, of the newest checkpoint.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Score a COCO results file against ground truth.
 
-Prints the figures as tables; `--json` writes them as one flat object. Imports no torch.
+GROUND_TRUTH is a data set, and RESULTS is what a detector found in its images, of resdet or of another program.
 
   resdet score instances_val.json runs/quickstart/predictions.json --errors
   resdet score instances_val.json predictions.json --iou-type segm --against other/predictions.json
@@ -33,21 +33,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--metric",
         default="coco",
-        help="coco: AP and AR; voc07: AP50 by 11 points; voc12: AP50 by area; recall: AR of class-agnostic boxes; "
-        "lvis: AP by LVIS's rules; ilsvrc_det: AP by ILSVRC's overlaps; ilsvrc_loc: top-5 localization error; "
-        "or a row that --plugin adds",
+        metavar="METRIC",
+        help="coco (the default): AP and AR; voc07: AP50 by 11 points; voc12: AP50 by area; "
+        "recall: AR of class-agnostic boxes; lvis: AP by LVIS's rules; ilsvrc_det: AP by ILSVRC's overlaps; "
+        "ilsvrc_loc: top-5 localization error; or a row that --plugin adds",
     )
-    parser.add_argument("--iou-type", choices=("bbox", "segm"), default="bbox", help="compare boxes or masks")
+    parser.add_argument(
+        "--iou-type", choices=("bbox", "segm"), default="bbox", help="compare boxes or masks (default: bbox)"
+    )
     parser.add_argument(
         "--backend",
         choices=("auto", "pycocotools", "hotcoco"),
         default="auto",
-        help="evaluator; auto is hotcoco where it is installed (same figures, much faster)",
+        help="the evaluator; auto is hotcoco where it is installed (same figures, much faster)",
     )
     parser.add_argument(
         "--count-skipped",
         action="store_true",
-        help="annotations without area or outside their image are objects to find, as pycocotools reads a file",
+        help="count annotations without area or outside their image as objects to find, as pycocotools does",
     )
     parser.add_argument("--errors", action="store_true", help="also print what is wrong, by type, and what it costs")
     parser.add_argument(

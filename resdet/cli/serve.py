@@ -15,22 +15,41 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from resdet.cli.inputs import CHECKPOINT, OVERRIDES
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command line."""
-    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a run, a checkpoint or a model file")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes of the model's config")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: this machine alone)")
-    parser.add_argument("--port", type=int, default=8000, help="(default: 8000; 0: any free one)")
-    parser.add_argument("--batch", type=int, default=8, metavar="N", help="images at a time at most (default: 8)")
+    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help=CHECKPOINT)
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help=OVERRIDES)
+    parser.add_argument(
+        "--host",
+        default="127.0.0.1",
+        metavar="ADDRESS",
+        help="address to listen at (default: 127.0.0.1, which this machine alone reaches)",
+    )
+    parser.add_argument(
+        "--port", type=int, default=8000, metavar="N", help="port to listen at (default: 8000; 0: any free one)"
+    )
+    parser.add_argument(
+        "--batch", type=int, default=8, metavar="N", help="most images that are predicted together (default: 8)"
+    )
     parser.add_argument(
         "--wait", type=float, default=5.0, metavar="MS", help="milliseconds an image waits for others (default: 5)"
     )
     parser.add_argument(
-        "--places", type=int, default=32, metavar="N", help="requests inside at a time; more get 503 (default: 32)"
+        "--places",
+        type=int,
+        default=32,
+        metavar="N",
+        help="most requests at a time; further ones are answered 503 (default: 32)",
     )
-    parser.add_argument("--max-bytes", type=int, default=20_000_000, metavar="N", help="of a request (default: 20e6)")
-    parser.add_argument("--max-pixels", type=int, default=16_000_000, metavar="N", help="of an image (default: 16e6)")
+    parser.add_argument(
+        "--max-bytes", type=int, default=20_000_000, metavar="N", help="largest request in bytes (default: 20e6)"
+    )
+    parser.add_argument(
+        "--max-pixels", type=int, default=16_000_000, metavar="N", help="largest image in pixels (default: 16e6)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

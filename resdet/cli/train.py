@@ -4,10 +4,10 @@ A CONFIG is a YAML file, or the name of one that comes with resdet (resdet confi
 to right over the defaults, then key=value overrides.
 
   resdet train quickstart --output runs/quickstart
-  resdet train configs/quickstart.yaml model.backbone.name=vgg16 --output runs/vgg16
-  resdet train configs/quickstart.yaml --output runs/quickstart --resume
-  resdet train configs/quickstart.yaml --dry-run
-  resdet train configs/quickstart.yaml --find-lr --output runs/rates
+  resdet train quickstart model.backbone.name=vgg16 --output runs/vgg16
+  resdet train quickstart --output runs/quickstart --resume
+  resdet train quickstart --dry-run
+  resdet train quickstart --find-lr --output runs/rates
   torchrun --nproc-per-node=2 tools/train.py configs/quickstart.yaml --output runs/two
 
 Ctrl-C, SIGTERM and SIGUSR1 save a checkpoint before leaving with exit code 143; a second one leaves at once.
@@ -31,7 +31,12 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command line."""
-    parser.add_argument("inputs", nargs="*", metavar="CONFIG | key=value", help="YAML files, then overrides of keys")
+    parser.add_argument(
+        "inputs",
+        nargs="*",
+        metavar="CONFIG | key=value",
+        help="YAML files or names of configs, then changes of keys (--help-config lists the keys)",
+    )
     parser.add_argument("--output", type=Path, metavar="DIR", help="folder of the run; must be new, unless resumed")
     parser.add_argument(
         "--resume",

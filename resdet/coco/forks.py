@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Generator
 from itertools import count
 from multiprocessing.connection import Connection
@@ -38,7 +39,10 @@ def forked(work: Callable[[int], T | None], processes: int) -> Generator[T, None
             ends.append(end)
             arguments = (work, range(first, sys.maxsize, processes), other, tuple(ends))
             worker = context.Process(target=_compute, args=arguments, daemon=True)
-            worker.start()
+            with warnings.catch_warnings():
+                # Python 3.12 warns where there are threads. A fork has none of them, and takes no lock of theirs.
+                warnings.filterwarnings("ignore", ".*multi-threaded", DeprecationWarning)
+                worker.start()
             other.close()
             workers.append(worker)
         for number in count():

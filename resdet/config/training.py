@@ -51,6 +51,11 @@ class TrainConfig(Group):
         resume="warned",
         help="auto: bf16 on a GPU; native: also on a CPU with bf16 instructions; fp16: with a loss scale",
     )
+    parallel: Literal["ddp", "fsdp"] = key(
+        "ddp",
+        resume="warned",
+        help="of several processes; fsdp: each keeps a share of weights, gradients and optimizer (for large backbones)",
+    )
     recompute: bool = key(
         False, resume="warned", help="activations of the backbone's blocks anew in the backward pass: less memory"
     )

@@ -55,6 +55,13 @@ class AugmentConfig(Group):
         length=(0, 100),
         help="light, standard, lsj, heavy, or a list of transforms (docs/augmentation.md); null: the keys above",
     )
+    close_mix: float = key(
+        0.1,
+        ge=0,
+        le=1,
+        help="of transforms: the last share of train.steps, in which no images are put together (mosaic, mixup,"
+        " copy_paste)",
+    )
     min_visible: float = key(
         0.1,
         ge=0,

@@ -1,4 +1,4 @@
-"""Text in any script: the font with most of its characters, and codes in the place of characters that no font has.
+"""Text in any script: the fonts with most of its characters, and codes in the place of characters that no font has.
 
 Pillow brings a font of Latin letters, and matplotlib DejaVu Sans (also Greek, Cyrillic, Arabic, Hebrew, Armenian,
 Georgian, Lao). Chinese, Japanese, Korean and Indian letters take megabytes; they come from the fonts of the machine,
@@ -7,7 +7,7 @@ for example Debian's fonts-noto-core and fonts-noto-cjk, which are under the SIL
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache, lru_cache
 from pathlib import Path
 
@@ -22,27 +22,31 @@ LAST_OF_PILLOW = 0x17F  # the last Latin letter that Pillow's font has
 ALSO_PILLOW = frozenset("…\N{EN DASH}€")
 INVISIBLE = frozenset("\u200b\u200c\u200d\u200e\u200f\u2066\u2067\u2068\u2069")  # joiners, marks of direction
 LINE = "Ågjy|"  # its height is that of a line
+BASELINE = "ls"  # positions are those of the left end of the baseline
 PACKAGES = "fonts-noto-core, fonts-noto-cjk"
 
-Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+Font = ImageFont.FreeTypeFont
 
 
 @lru_cache(maxsize=512)
 def text_mask(text: str, size: Number) -> Float[np.ndarray, "h w"]:
     """The coverage of a line of text. Texts of one size have the same height, unless their letters are taller."""
-    text, font = _with_font(text, size)
-    _, top, _, bottom = font.getbbox(LINE)
-    left, own_top, right, own_bottom = font.getbbox(text)
-    top, bottom = min(top, own_top), max(bottom, own_bottom)
-    picture = Image.new("L", (max(1, int(np.ceil(right - left))), max(1, int(np.ceil(bottom - top)))))
-    ImageDraw.Draw(picture).text((-left, -top), text, fill=255, font=font)
+    runs = _runs(text, size)
+    ink = [font.getbbox(part, anchor=BASELINE) for part, font in runs]
+    lines = [font.getbbox(LINE, anchor=BASELINE) for _, font in runs]
+    top = min(box[1] for box in (*ink, *lines))
+    bottom = max(box[3] for box in (*ink, *lines))
+    starts = np.cumsum([-ink[0][0], *(font.getlength(part) for part, font in runs[:-1])])
+    width = starts[-1] + ink[-1][2]
+    picture = Image.new("L", (max(1, int(np.ceil(width))), max(1, int(np.ceil(bottom - top)))))
+    for start, (part, font) in zip(starts.tolist(), runs, strict=True):
+        ImageDraw.Draw(picture).text((start, -top), part, fill=255, font=font, anchor=BASELINE)
     return np.asarray(picture, dtype=np.float32) / 255
 
 
 def text_width(text: str, size: Number) -> float:
     """The width of a line of text in units of its size."""
-    text, font = _with_font(text, size)
-    return float(font.getlength(text))
+    return float(sum(font.getlength(part) for part, font in _runs(text, size)))
 
 
 def without_font(names: Iterable[str]) -> str:
@@ -55,24 +59,45 @@ def without_font(names: Iterable[str]) -> str:
 
 
 def missing(text: str) -> tuple[str, ...]:
-    """The characters of a text that its font lacks."""
+    """The characters of a text that no font has."""
     characters = _beyond_pillow(text)
-    return tuple(sorted(characters - _covered(_best_font(characters), characters))) if characters else ()
+    return tuple(sorted(characters.difference(*(_covered(path, characters) for path in _best_fonts(characters)))))
 
 
 def legible(text: str) -> str:
-    """The text with `U+732B` in the place of a character that its font lacks, which would be an empty box."""
+    """The text with `U+732B` in the place of a character that no font has, which would be an empty box."""
     lacking = missing(text)
     return "".join(f"U+{ord(each):04X}" if each in lacking else each for each in text) if lacking else text
 
 
-def _with_font(text: str, size: Number) -> tuple[str, Font]:
-    """The text that can be drawn, and the font for it."""
-    shown, characters = legible(text), _beyond_pillow(text)
-    path = _best_font(characters) if characters else None
-    if path is None or not features.check("raqm"):  # there joiners and marks of direction would be drawn as boxes
-        shown = "".join(character for character in shown if character not in INVISIBLE)
-    return shown, ImageFont.truetype(path, size) if path else ImageFont.load_default(size)
+def _runs(text: str, size: Number) -> list[tuple[str, Font]]:
+    """The text that can be drawn, in stretches that one font has; most texts are one stretch.
+
+    A font of one script may lack digits, and no font has all scripts. Each stretch is shaped by itself, and they follow
+    one another from left to right.
+    """
+    shown = legible(text)
+    paths = _best_fonts(_beyond_pillow(shown))
+    parts: list[tuple[str | None, str]] = []
+    for character in shown:
+        path = _font_of(character, paths, parts[-1][0] if parts else None)
+        if parts and (path == parts[-1][0] or character in INVISIBLE or character == " "):
+            parts[-1] = (parts[-1][0], parts[-1][1] + character)
+        else:
+            parts.append((path, character))
+    if len(parts) != 1 or parts[0][0] is None or not features.check("raqm"):  # there marks would be drawn as boxes
+        parts = [(path, "".join(c for c in part if c not in INVISIBLE)) for path, part in parts]
+    fonts = [ImageFont.truetype(path, size) if path else ImageFont.load_default(size) for path, _ in parts]
+    pairs = [(part, font) for (_, part), font in zip(parts, fonts, strict=True) if part]
+    return pairs or [("", ImageFont.load_default(size))]
+
+
+def _font_of(character: str, paths: Sequence[str], before: str | None) -> str | None:
+    """The font of a character: that of the one before it, if it has it; None is Pillow's."""
+    if character in INVISIBLE:
+        return before or (paths[0] if paths else None)
+    having = [path for path in paths if _covered(path, character)]
+    return before if before in having else next(iter(having), None)
 
 
 def _beyond_pillow(text: str) -> frozenset[str]:
@@ -80,16 +105,22 @@ def _beyond_pillow(text: str) -> frozenset[str]:
 
 
 @lru_cache(maxsize=512)
-def _best_font(characters: frozenset[str]) -> str | None:
-    """The first font that has all of the characters, otherwise the one with most; None if none has any."""
-    best, most = None, 0
-    for path in _fonts():
-        count = len(_covered(path, characters))
-        if count > most:
-            best, most = path, count
-        if most == len(characters):
+def _best_fonts(characters: frozenset[str]) -> tuple[str, ...]:
+    """The font that has most of the characters, then the one with most of the rest, and so on."""
+    chosen: list[str] = []
+    rest = characters
+    while rest:
+        best, found = None, frozenset[str]()
+        for path in _fonts():
+            if len(covered := _covered(path, rest)) > len(found):
+                best, found = path, covered
+            if found == rest:
+                break
+        if best is None:
             break
-    return best
+        chosen.append(best)
+        rest -= found
+    return tuple(chosen)
 
 
 @cache
@@ -107,8 +138,8 @@ def _plainness(path: str) -> tuple[bool, bool, bool, str]:
     return "sans" not in name, "regular" not in name and "-" in name, "mono" in name, name
 
 
-def _covered(path: str | None, characters: Collection[str]) -> frozenset[str]:
-    codes = _characters_of(path) if path else frozenset()
+def _covered(path: str, characters: Iterable[str]) -> frozenset[str]:
+    codes = _characters_of(path)
     return frozenset(character for character in characters if ord(character) in codes)
 
 

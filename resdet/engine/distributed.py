@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -195,6 +195,13 @@ def trainable(model: RCNN | Classifier, train: TrainConfig, world: World) -> nn.
         options: dict[str, bool] = {"gradient_as_bucket_view": True, "static_graph": static, OWN_BUFFERS: False}
         losses_of = nn.parallel.DistributedDataParallel(losses_of, **options)  # pyright: ignore[reportArgumentType]
     return torch.compile(losses_of, mode=train.compile_mode) if train.compile else losses_of  # pyright: ignore[reportReturnType]
+
+
+def whole(value: Any) -> Any:
+    """A tensor or a container of tensors with the whole tensor in place of each shard; every process must call this."""
+    if isinstance(value, dict):
+        return {name: whole(each) for name, each in value.items()}
+    return value.full_tensor() if hasattr(value, "full_tensor") else value
 
 
 def batch_norms(model: nn.Module) -> list[_BatchNorm]:

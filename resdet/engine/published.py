@@ -1,10 +1,14 @@
-"""Published detectors by name or by file: they are converted once, into the cache, and then are files of resdet."""
+"""Published detectors by name, by file or on the Hugging Face Hub, as files of resdet.
+
+Those of other toolkits are converted once, into the cache.
+"""
 
 from __future__ import annotations
 
 import difflib
 import hashlib
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -16,73 +20,102 @@ from resdet.engine.converted import convert_to_file
 from resdet.errors import UserError
 from resdet.files import writing
 from resdet.version import __version__
+from resdet.weights import detectron2_zoo
 from resdet.weights.convert import format_of
+from resdet.weights.detectron2_zoo import ZOO, zoo_address
+from resdet.weights.downloads import fetched
+from resdet.weights.hub import hub_detector, hub_name
 from resdet.weights.read import read_weights
 
 # The detectors of torchvision that have a layout of resdet, with the names of their weights.
-PUBLISHED = {
+TORCHVISION = {
     "fasterrcnn_resnet50_fpn": "FasterRCNN_ResNet50_FPN_Weights.COCO_V1",
     "fasterrcnn_resnet50_fpn_v2": "FasterRCNN_ResNet50_FPN_V2_Weights.COCO_V1",
     "maskrcnn_resnet50_fpn": "MaskRCNN_ResNet50_FPN_Weights.COCO_V1",
     "maskrcnn_resnet50_fpn_v2": "MaskRCNN_ResNet50_FPN_V2_Weights.COCO_V1",
 }
-LICENCE = "torchvision is BSD-3-Clause and states no terms of its own for the weights; they were trained on COCO"
+PUBLISHED = (*TORCHVISION, *ZOO)  # all names
+LICENCES = {
+    "torchvision": "torchvision is BSD-3-Clause and states no terms of its own for the weights",
+    "Detectron2": detectron2_zoo.LICENCE,
+}
 FOREIGN = (".pth", ".pt", ".pkl")  # suffixes of files of other toolkits, in lower case
 
 
 @dataclass(frozen=True)
 class PublishedDetector:
-    """What its publisher says about a detector; AP is on COCO val2017, in 0 .. 1, `megabytes` the size of the file."""
+    """What its publisher says about a detector; AP is on COCO val2017, in 0 .. 1, `megabytes` the size of the file.
+
+    `file` is where it is kept, and where a file that was fetched elsewhere goes: torch's cache.
+    """
 
     name: str
+    publisher: str
     box_ap: float
     mask_ap: float | None
-    parameters: int
-    gflops: float
-    megabytes: float
     url: str
-    file: Path  # where torchvision keeps it, and where a file that was fetched elsewhere goes
+    parameters: int | None = None
+    gflops: float | None = None
+    megabytes: float | None = None
+
+    @property
+    def file(self) -> Path:
+        return _torch_cache() / PurePosixPath(urlsplit(self.url).path).name
 
     @property
     def is_here(self) -> bool:
         return self.file.is_file()
 
+    @property
+    def licence(self) -> str:
+        return LICENCES[self.publisher]
+
+
+def _torch_cache() -> Path:
+    return Path(torch.hub.get_dir()) / "checkpoints"
+
 
 def published_detectors() -> list[PublishedDetector]:
-    """All of them, by torchvision's own figures."""
+    """All of them, by the figures of their publishers."""
     return [published_detector(name) for name in PUBLISHED]
 
 
 def published_detector(name: str) -> PublishedDetector:
     """Raises UserError for a name that is not known, with a suggestion."""
+    if name in ZOO:
+        zoo = ZOO[name]
+        masks = None if zoo.mask_ap is None else zoo.mask_ap / 100
+        return PublishedDetector(name, "Detectron2", zoo.box_ap / 100, masks, zoo_address(name))
+    if name not in TORCHVISION:
+        raise UserError(f"{name}: is no published detector{suggestion(name) or '; `resdet models` lists them'}")
     from torchvision.models import get_weight
 
-    if name not in PUBLISHED:
-        raise UserError(f"{name}: is no published detector{suggestion(name) or '; `resdet models` lists them'}")
-    weights = get_weight(PUBLISHED[name])
+    weights = get_weight(TORCHVISION[name])
     meta: dict[str, Any] = weights.meta
     scores = meta["_metrics"]["COCO-val2017"]
     masks = scores.get("mask_map")
     return PublishedDetector(
         name=name,
+        publisher="torchvision",
         box_ap=scores["box_map"] / 100,
         mask_ap=None if masks is None else masks / 100,
+        url=weights.url,
         parameters=meta["num_params"],
         gflops=meta["_ops"],
         megabytes=meta["_file_size"] * 2**20 / 1e6,
-        url=weights.url,
-        file=Path(torch.hub.get_dir()) / "checkpoints" / PurePosixPath(urlsplit(weights.url).path).name,
     )
 
 
 def suggestion(name: str) -> str | None:
     """`"; did you mean ...?"`, where a name resembles that of a published detector."""
-    near = difflib.get_close_matches(name.lower(), PUBLISHED, n=1, cutoff=0.75)
-    return f"; did you mean {near[0]!r}, a published detector (`resdet models`)?" if near else None
+    names = {each.lower(): each for each in PUBLISHED}
+    near = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.75)
+    return f"; did you mean {names[near[0]]!r}, a published detector (`resdet models`)?" if near else None
 
 
 def as_model_file(given: Path, cache: Path) -> Path:
-    """The converted file of a published detector's name, or of another toolkit's file; any other path as it is.
+    """The converted file of a published detector's name, or of another toolkit's file; the downloaded file of
+    hf://OWNER/NAME; any other path as it is.
 
     A file or folder with such a name comes first. Raises UserError for a file that is not there and cannot be fetched,
     for one that cannot be converted, and for a name that resembles a published one.
@@ -90,8 +123,13 @@ def as_model_file(given: Path, cache: Path) -> Path:
     name = str(given)
     if os.path.lexists(given):
         return _from_file(given, cache) if given.suffix.lower() in FOREIGN and given.is_file() else given
-    if name in PUBLISHED:
-        return _converted(PUBLISHED[name], "torchvision", cache, published_detector(name).file.stem)
+    if (on_the_hub := hub_name(name)) is not None:
+        return hub_detector(on_the_hub)
+    if name in TORCHVISION:
+        return _converted(lambda: TORCHVISION[name], "torchvision", cache, published_detector(name).file.stem)
+    if name in ZOO:
+        known = published_detector(name)
+        return _converted(lambda: str(fetched(known.url, _torch_cache())), "detectron2", cache, known.file.stem)
     if (meant := suggestion(name)) is not None:
         raise UserError(f"{name}: no such file or folder{meant}")
     return given
@@ -106,14 +144,14 @@ def _from_file(path: Path, cache: Path) -> Path:
         )
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return _converted(str(path), kind, cache, f"{path.stem[:80]}-{digest[:16]}")
+    return _converted(lambda: str(path), kind, cache, f"{path.stem[:80]}-{digest[:16]}")
 
 
-def _converted(spec: str, kind: str, cache: Path, stem: str) -> Path:
+def _converted(spec: Callable[[], str], kind: str, cache: Path, stem: str) -> Path:
     """The file in the cache. Its name has the version, for another version may convert in another way."""
     target = cache / "detectors" / f"{stem}-resdet-{__version__}.safetensors"
     if not target.is_file():
         with writing(target.parent, "set RESDET_CACHE to a folder with room"):
             target.parent.mkdir(parents=True, exist_ok=True)
-        _ = convert_to_file(spec, kind, target)
+        _ = convert_to_file(spec(), kind, target)
     return target

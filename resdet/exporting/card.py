@@ -1,15 +1,19 @@
-"""The model card of an exported detector: what it is, how good it is, and its limits, in Markdown."""
+"""The model card of a detector, exported or as a file: what it is, how good it is, and its limits, in Markdown."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from resdet.config import Config
 from resdet.data.sets.splits import name_of
+from resdet.engine.saved_models import SavedModel
 from resdet.evaluation.analysis.bootstrap import Bootstrap, Difference, Interval
-from resdet.exporting.checks import TOLERANCE, Cost, Parity
+from resdet.exporting.checks import EXPORTED, MODEL, TOLERANCE, Parity, ValFigures
 from resdet.exporting.contract import CLASS_NAMES, CONTRACT, Contract
 from resdet.text import printable
+from resdet.version import __version__
 
 CARD = "README.md"
 SHOWN = ("AP", "AP50", "AP75", "APs", "APm", "APl")
@@ -17,17 +21,42 @@ KINDS = {"bbox": "boxes", "segm": "masks"}
 LISTED = 100  # names of classes; the others are in the file of names
 
 
-def card(contract: Contract, config: Config, measured: Parity, price: Cost | None) -> str:
-    """The text. Names from outside stand in blocks of code, so they are never markup."""
+# The head that the Hugging Face Hub reads. Its values are ours: nothing from outside is YAML.
+FRONT = "---\nlibrary_name: resdet\npipeline_tag: {task}\ntags:\n- {kind}\n---\n"
+TASKS = {False: "object-detection", True: "image-segmentation"}  # by whether there are masks
+
+
+def card(contract: Contract, config: Config, measured: Parity, price: ValFigures | None) -> str:
+    """The card of an export. Names from outside stand in blocks of code, so they are never markup."""
     sections = (
         f"# A detector of {len(contract.class_names)} classes, exported by resdet {contract.resdet_version}",
         _what(contract),
-        _data(contract, config),
+        _data(contract.class_names, contract.source, contract.step, config),
         _figures(price),
         _parity(measured),
-        _limits(contract, config),
+        _limits(config, resized_inside=contract.preprocessing == "inside"),
     )
-    return "\n\n".join(sections) + "\n"
+    kind = contract.file.rpartition(".")[2].replace("xml", "openvino")
+    return FRONT.format(task=TASKS[contract.masks], kind=kind) + "\n\n".join(sections) + "\n"
+
+
+def model_card(
+    model: SavedModel, repository: str, price: ValFigures | None, recorded: Mapping[str, float | None]
+) -> str:
+    """The card of a detector's file in a repository of the Hugging Face Hub.
+
+    `recorded` are figures of the training at this step, which are stated where none were measured.
+    """
+    saved, config = model.saved, model.saved.config
+    sections = (
+        f"# A detector of {len(saved.class_names)} classes, trained by resdet {__version__}",
+        f"    pip install resdet\n    resdet predict hf://{repository} photo.jpg",
+        _data(saved.class_names, str(model.file), saved.step, config),
+        _figures(price, recorded),
+        _limits(config, resized_inside=False),
+    )
+    masks = config.model.mask_head is not None
+    return FRONT.format(task=TASKS[masks], kind="safetensors") + "\n\n".join(sections) + "\n"
 
 
 def _what(contract: Contract) -> str:
@@ -41,12 +70,12 @@ def _what(contract: Contract) -> str:
     )
 
 
-def _data(contract: Contract, config: Config) -> str:
-    names = json.dumps([printable(name) for name in contract.class_names[:LISTED]], ensure_ascii=False)
-    more = len(contract.class_names) - LISTED
+def _data(class_names: Sequence[str], source: str, step: int, config: Config) -> str:
+    names = json.dumps([printable(name) for name in class_names[:LISTED]], ensure_ascii=False)
+    more = len(class_names) - LISTED
     facts = {
-        "model": contract.source,
-        "step": contract.step,
+        "model": source,
+        "step": step,
         "backbone": config.model.backbone.name,
         "trained on": name_of(config.data, "train"),
         "measured on": name_of(config.data, "val"),
@@ -56,26 +85,38 @@ def _data(contract: Contract, config: Config) -> str:
     return "## Model and data\n\n" + "\n".join(f"    {line}" for line in lines)
 
 
-def _figures(price: Cost | None) -> str:
-    if price is None:
+def _figures(price: ValFigures | None, recorded: Mapping[str, float | None] = MappingProxyType({})) -> str:
+    if price is not None:
+        tables = [_table(kind, compared, price.images) for kind, compared in price.kinds.items()]
+        return "## Figures\n\n" + "\n\n".join(tables)
+    rows = [
+        f"| {KINDS[kind]} | {figure} | {100 * value:.1f} |"
+        for kind in KINDS
+        for figure in SHOWN
+        if (value := recorded.get(f"{kind}/{figure}")) is not None
+    ]
+    if rows:
         return (
-            "## Figures\n\nNot measured: the val set was not there, or the export ran without `--measure`, which"
-            " compares the AP of model and graph."
+            "## Figures\n\nCOCO's figures on the val set, in percent, as the training measured them; `--measure` adds"
+            " 95 % intervals.\n\n| | | |\n|---|---|---|\n" + "\n".join(rows)
         )
-    tables = [_table(kind, compared, price.images) for kind, compared in price.kinds.items()]
-    return "## Figures\n\n" + "\n\n".join(tables)
+    return "## Figures\n\nNot measured: the val set was not there, or `--measure` was not given."
 
 
 def _table(kind: str, compared: Bootstrap, images: int) -> str:
-    model, graph, change = compared.detectors["model"], compared.detectors["exported"], compared.differences["exported"]
-    rows = [
-        f"| {figure} | {_interval(model[figure])} | {_interval(graph[figure])} | {_difference(change[figure])} |"
-        for figure in SHOWN
-        if model[figure].value is not None
-    ]
+    titles = {MODEL: "model (float32)", EXPORTED: "this graph"}
+    names = [name for name in titles if name in compared.detectors]
+    header = ["", *(titles[name] for name in names), *(["graph minus model"] if EXPORTED in names else [])]
+    lines = [f"| {' | '.join(header)} |", "|---" * len(header) + "|"]
+    for figure in SHOWN:
+        if compared.detectors[MODEL][figure].value is None:
+            continue
+        cells = [figure, *(_interval(compared.detectors[name][figure]) for name in names)]
+        cells += [_difference(change[figure]) for change in compared.differences.values()]
+        lines.append(f"| {' | '.join(cells)} |")
     return (
         f"COCO's figures of {KINDS[kind]} on the {images} images of the val set, in percent, with 95 % intervals over "
-        f"images:\n\n| | model (float32) | this graph | graph minus model |\n|---|---|---|---|\n" + "\n".join(rows)
+        "images:\n\n" + "\n".join(lines)
     )
 
 
@@ -102,7 +143,7 @@ def _parity(measured: Parity) -> str:
     )
 
 
-def _limits(contract: Contract, config: Config) -> str:
+def _limits(config: Config, *, resized_inside: bool) -> str:
     lines = [
         "It knows only the classes above, and images like those that it was trained on; measure it on your own.",
         "Scores order detections; they are not calibrated probabilities.",
@@ -113,6 +154,6 @@ def _limits(contract: Contract, config: Config) -> str:
             f"{config.model.box_head.score_threshold:g}; boxes of a class overlap at most "
             f"{config.model.box_head.nms_iou:g}."
         )
-    if contract.preprocessing == "inside":
+    if resized_inside:
         lines.append("The graph's resizing may differ from resdet's own by 1 of 255 in some pixels.")
     return "## Limits\n\n" + "\n".join(f"* {line}" for line in lines)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from jaxtyping import UInt8
+from torch import nn
 
 from resdet.coco.results import CocoResults
 from resdet.config import Config
@@ -46,9 +47,12 @@ class Parity:
         return not self.unequal and max(self.boxes_relative, self.scores, self.masks or 0.0) <= TOLERANCE
 
 
+MODEL, EXPORTED = "model", "exported"  # the detectors whose figures are measured
+
+
 @dataclass(frozen=True)
-class Cost:
-    """Figures of the model and of the graph on the same images, with intervals, and their difference."""
+class ValFigures:
+    """Figures of detectors on the same images, with intervals, and the difference of each to the first."""
 
     images: int
     kinds: dict[str, Bootstrap] = field(default_factory=dict)  # by bbox, segm
@@ -86,17 +90,24 @@ def parity(graph: Graph, run: Run, images: Sequence[UInt8[np.ndarray, "H W 3"]])
     return Parity(len(images), detections, unequal, boxes, relative, scores, masks if has_masks else None)
 
 
-def cost(detector: RCNN, run: Run, dataset: CocoDataset, class_names: Sequence[str], config: Config) -> Cost:
+def cost(detector: RCNN, run: Run, dataset: CocoDataset, class_names: Sequence[str], config: Config) -> ValFigures:
     """AP of the eager detector, and of its graph with the preparation outside, on the whole val set."""
+    return measured({MODEL: detector, EXPORTED: GraphDetector(run)}, dataset, class_names, config)
+
+
+def measured(
+    detectors: Mapping[str, nn.Module], dataset: CocoDataset, class_names: Sequence[str], config: Config
+) -> ValFigures:
+    """COCO's figures of the detectors, by their names, on the whole val set."""
     task = task_of(config)
     found: dict[str, CocoResults] = {}
-    for name, model in (("model", detector), ("exported", GraphDetector(run))):
+    for name, model in detectors.items():
         done = task.evaluate_saved(
             model, class_names, config, world=World(), say=_silent, warn=_silent, progress=lambda done, total: None
         )
         assert done.counted is not None, "detectors have detections"
         found[name] = done.counted
-    images = images_to_score(dataset, found["model"], config)
+    images = images_to_score(dataset, next(iter(found.values())), config)
     truth = dataset.ground_truth(count_skipped=config.eval.count_skipped)
     kinds = ["bbox"]
     if config.model.mask_head is not None and dataset.segmentations.present().any():
@@ -105,7 +116,7 @@ def cost(detector: RCNN, run: Run, dataset: CocoDataset, class_names: Sequence[s
         kind: paired_bootstrap(truth, {name: [each] for name, each in found.items()}, iou_type=kind, image_ids=images)
         for kind in kinds
     }
-    return Cost(len(images), compared)
+    return ValFigures(len(images), compared)
 
 
 def _silent(line: str) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,8 @@ import numpy as np
 from resdet.errors import UserError, row_of
 from resdet.exporting.graph import Graph, capture
 from resdet.exporting.web.site import NAMES
+from resdet.text import shortened
+from resdet.weights.read import UNREADABLE
 
 if TYPE_CHECKING:
     import onnx  # pyright: ignore[reportMissingImports]
@@ -70,6 +73,18 @@ def onnx_model(graph: Graph) -> onnx.ModelProto:
     return program.model_proto
 
 
+@contextmanager
+def _readable(path: Path, *refusals: type[Exception]) -> Iterator[None]:
+    """Converts what a runtime says about a file that it cannot run into a UserError."""
+    try:
+        yield
+    except refusals as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise UserError(
+            f"{path}: cannot be run ({shortened(lines[0], 120)}); is it damaged? Export it again"
+        ) from error
+
+
 def _write_program(program: Any, folder: Path, precision: str) -> None:
     import torch
 
@@ -82,7 +97,9 @@ def _open_program(folder: Path, outputs: Sequence[str], precision: str) -> Run:
     import torch
     import torchvision  # noqa: F401  # registers the operators
 
-    module = torch.export.load(folder / "model.pt2").module(check_guards=False)
+    path = folder / "model.pt2"
+    with _readable(path, *UNREADABLE):
+        module = torch.export.load(path).module(check_guards=False)
 
     def run(given: Mapping[str, np.ndarray]) -> Arrays:
         with torch.inference_mode():
@@ -102,10 +119,13 @@ def _write_onnx(model: onnx.ModelProto, folder: Path, precision: str) -> None:
 def _open_onnx(folder: Path, outputs: Sequence[str], precision: str) -> Run:
     import onnxruntime  # pyright: ignore[reportMissingImports]
     import torch
+    from onnxruntime.capi import onnxruntime_pybind11_state as said  # pyright: ignore
 
+    path = folder / "model.onnx"
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    session = onnxruntime.InferenceSession(folder / "model.onnx", options, providers=["CPUExecutionProvider"])
+    with _readable(path, said.Fail, said.InvalidArgument, said.InvalidGraph, said.InvalidProtobuf, said.NotImplemented):
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
     def run(given: Mapping[str, np.ndarray]) -> Arrays:
         return dict(zip(outputs, map(np.asarray, session.run(list(outputs), dict(given))), strict=True))
@@ -143,7 +163,8 @@ def openvino_run(model: Path, outputs: Sequence[str], precision: str) -> Run:
     hints: dict[str, Any] = {"INFERENCE_NUM_THREADS": torch.get_num_threads()}
     if precision == FP32:  # processors with bfloat16 would take that
         hints["INFERENCE_PRECISION_HINT"] = "f32"
-    compiled = openvino.Core().compile_model(model, "CPU", hints)
+    with _readable(model, RuntimeError):
+        compiled = openvino.Core().compile_model(model, "CPU", hints)
 
     def run(given: Mapping[str, np.ndarray]) -> Arrays:
         found = compiled(dict(given))

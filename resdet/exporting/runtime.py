@@ -14,10 +14,11 @@ from torch import nn
 from resdet.data.batches.collate import ImageInfo, Sample, boxes_in_original, collate, padded_shape
 from resdet.data.images.decode import resize, resized_size
 from resdet.errors import UserError
-from resdet.exporting.contract import Contract, read_contract
-from resdet.exporting.formats import FORMATS, Run
+from resdet.exporting.contract import CONTRACT, LARGEST, Contract, read_contract
+from resdet.exporting.formats import FORMATS, Format, Run
 from resdet.exporting.preparation import Preparation
 from resdet.structures import Batch, Detections
+from resdet.weights.hub import HubName, hub_file, hub_name
 
 
 @dataclass(frozen=True)
@@ -31,12 +32,16 @@ class Found:
 
 
 class ExportedDetector:
-    """A detector in a folder that `resdet export` wrote. Raises UserError for another folder or a missing runtime."""
+    """A detector in a folder that `resdet export` wrote, or hf://OWNER/NAME.
+
+    Raises UserError for another folder, a graph that is damaged and a missing runtime.
+    """
 
     def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
+        on_the_hub = None if Path(folder).exists() else hub_name(folder)
+        self.folder = Path(folder) if on_the_hub is None else _from_hub(on_the_hub)
         self.contract = read_contract(self.folder)
-        row = next((row for row in FORMATS.values() if self.contract.file == row.files[0]), None)
+        row = _row_of(self.contract)
         if row is None or not (self.folder / self.contract.file).is_file():
             raise UserError(f"{self.folder}: has no graph {self.contract.file!r} that this version can run")
         try:
@@ -47,6 +52,24 @@ class ExportedDetector:
     def __call__(self, image: UInt8[np.ndarray, "H W 3"]) -> Found:
         """The detections in an RGB image."""
         return detect(self._run, self.contract, image)
+
+
+def _row_of(contract: Contract) -> Format | None:
+    return next((row for row in FORMATS.values() if contract.file == row.files[0]), None)
+
+
+def _from_hub(name: HubName) -> Path:
+    """The folder of an export in the Hub's cache. A program of torch is not fetched, for its reader may run code."""
+    remedy = "fetch the repository yourself, if you trust it, and give the folder"
+    described = hub_file(name, [CONTRACT], remedy=remedy, largest=LARGEST).parent
+    contract = read_contract(described)
+    row = _row_of(contract)
+    if row is None or not row.through_onnx:
+        raise UserError(f"{name}: its graph {contract.file!r} is not taken from the Hub; {remedy}")
+    commit = HubName(name.repository, described.name)  # the folder of a commit has its name
+    for file in row.files:
+        _ = hub_file(commit, [file], remedy=remedy)
+    return described
 
 
 def detect(run: Run, contract: Contract, image: UInt8[np.ndarray, "H W 3"]) -> Found:

@@ -16,7 +16,7 @@ from resdet.data.batches.loader import evaluation_batches, open_split
 from resdet.engine.saved_models import SavedModel, detector_of, read_models
 from resdet.errors import UserError
 from resdet.exporting.card import CARD, card
-from resdet.exporting.checks import Cost, Parity, cost, parity, val_images
+from resdet.exporting.checks import Parity, ValFigures, cost, parity, val_images
 from resdet.exporting.contract import CLASS_NAMES, CONTRACT, VERSION, Contract, ports, read_contract
 from resdet.exporting.example import example
 from resdet.exporting.formats import (
@@ -52,7 +52,7 @@ class Exported:
     folder: Path
     file: Path
     parity: Parity
-    cost: Cost | None = None
+    cost: ValFigures | None = None
     remarks: tuple[str, ...] = ()
 
     def load(self) -> ExportedDetector:
@@ -102,7 +102,7 @@ def export(
     assert isinstance(detector, RCNN), "graph_of takes no other"
     contract = _contract(graph, model, row, precision)
     folder = Path(output)
-    with whole_folder(folder, replaces=_is_export) as temporary:
+    with whole_folder(folder, replaces=is_export) as temporary:
         dataset, images = val_images(config)
         remarks = () if dataset is not None else ("the val set is not there: checked on generated images",)
         inner = _precise(graph, row, precision, config)
@@ -194,7 +194,7 @@ def _contract(graph: Graph, model: SavedModel, row: Format, precision: str) -> C
     )
 
 
-def _is_export(folder: Path) -> bool:
+def is_export(folder: Path) -> bool:
     """Whether a folder holds an export and nothing else."""
     try:
         contract = read_contract(folder)

@@ -16,6 +16,7 @@ from resdet.data.sets.coco import CocoDataset
 from resdet.data.sets.layouts import AUTO, layout_of
 from resdet.data.sets.opened import open_set
 from resdet.errors import UserError
+from resdet.ops.array_boxes import best_anchor_iou
 from resdet.text import first_few, printable
 
 SMALL = 24.0  # pixels that a small object (a tenth are smaller) should have after resizing
@@ -26,6 +27,8 @@ LEVELS = 5
 FOUND = 0.5  # overlap with an anchor of the same centre above which an object counts as covered
 WORTH = 0.01  # a share of objects for which the default anchors are given up
 USUAL_RATIOS = (0.5, 1.0, 2.0)
+MOST_MEASURED = 50_000  # objects: more do not change the shares
+MOST_USUAL = 80  # objects of an image, from which on the default of 100 detections may be too few
 IMAGES_SEEN = {"cuda": 60_000, "cpu": 8_000}  # by a training of suggested length
 EPOCHS = {"cuda": (12, 150), "cpu": (2, 60)}
 BATCH = {"cuda": 16, "cpu": 4}
@@ -64,15 +67,15 @@ def fitted_config(folder: str | Path, *, device: str = "auto", format: str = AUT
             f"{folder}: the categories of val ({first_few(val.class_names)}) are not those of train"
             f" ({first_few(train.class_names)}); list the same in both"
         )
-    place = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    text = _text(folder, layout, train, len(val), measured(train), place)
+    text = _text(folder, layout, train, len(val), measured(train), this_place(device))
     _: Config = config_from_yaml(text, "the suggested config")
     return text
 
 
 def measured(train: CocoDataset) -> Measured:
-    """The sizes of images and objects in a training set."""
-    boxes = train.boxes[~train.crowd].astype(np.float64)
+    """The sizes of images and, of many objects at even distances, of objects in a training set."""
+    boxes = train.boxes[~train.crowd]
+    boxes = boxes[:: max(1, len(boxes) // MOST_MEASURED)].astype(np.float64)
     short, long = np.minimum(train.heights, train.widths), np.maximum(train.heights, train.widths)
     return Measured(
         short_side=float(np.median(short)),
@@ -96,11 +99,7 @@ def covered(
     widths: Float[np.ndarray, " M"], heights: Float[np.ndarray, " M"], sizes: list[float], ratios: list[float]
 ) -> float:
     """The share of objects that an anchor of the same centre overlaps by FOUND."""
-    size, root = np.repeat(sizes, len(ratios)), np.sqrt(np.tile(ratios, len(sizes)))
-    across = np.minimum(widths[:, None], size / root)
-    down = np.minimum(heights[:, None], size * root)
-    union = (widths * heights)[:, None] + size**2 - across * down
-    return float((across * down / union >= FOUND).any(axis=1).mean())
+    return float((best_anchor_iou(widths, heights, sizes, ratios) >= FOUND).mean())
 
 
 def anchors_for(
@@ -117,18 +116,76 @@ def anchors_for(
     return next(choice for choice in choices if choice[2] >= best - WORTH)
 
 
-def _text(folder: Path, layout: str, train: CocoDataset, val_images: int, seen: Measured, place: str) -> str:
+@dataclass(frozen=True)
+class Suggestion:
+    """What fits a training set and a machine, with the shares of objects that anchors cover: these, and the default."""
+
+    short_side: int
+    scale: float  # from pixels of the median image to those after resizing
+    max_side: int
+    sizes: list[float]
+    ratios: list[float]
+    covered: float
+    usually_covered: float
+    detections: int | None  # an image; None: the default suffices
+    batch: int
+    epochs: int
+    steps: int
+
+
+def suggested(seen: Measured, place: str) -> Suggestion:
+    """The sizes and the length for a training set, on a "cpu" or a "cuda" machine."""
     side = short_side_for(seen, place)
     scale = side / seen.short_side
-    longest = 32 * int(np.ceil(side * max(seen.long_over_short, 1.0) / 32))
-    sizes, ratios, share = anchors_for(seen.widths * scale, seen.heights * scale)
-    usual = covered(
-        seen.widths * scale, seen.heights * scale, [32.0 * 2**level for level in range(LEVELS)], list(USUAL_RATIOS)
-    )
+    widths, heights = seen.widths * scale, seen.heights * scale
+    sizes, ratios, share = anchors_for(widths, heights)
     batch = min(BATCH[place], seen.images)
     epochs = int(np.clip(round(IMAGES_SEEN[place] / seen.images), *EPOCHS[place]))
-    steps = max(1, epochs * seen.images // batch)
-    small = float(np.quantile(seen.roots, 0.1))
+    return Suggestion(
+        short_side=side,
+        scale=scale,
+        max_side=32 * int(np.ceil(side * max(seen.long_over_short, 1.0) / 32)),
+        sizes=sizes,
+        ratios=ratios,
+        covered=share,
+        usually_covered=covered(widths, heights, [32.0 * 2**level for level in range(LEVELS)], list(USUAL_RATIOS)),
+        detections=round(1.25 * seen.most_objects) if seen.most_objects > MOST_USUAL else None,
+        batch=batch,
+        epochs=epochs,
+        steps=max(1, epochs * seen.images // batch),
+    )
+
+
+def this_place(device: str = "auto") -> str:
+    """What a training on `device` uses here, "cuda" or "cpu"."""
+    return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+
+
+def reasons(seen: Measured, fit: Suggestion, place: str) -> dict[str, tuple[str, str]]:
+    """By key: the suggested value and why, in one line each."""
+    rows = {
+        "data.augment.short_side": (f"[{fit.short_side}]", _why_side(seen, fit, place)),
+        "model.anchors.sizes": (
+            _list(fit.sizes),
+            f"one a level; {fit.covered:.1%} of the objects have an anchor that overlaps {FOUND} or more,"
+            f" {fit.usually_covered:.1%} with the default 32 to 512",
+        ),
+        "model.anchors.ratios": (_list(fit.ratios), _why_ratios(fit.ratios, seen)),
+        "train.epochs": (
+            f"{fit.epochs}",
+            f"{fit.steps:,} steps, {fit.epochs * seen.images:,} images; more of them help while the AP still rises",
+        ),
+    }
+    if fit.detections is not None:
+        rows["model.box_head.detections"] = (
+            f"{fit.detections}", f"kept an image; one image has {seen.most_objects} objects"
+        )  # fmt: skip
+    return rows
+
+
+def _text(folder: Path, layout: str, train: CocoDataset, val_images: int, seen: Measured, place: str) -> str:
+    fit = suggested(seen, place)
+    why = reasons(seen, fit, place)
     backbone = "resnet50" if place == "cuda" else "resnet18"
     rarest = min(train.report.class_counts.items(), key=lambda item: item[1])
     classes = "1 class" if len(train.class_names) == 1 else f"{len(train.class_names)} classes"
@@ -139,8 +196,8 @@ def _text(folder: Path, layout: str, train: CocoDataset, val_images: int, seen: 
         "#   resdet train THIS_FILE --output runs/mine          resdet train --help-config [PREFIX] lists every key",
         f"# Written for {where}.",
         f"# {classes}: {_plain(first_few(train.class_names, 12))}.",
-        f"# {seen.images:,} training images with {len(seen.widths):,} objects, {val_images:,} val images; the rarest"
-        f" class, {_plain(rarest[0])}, has {rarest[1]:,}.",
+        f"# {seen.images:,} training images with {int((~train.crowd).sum()):,} objects, {val_images:,} val images; the"
+        f" rarest class, {_plain(rarest[0])}, has {rarest[1]:,}.",
         "model:",
         "  backbone:",
         f"    name: {backbone}  # {_why_backbone(place)}",
@@ -149,16 +206,11 @@ def _text(folder: Path, layout: str, train: CocoDataset, val_images: int, seen: 
     ]
     lines += [
         "  anchors:",
-        f"    sizes: {_list(sizes)}  # one a level; {share:.1%} of the objects have an anchor that overlaps {FOUND} or"
-        f" more, {usual:.1%} with the default 32 to 512",
-        f"    ratios: {_list(ratios)}  # {_why_ratios(ratios, seen)}",
+        _line("    sizes", why["model.anchors.sizes"]),
+        _line("    ratios", why["model.anchors.ratios"]),
     ]
-    if seen.most_objects > 80:
-        lines += [
-            "  box_head:",
-            f"    detections: {round(1.25 * seen.most_objects)}  # kept an image; one image has {seen.most_objects}"
-            " objects",
-        ]
+    if fit.detections is not None:
+        lines += ["  box_head:", _line("    detections", why["model.box_head.detections"])]
     if seen.masks > 0.9:
         lines += [
             "  mask_head:",
@@ -169,19 +221,19 @@ def _text(folder: Path, layout: str, train: CocoDataset, val_images: int, seen: 
         f"  path: [{_quoted(folder)}]  # resdet check-data FOLDER says what is in it",
         f"  format: {layout}  # as the folder's layout says",
         "  augment:",
-        f"    short_side: [{side}]  # {_why_side(small, scale, side, seen, place)}",
-        f"    test_short_side: {side}  # as in training",
-        f"    max_side: {longest}  # long enough for all but 1 % of the images, whose sides differ by up to"
+        _line("    short_side", why["data.augment.short_side"]),
+        f"    test_short_side: {fit.short_side}  # as in training",
+        f"    max_side: {fit.max_side}  # long enough for all but 1 % of the images, whose sides differ by up to"
         f" {seen.long_over_short:.2f} times",
         "train:",
-        f"  epochs: {epochs}  # {steps:,} steps, {epochs * seen.images:,} images; more of them help while the AP still"
-        " rises",
-        f"  batch_size: {batch}  # images an update; optim.lr is scaled to it. Half of it if memory does not suffice",
-        f"  checkpoint_every: {max(1, steps // 5)}  # five in the run",
+        _line("  epochs", why["train.epochs"]),
+        f"  batch_size: {fit.batch}  # images an update; optim.lr is scaled to it. Half of it if memory does not"
+        " suffice",
+        f"  checkpoint_every: {max(1, fit.steps // 5)}  # five in the run",
         "optim:",
-        f"  warmup_steps: {min(1000, max(1, steps // 10))}  # a tenth of the steps, at most 1000",
+        f"  warmup_steps: {min(1000, max(1, fit.steps // 10))}  # a tenth of the steps, at most 1000",
         "eval:",
-        f"  every: {max(1, steps // 5)}  # steps: five evaluations, which choose RUN/best",
+        f"  every: {max(1, fit.steps // 5)}  # steps: five evaluations, which choose RUN/best",
     ]
     if layout == "voc":
         lines.append("  metric: voc12  # also VOC's own figure")
@@ -198,14 +250,17 @@ def _why_ratios(ratios: list[float], seen: Measured) -> str:
     return f"{spread}; the default" if ratios == list(USUAL_RATIOS) else spread
 
 
-def _why_side(small: float, scale: float, side: int, seen: Measured, place: str) -> str:
+def _why_side(seen: Measured, fit: Suggestion, place: str) -> str:
+    small = float(np.quantile(seen.roots, 0.1))
     text = (
         f"pixels; images have {seen.short_side:.0f}, and a tenth of the objects less than {small:.0f}, which become"
-        f" {small * scale:.0f}"
+        f" {small * fit.scale:.0f}"
     )
-    if place == "cpu" and side == CPU_SHORT_SIDE:
-        text += "; larger on a GPU"
-    return text
+    return f"{text}; larger on a GPU" if place == "cpu" and fit.short_side == CPU_SHORT_SIDE else text
+
+
+def _line(key: str, suggestion: tuple[str, str]) -> str:
+    return f"{key}: {suggestion[0]}  # {suggestion[1]}"
 
 
 def _quoted(path: Path) -> str:

@@ -411,19 +411,19 @@ def test_objects_of_a_class_have_colours_of_their_own_if_asked(checkpoint: Path,
 SHARE = "import sys, torch; torch.set_num_threads(1); from resdet.cli.main import main; sys.exit(main(sys.argv[1:]))"
 
 
-def in_two_processes(arguments: list[str]) -> list[tuple[int, str, str]]:
-    """The exit code, output and errors of each of two processes, which find each other as under torchrun."""
+def in_processes(count: int, arguments: list[str]) -> list[tuple[int, str, str]]:
+    """The exit code, output and errors of each process; they find each other as under torchrun."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    world = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo"}
+    world = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo"}
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", SHARE, *arguments],
             env={**os.environ, **world, "RANK": str(rank), "LOCAL_RANK": str(rank), "PYTHONPATH": str(ROOT)},
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )
-        for rank in range(2)
+        for rank in range(count)
     ]  # fmt: skip
     done = [process.communicate(timeout=300) for process in processes]
     return [(process.returncode, *said) for process, said in zip(processes, done, strict=True)]
@@ -435,7 +435,7 @@ def test_two_processes_predict_what_one_does(checkpoint: Path, photos: Path, tmp
     wanted = [str(photos), str(clip), "--score", "0.2", "--csv", "--txt", "--crops"]
     alone, together = tmp_path / "alone", tmp_path / "together"
     assert main(["predict", str(checkpoint), *wanted, "--output", str(alone)]) == 2
-    both = in_two_processes(["predict", str(checkpoint), *wanted, "--output", str(together)])
+    both = in_processes(2, ["predict", str(checkpoint), *wanted, "--output", str(together)])
     assert [code for code, _, _ in both] == [2, 2]
     assert both[0][2].splitlines()[-1].startswith("error: 1 of 5 images could not be read")
     assert both[1][2] == ""
@@ -455,8 +455,23 @@ def test_two_processes_predict_what_one_does(checkpoint: Path, photos: Path, tmp
     assert sorted(path.name for path in tmp_path.glob(".*part*")) == [], "nothing is left of the parts"
 
 
+def test_image_by_image_two_processes_write_the_bytes_of_one(checkpoint: Path, photos: Path, tmp_path: Path) -> None:
+    """With one image in a batch nothing depends on how the images are shared out."""
+    _ = (photos / "broken.jpg").write_bytes(b"no image")
+    wanted = [str(photos), "--score", "0.2", "--csv", "--json", "--txt", "--crops", "eval.batch_size=1"]
+    alone, together = tmp_path / "alone", tmp_path / "together"
+    for count, folder in ((1, alone), (2, together)):
+        done = in_processes(count, ["predict", str(checkpoint), *wanted, "--output", str(folder)])
+        assert [code for code, _, _ in done] == [2] * count, done
+    files = sorted(path.relative_to(alone) for path in alone.rglob("*") if path.is_file())
+    assert len(files) > 10
+    assert sorted(path.relative_to(together) for path in together.rglob("*") if path.is_file()) == files
+    for file in files:
+        assert (together / file).read_bytes() == (alone / file).read_bytes(), file
+
+
 def test_two_processes_leave_a_folder_of_other_things_alone(checkpoint: Path, photos: Path, tmp_path: Path) -> None:
-    both = in_two_processes(["predict", str(checkpoint), str(photos), "--output", str(photos)])
+    both = in_processes(2, ["predict", str(checkpoint), str(photos), "--output", str(photos)])
     assert [code for code, _, _ in both] == [2, 2]
     assert "which resdet predict did not write" in both[0][2]
     assert sorted(path.name for path in photos.iterdir()) == ["a.jpg", "a.png", "b.jpg"]

@@ -54,6 +54,7 @@ def test_finished_runs_are_compared(tmp_path: Path):
         ([], "give a CONFIG to probe nets from their start, or --runs"),
         ([*NANO, "--runs", "somewhere"], "give a CONFIG to probe nets from their start, or --runs"),
         (["--runs", "somewhere", "--norms", "bn"], "--runs are looked at as they were trained"),
+        ([*NANO, "--over-training"], "--over-training looks at the checkpoints of --runs; give them"),
         ([*NANO, "--steps", "0"], "--steps 0 --every 5: both must be at least 1"),
         ([*NANO, "--inits", "hee"], "--inits hee is not known; did you mean 'he'?"),
         ([*NANO, "--backbones", "resnet19"], "unknown backbone 'resnet19'; did you mean"),

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+
+import matplotlib
 import numpy as np
 import pytest
 
+from resdet.drawing import fonts
 from resdet.drawing.fonts import legible, missing, text_mask, text_width, without_font
 
 NOWHERE = "\U0010fffd"  # a code for private use, which no font has
@@ -44,3 +49,27 @@ def test_a_text_grows_with_its_size_and_has_ink(text: str) -> None:
 
 def test_lines_of_latin_letters_have_one_height() -> None:
     assert {text_mask(text, 18).shape[0] for text in ("a", "g", "Å", "cat 0.93")} == {text_mask("b", 18).shape[0]}
+
+
+@pytest.fixture
+def symbols_first(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A font that has a sum sign but no digits, and then DejaVu Sans."""
+    folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
+    files = tuple(str(folder / name) for name in ("STIXSizOneSymReg.ttf", "DejaVuSans.ttf"))
+    monkeypatch.setattr(fonts, "_fonts", lambda: files)
+    for cached in (fonts._best_fonts, fonts.text_mask):
+        cached.cache_clear()
+    yield
+    for cached in (fonts._best_fonts, fonts.text_mask):
+        cached.cache_clear()
+
+
+@pytest.mark.usefixtures("symbols_first")
+def test_what_a_font_lacks_is_drawn_with_another() -> None:
+    """A score behind a name in a script whose font has no digits, and two scripts in one name."""
+    score = text_mask("0.45", 20)
+    behind = text_mask("∑ 0.45", 20)[:, -score.shape[1] :]
+    assert behind.sum() == pytest.approx(score.sum(), rel=0.1)
+    assert missing("∑ кошка 0.45") == ()
+    parts = sum(text_width(text, 20) for text in ("∑ ", "кошка ", "0.45"))
+    assert text_width("∑ кошка 0.45", 20) == pytest.approx(parts, rel=0.1)

@@ -100,6 +100,19 @@ def test_a_run_that_was_fitted_goes_on_exactly(tmp_path: Path, nano: Config) -> 
     assert logged(run) == logged(full)
 
 
+def test_the_end_of_mixing_follows_the_steps_that_were_fitted(
+    tmp_path: Path, nano: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The 3 steps of the config become 24, of which the last 20 do not mix: step 4 does, and workers had read ahead as
+    if it would not.
+    """
+    monkeypatch.setattr(budget, "time", SimpleNamespace(monotonic=itertools.count(0.0, 1 / 16).__next__))
+    nano.train.minutes, nano.train.steps, nano.data.workers = 0.025, 3, 2
+    nano.data.augment.transforms, nano.data.augment.close_mix = [{"heavy": {}}], 0.85
+    full = assert_resume_is_exact(nano, tmp_path, at=(3,))
+    assert last_step(full) == 24
+
+
 def test_a_comparison_may_have_runs_whose_steps_are_not_known_yet(tmp_path: Path) -> None:
     planned, written = (load_config(overrides=["train.minutes=3", f"train.steps={steps}"]) for steps in (90000, 417))
     check_same_run(written, planned, tmp_path)
@@ -108,7 +121,9 @@ def test_a_comparison_may_have_runs_whose_steps_are_not_known_yet(tmp_path: Path
 
 
 def test_two_processes_fit_the_same_number(tmp_path: Path, nano_arguments: list[str]) -> None:
-    done = in_processes(2, [*nano_arguments, "train.minutes=0.03", "--output", str(tmp_path / "two")])
+    """Also where the batches begin anew then, because a list of transforms puts images together until near the end."""
+    budget = ["train.minutes=0.03", "data.augment.transforms=[heavy]"]
+    done = in_processes(2, [*nano_arguments, *budget, "--output", str(tmp_path / "two")])
     assert [process.returncode for process in done] == [0, 0], done[0].stderr + done[1].stderr
     assert "train.minutes=0.03: train.steps=" in done[0].stdout
 

@@ -13,14 +13,15 @@ from torchvision.models.detection import FasterRCNN
 
 import resdet
 from resdet.cli.main import COMMANDS, main
-from resdet.engine.published import PUBLISHED, published_detector
+from resdet.engine.published import PUBLISHED, TORCHVISION, published_detector
 from resdet.errors import UserError
-from resdet.weights import sources
+from resdet.weights import downloads
 from resdet.weights.sources import coco_names
 from torchvision_oracle import random_detector
 
 NEVER = [label for label, name in enumerate(["background", *coco_names()]) if name == "N/A"]
 SIZE = (128, 192)  # multiples of 64: otherwise theirs takes another stride for P6, the image divided by the map
+ZOO_NAME = "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_3x"
 V1, MASK_V2 = "fasterrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn_v2"
 
 
@@ -53,7 +54,7 @@ def as_published(name: str) -> FasterRCNN:
 @pytest.fixture
 def in_the_cache(hub: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], FasterRCNN]:
     """Puts random weights under a published name; their sha256 cannot be the one in the name, so it is not checked."""
-    monkeypatch.setattr(sources, "_wrong_hash", lambda path, name: None)
+    monkeypatch.setattr(downloads, "_wrong_hash", lambda path, name: None)
 
     def put(name: str) -> FasterRCNN:
         model = as_published(name)
@@ -86,7 +87,7 @@ def check_same(name: str, theirs: FasterRCNN) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    [V1, MASK_V2, *(pytest.param(name, marks=pytest.mark.slow) for name in PUBLISHED if name not in (V1, MASK_V2))],
+    [V1, MASK_V2, *(pytest.param(name, marks=pytest.mark.slow) for name in TORCHVISION if name not in (V1, MASK_V2))],
 )
 def test_a_name_is_a_detector_that_finds_what_torchvision_finds(
     name: str, in_the_cache: Callable[[str], FasterRCNN], hub: Path
@@ -133,6 +134,16 @@ def test_a_file_with_another_content_than_its_name_promises_is_refused(hub: Path
         _ = resdet.load(V1)
 
 
+def test_a_file_of_the_zoo_is_checked_by_the_md5_in_its_name(hub: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(UserError, match=r"fetch https://dl.fbaipublicfiles.com/detectron2/COCO-.* put it at"):
+        _ = resdet.load(ZOO_NAME)
+    _ = published_detector(ZOO_NAME).file.write_bytes(b"something else")
+    with pytest.raises(UserError, match=r"model_final_f10217\.pkl: damaged or another file, its md5 begins with"):
+        _ = resdet.load(ZOO_NAME)
+    with pytest.raises(UserError, match=f"did you mean '{ZOO_NAME}'"):
+        _ = resdet.load(ZOO_NAME.replace("FPN", "fpn").lower())
+
+
 def test_a_name_that_is_no_model_gets_a_suggestion(hub: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("fasterrcn_resnet50_fpn_v2", "MaskRCNN_ResNet50_FPN_v2"):
         with pytest.raises(UserError, match=r"did you mean '(faster|mask)rcnn_resnet50_fpn_v2', a published detector"):
@@ -155,12 +166,17 @@ def test_a_run_with_the_name_of_a_detector_comes_first(
 def test_the_list_has_torchvisions_own_figures(hub: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines[1:-1]] == list(PUBLISHED)
+    assert [line.split()[0] for line in lines if line.endswith((" no", " yes"))] == list(PUBLISHED)
+    assert max(map(len, lines[len(TORCHVISION) + 3 :])) <= 110
     row = next(line.split() for line in lines if line.startswith(f"{MASK_V2} "))
     assert row[1:3] == ["0.474", "0.418"]
     assert row[-1] == "no"
     assert "models" in COMMANDS
     assert main(["models", MASK_V2]) == 0
     said = capsys.readouterr().out
+    assert main(["models", ZOO_NAME]) == 0
+    said += capsys.readouterr().out
+    for part in ("box AP 0.410, mask AP 0.372", "CC BY-SA 3.0", "put it at", "137849600/model_final_f10217.pkl"):
+        assert part in said
     for part in ("box AP 0.474", "46,359,409 parameters", "BSD-3-Clause", "https://download.pytorch.org/"):
         assert part in said

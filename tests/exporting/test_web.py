@@ -20,19 +20,20 @@ from PIL import Image
 
 import resdet
 from browser import CHROMIUM, Browser
-from exports import HOSTILE_NAMES, in_a_process
+from exports import HOSTILE_NAMES, in_a_process, save_model
 from resdet.cli.main import main
 from resdet.config import load_config
 from resdet.data.images.decode import read_image
 from resdet.engine.evaluate.detections import evaluated_set
 from resdet.errors import UserError
 from resdet.exporting.contract import read_contract
-from resdet.exporting.runtime import ExportedDetector
+from resdet.exporting.runtime import ExportedDetector, Found
 from resdet.exporting.web import runtime_files as runtime
 from resdet.exporting.web.site import NAMES, OWN, page_files
-from resdet.workflows.export import Exported, _is_export
+from resdet.workflows.export import Exported, is_export
 
 BOX, SCORE = 0.02, 1e-4  # the page and Python differ by less: pixels, and of a score
+DECODER = 3  # of 255: by so much the JPEG decoders of browser and Python may differ
 
 
 @pytest.fixture
@@ -131,9 +132,12 @@ def test_a_runtime_belongs_to_a_page(checkpoint: Path, tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def page(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Exported:
     """An export with a runtime that is none."""
+    return exported_page(checkpoint, tmp_path_factory.mktemp("pages"))
+
+
+def exported_page(checkpoint: Path, folder: Path) -> Exported:
     for package in ("onnx", "onnxscript", "onnxruntime"):
         _ = pytest.importorskip(package)
-    folder = tmp_path_factory.mktemp("pages")
     given = folder / "runtime"
     given.mkdir()
     for name in runtime.SHA256:
@@ -150,9 +154,9 @@ def test_the_folder_has_all_files_and_may_be_replaced(page: Exported) -> None:
     found = ExportedDetector(page.folder)(np.full((64, 64, 3), 128, np.uint8))
     assert found.masks is not None
     assert len(found.masks) == len(found.scores)
-    assert _is_export(page.folder)
+    assert is_export(page.folder)
     _ = (page.folder / "mine.txt").write_text("mine")
-    assert not _is_export(page.folder)
+    assert not is_export(page.folder)
     (page.folder / "mine.txt").unlink()
 
 
@@ -194,6 +198,17 @@ def real_runtime() -> Path:
 @pytest.fixture(scope="module")
 def site(page: Exported, real_runtime: Path) -> Path:
     """The page with the real runtime."""
+    return with_runtime(page, real_runtime)
+
+
+@pytest.fixture(scope="module")
+def site_without_masks(real_runtime: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of a detector that has no masks."""
+    folder = tmp_path_factory.mktemp("without_masks")
+    return with_runtime(exported_page(save_model(folder / "run"), folder), real_runtime)
+
+
+def with_runtime(page: Exported, real_runtime: Path) -> Path:
     for name in runtime.SHA256:
         _ = (page.folder / name).write_bytes((real_runtime / name).read_bytes())
     return page.folder
@@ -236,6 +251,9 @@ SAID = """new Promise((resolve) => {{
   look();
 }})"""
 FOUND = 'import("./page.js").then((page) => page.found().map(({ label, score, box }) => ({ label, score, box })))'
+MASKS = 'import("./page.js").then((page) => page.found().every(({ mask }) => mask !== null))'
+PIXELS = """(() => { const at = document.getElementById("pixels");
+  return Array.from(at.getContext("2d").getImageData(0, 0, at.width, at.height).data) })()"""
 ROWS = "[...document.querySelectorAll('#objects tr')].map((row) => [...row.cells].map((cell) => cell.textContent))"
 
 
@@ -260,20 +278,61 @@ def pictures(folder: Path) -> list[Path]:
     return [folder / f"{number}.png" for number in range(len(images))]
 
 
-def test_the_page_finds_what_python_finds(site: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("masks", [True, False])
+def test_the_page_finds_what_python_finds(tmp_path: Path, request: pytest.FixtureRequest, *, masks: bool) -> None:
+    site: Path = request.getfixturevalue("site" if masks else "site_without_masks")
     detector = ExportedDetector(site)
     with opened(site, tmp_path) as browser:
         total = 0
         for picture in pictures(tmp_path):
             found, wanted = looked_at(browser, picture), detector(read_image(picture))
-            assert len(found) == len(wanted.scores), picture.name
-            assert [one["label"] for one in found] == wanted.labels.tolist(), picture.name
-            np.testing.assert_allclose([one["score"] for one in found], wanted.scores, atol=SCORE)
-            boxes = np.array([one["box"] for one in found]).reshape(-1, 4)
-            np.testing.assert_allclose(boxes, wanted.boxes, atol=BOX)
+            check_same(found, wanted, picture.name)
+            assert (wanted.masks is not None) == masks
             total += len(found)
         assert total > 50
+        assert browser.value("document.getElementById('with-masks').hidden") != masks
+        assert browser.value(MASKS) == masks
         assert complaints(browser) == []
+
+
+def check_same(found: list[dict[str, Any]], wanted: Found, name: str) -> None:
+    assert len(found) == len(wanted.scores), name
+    assert [one["label"] for one in found] == wanted.labels.tolist(), name
+    np.testing.assert_allclose([one["score"] for one in found], wanted.scores, atol=SCORE, err_msg=name)
+    boxes = np.array([one["box"] for one in found]).reshape(-1, 4)
+    np.testing.assert_allclose(boxes, wanted.boxes, atol=BOX, err_msg=name)
+
+
+def photographs(folder: Path) -> list[Path]:
+    """JPEGs of a smooth picture with sharp edges: whole and halved colours, odd sides, grey, progressive, turned."""
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (9, 11, 3), np.uint8).repeat(9, 0).repeat(9, 1)
+    image[20:40, 30:70] = (255, 0, 0)
+    picture, turned = Image.fromarray(image), Image.Exif()
+    turned[0x0112] = 6
+    grey = picture.convert("L")
+    picture.save(folder / "whole.jpg", quality=90, subsampling=0)
+    picture.save(folder / "halved.jpg", quality=75, subsampling=2)
+    picture.save(folder / "wide.jpg", quality=90, subsampling=1)
+    picture.save(folder / "progressive.jpg", quality=85, subsampling=2, progressive=True)
+    picture.save(folder / "turned.jpg", quality=90, exif=turned)
+    grey.save(folder / "grey.jpg", quality=90)
+    return [folder / f"{name}.jpg" for name in ("whole", "halved", "wide", "progressive", "turned", "grey")]
+
+
+def test_a_photograph_has_the_same_pixels_up_to_the_decoder_and_then_the_same_objects(
+    site: Path, tmp_path: Path
+) -> None:
+    detector = ExportedDetector(site)
+    with opened(site, tmp_path) as browser:
+        for picture in photographs(tmp_path):
+            found = looked_at(browser, picture)
+            ours, theirs = read_image(picture), np.array(browser.value(PIXELS), np.uint8)
+            theirs = theirs.reshape(*ours.shape[:2], 4)[..., :3]
+            apart = np.abs(ours.astype(int) - theirs).max()
+            print(picture.name, apart)
+            assert apart <= DECODER, picture.name
+            check_same(found, detector(np.ascontiguousarray(theirs)), picture.name)
 
 
 def complaints(browser: Browser) -> list[dict[str, Any]]:

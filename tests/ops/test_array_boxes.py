@@ -1,10 +1,11 @@
 import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torchvision.ops import box_iou
 
-from resdet.ops.array_boxes import paired_iou
+from resdet.ops.array_boxes import best_anchor_iou, paired_iou
 
 BOX = st.tuples(*[st.integers(0, 20)] * 4)
 
@@ -36,3 +37,19 @@ def test_overlaps_are_torchvisions(pairs: list[tuple[tuple[int, ...], tuple[int,
     ours = paired_iou(first, second)
     theirs = box_iou(corners(first), corners(second)).diagonal().numpy()
     np.testing.assert_allclose(ours, theirs, rtol=1e-12)
+
+
+def test_an_anchor_of_the_object_s_size_and_ratio_is_the_object():
+    """Height over width 2 and area 32 * 32: 22.6 wide, 45.3 high."""
+    wide, high = np.array([32 / np.sqrt(2), 64.0]), np.array([32 * np.sqrt(2), 64.0])
+    assert best_anchor_iou(wide, high, [32.0], [2.0])[0] == pytest.approx(1)
+    assert best_anchor_iou(wide, high, [32.0], [1.0])[1] == pytest.approx(0.25)
+
+
+@given(st.tuples(*[st.floats(1, 500)] * 4))
+def test_the_overlap_with_an_anchor_is_that_of_boxes_with_one_centre(sides: tuple[float, ...]):
+    width, height, size, ratio = *sides[:3], sides[3] / 100
+    across, down = size / np.sqrt(ratio), size * np.sqrt(ratio)
+    pair = np.array([[-width / 2, -height / 2, width, height]]), np.array([[-across / 2, -down / 2, across, down]])
+    best = best_anchor_iou(np.array([width]), np.array([height]), [size], [ratio])
+    assert best[0] == pytest.approx(paired_iou(*pair)[0], abs=1e-9)

@@ -15,7 +15,7 @@ import torch
 from torchvision.models import ResNet50_Weights, VGG16_Weights
 
 from resdet.errors import UserError
-from resdet.weights import sources
+from resdet.weights import downloads, sources
 
 FILE = b"what the publisher released"
 NAME = f"tiny-{hashlib.sha256(FILE).hexdigest()[:8]}.pth"
@@ -80,7 +80,7 @@ class Https(urllib.request.HTTPSHandler):
 
 
 def download(folder, pages):
-    sources.download(URL, folder / NAME, remedy="put it there", handlers=(Https(pages),))
+    downloads.download(URL, folder / NAME, remedy="put it there", handlers=(Https(pages),))
     return (folder / NAME).read_bytes()
 
 
@@ -103,7 +103,7 @@ def test_a_redirect_away_from_https_is_refused(tmp_path, target):
 
 
 def test_a_download_with_another_sha256_is_refused_and_removed(tmp_path):
-    with pytest.raises(UserError, match=r"sha256 [0-9a-f]{8}, not the one in its name; put it there"):
+    with pytest.raises(UserError, match=r"sha256 begins with [0-9a-f]{8}, not as in its name; put it there"):
         _ = download(tmp_path, {URL: (200, {}, b"something else")})
     assert list(tmp_path.iterdir()) == []
 
@@ -116,12 +116,12 @@ def test_a_missing_page_is_one_line(tmp_path):
 
 def test_plain_http_is_refused(tmp_path):
     with pytest.raises(UserError, match="over https only"):
-        sources.download("http://weights.example/w.pth", tmp_path / "w.pth", remedy="put it there")
+        downloads.download("http://weights.example/w.pth", tmp_path / "w.pth", remedy="put it there")
 
 
 def test_a_cached_file_is_taken_when_its_sha256_is_right(tmp_path):
     _ = (tmp_path / NAME).write_bytes(FILE)
-    assert sources.fetched(URL, tmp_path) == tmp_path / NAME
+    assert downloads.fetched(URL, tmp_path) == tmp_path / NAME
 
 
 def test_a_damaged_cached_file_is_refused(cache):
@@ -140,21 +140,21 @@ def test_without_a_network_the_line_says_what_to_put_where(cache, offline):
 
 
 def test_a_network_that_does_not_answer_is_given_up_within_a_second(no_answer):
-    assert sources.CONNECT_SECONDS < 1
+    assert downloads.CONNECT_SECONDS < 1
     began = time.monotonic()
-    assert sources.reachable("https://weights.example/w.pth") is False
+    assert downloads.reachable("https://weights.example/w.pth") is False
     assert time.monotonic() - began < 60
 
 
 def test_timm_without_a_network_says_what_to_fetch(monkeypatch, offline):
-    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_: None)
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_, **__: None)
     message = refusal("timm", "timm/resnet18")
     assert "timm/resnet18.a1_in1k/model.safetensors is not in the Hugging Face cache" in message
     assert "resolve/main/model.safetensors and give its path as model.backbone.weights" in message
 
 
 def test_timm_takes_what_the_cache_has(monkeypatch, tmp_path, offline):
-    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_: str(tmp_path / "model.safetensors"))
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_, **__: str(tmp_path / "model.safetensors"))
     source = sources.resolve("timm", "timm/resnet18")
     assert source.path == tmp_path / "model.safetensors"
     assert source.contract is not None

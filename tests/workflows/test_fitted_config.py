@@ -12,6 +12,7 @@ from PIL import Image
 
 from resdet.cli.main import main
 from resdet.config import load_config
+from resdet.config.load import config_from_yaml
 from resdet.errors import UserError
 from resdet.workflows.fitted_config import Measured, anchors_for, covered, fitted_config, short_side_for
 
@@ -88,6 +89,32 @@ def test_the_file_is_a_config_for_the_data_and_every_line_says_why(
     assert [line for line in values if "  # " not in line] == []
     small = ["model.backbone.name=nano", "train.batch_size=1", "train.channels_last=false"]
     assert main(["train", str(file), "model.backbone.weights=null", *small, "--dry-run"]) == 0
+
+
+def test_check_data_suggests_what_new_writes_for_this_machine(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
+    data = write_set(tmp_path / "data", objects=90)
+    assert main(["check-data", str(data)]) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("Suggested for these objects on this") == 1
+    config = config_from_yaml(fitted_config(data), "the file of resdet new")
+    head = config.model.box_head
+    assert head is not None
+    for key, value in (
+        ("data.augment.short_side", config.data.augment.short_side),
+        ("model.anchors.sizes", [f"{size:g}" for size in config.model.anchors.sizes]),
+        ("train.epochs", f"{config.train.epochs:g}"),
+        ("model.box_head.detections", head.detections),
+    ):
+        (line,) = [line for line in printed.splitlines() if key in line]
+        assert f"  {value}  ".replace("'", "") in line
+
+
+def test_check_data_without_objects_suggests_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check-data", str(write_set(tmp_path / "data", objects=0))]) == 0
+    assert "Suggested" not in capsys.readouterr().out
 
 
 def test_a_file_that_exists_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

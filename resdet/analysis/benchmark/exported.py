@@ -14,6 +14,7 @@ import torch
 from jaxtyping import UInt8
 
 from resdet.analysis.benchmark.timing import alternate
+from resdet.engine.machine import check_compiler
 from resdet.engine.saved_models import detector_of, read_models
 from resdet.errors import UserError
 from resdet.exporting.contract import CONTRACT, Contract, read_contract
@@ -70,13 +71,31 @@ class Measured:
     remarks: tuple[str, ...]
     contract: Contract
 
+    @property
+    def ratios(self) -> dict[str, float]:
+        """How many times as fast as the first contestant each is: the median over the turns, which other load on the
+        machine disturbs less than the latencies.
+        """
+        first = next(iter(self.latencies.values())).seconds
+        return {
+            name: statistics.median(theirs / ours for theirs, ours in zip(first, latency.seconds, strict=True))
+            for name, latency in self.latencies.items()
+        }
+
     def to_json(self) -> dict[str, Any]:
         figures = {
             f"{name}/{figure}": getattr(latency, figure)
             for name, latency in self.latencies.items()
             for figure in ("p50", "p99", "throughput")
         }
-        return {**figures, "file": self.contract.file, "precision": self.contract.precision, "missing": self.remarks}
+        ratios = {f"{name}/ratio": ratio for name, ratio in self.ratios.items()}
+        return {
+            **figures,
+            **ratios,
+            "file": self.contract.file,
+            "precision": self.contract.precision,
+            "missing": self.remarks,
+        }
 
 
 def is_exported(given: Path) -> bool:
@@ -122,7 +141,12 @@ def _add_model(folder: Path, contract: Contract, contestants: dict[str, Call], r
             _ = forward(Batch(torch.from_numpy(given["images"]), torch.from_numpy(given["sizes"])))
 
     contestants["eager"] = partial(call, forward=predict)
-    contestants["compiled"] = partial(call, forward=torch.compile(predict))
+    try:
+        check_compiler("test.compile")
+    except UserError as error:
+        remarks.append(f"compiled: {error}")
+    else:
+        contestants["compiled"] = partial(call, forward=torch.compile(predict))
 
 
 def _add_runtimes(folder: Path, contract: Contract, contestants: dict[str, Call], remarks: list[str]) -> None:

@@ -9,10 +9,12 @@ from resdet.analysis.doctor.finding import Finding
 
 QUICK: tuple[Callable[[], Finding], ...] = (
     installation.packages,
+    installation.other_packages,
     installation.torch_and_torchvision,
     installation.opencv,
     installation.shipped_files,
     machine.processor,
+    machine.compiler,
     machine.shared_memory,
     machine.disk,
     machine.gpu,

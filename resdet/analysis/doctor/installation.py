@@ -1,16 +1,18 @@
-"""Examines the installed packages: versions against what resdet requires, and OpenCV installed twice."""
+"""Examines the installed packages: versions against what resdet and others require, and OpenCV installed twice."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib import metadata
 from pathlib import Path
 
 import torch
 import torchvision
-from packaging.requirements import Requirement
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
 
 from resdet.analysis.doctor.finding import Finding
+from resdet.text import first_few
 
 OPENCV = (
     "opencv-python", "opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless",
@@ -18,7 +20,7 @@ OPENCV = (
 
 
 def packages() -> Finding:
-    """The installed versions against the requirements in resdet's metadata."""
+    """The installed versions against the requirements in resdet's metadata, also of the extras that are in use."""
     try:
         required = metadata.requires("resdet") or []
     except metadata.PackageNotFoundError:
@@ -32,20 +34,68 @@ def packages() -> Finding:
 
 
 def version_clashes(required: Sequence[str]) -> list[str]:
-    """One line for each requirement (without extras) that the installed packages do not meet."""
+    """One line for each requirement that the installed packages do not meet; a package of an extra may be missing."""
     lines = []
-    for text in required:
-        requirement = Requirement(text)
-        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
+    for requirement in map(Requirement, required):
+        always = _applies(requirement)
+        if not always and not (requirement.marker is not None and "extra" in str(requirement.marker)):
             continue
-        try:
-            version = metadata.version(requirement.name)
-        except metadata.PackageNotFoundError:
+        version = _version(requirement.name)
+        if version is None and always:
             lines.append(f"{requirement.name} is missing")
-            continue
-        if not requirement.specifier.contains(version, prereleases=True):
+        if version is not None and not requirement.specifier.contains(version, prereleases=True):
             lines.append(f"{requirement.name} is {version}, needed is {requirement.specifier}")
-    return lines
+    return sorted(set(lines), key=lines.index)
+
+
+def other_packages() -> Finding:
+    """Packages beside resdet that were installed for other versions of what both need, such as pillow or numpy."""
+    ours = {canonicalize_name(Requirement(text).name) for text in _requires("resdet")} | {"pillow"}
+    wrong = clashes_of_others(
+        ((found.name, found.requires or []) for found in metadata.distributions() if found.name != "resdet"), ours
+    )
+    if wrong:
+        remedy = "they may fail; give resdet an environment of its own (docs/install.md)"
+        return Finding("others", "note", first_few(wrong, separator="; "), remedy)
+    return Finding("others", "ok", "no other package asks for other versions")
+
+
+def clashes_of_others(distributions: Iterable[tuple[str, Sequence[str]]], ours: set[str]) -> list[str]:
+    """One line for each requirement of another distribution, (name, requirements), on a package in `ours` whose
+    installed version it excludes.
+    """
+    lines: list[str] = []
+    for name, required in distributions:
+        for text in required:
+            try:
+                requirement = Requirement(text)
+            except InvalidRequirement:
+                continue
+            if canonicalize_name(requirement.name) not in ours or not _applies(requirement):
+                continue
+            version = _version(requirement.name)
+            if version is not None and not requirement.specifier.contains(version, prereleases=True):
+                lines.append(f"{name} needs {requirement.name}{requirement.specifier}, installed is {version}")
+    return sorted(set(lines))
+
+
+def _applies(requirement: Requirement) -> bool:
+    """Whether a requirement applies here without any extra."""
+    return requirement.marker is None or requirement.marker.evaluate({"extra": ""})
+
+
+def _requires(name: str) -> list[str]:
+    try:
+        return metadata.requires(name) or []
+    except metadata.PackageNotFoundError:
+        return []
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def torch_and_torchvision() -> Finding:
@@ -62,7 +112,7 @@ def torch_and_torchvision() -> Finding:
 
 def opencv() -> Finding:
     """Several OpenCV packages overwrite each other's files in the folder cv2."""
-    return opencv_finding([name for name in OPENCV if _installed(name)])
+    return opencv_finding([name for name in OPENCV if _version(name)])
 
 
 def opencv_finding(installed: Sequence[str]) -> Finding:
@@ -83,10 +133,3 @@ def shipped_files() -> Finding:
     if not template.is_file():
         return Finding("files", "problem", f"{template} is missing", "install resdet again")
     return Finding("files", "ok", f"{len(shipped_configs())} configs, templates")
-
-
-def _installed(name: str) -> bool:
-    try:
-        return bool(metadata.version(name))
-    except metadata.PackageNotFoundError:
-        return False

@@ -2,40 +2,62 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
-import socket
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from huggingface_hub import constants
 
 from resdet.analysis.doctor.finding import Finding
+from resdet.data.images.kept import free_memory
 from resdet.data.sets.cache import cache_folder
-from resdet.engine.machine import unusable_driver
+from resdet.engine.machine import check_compiler, unusable_driver
+from resdet.errors import UserError
+from resdet.weights.downloads import reachable
 
 GIGABYTE = 1e9
 SHM = "dev/shm"
-HUBS = ("download.pytorch.org", "huggingface.co")
+HUBS = ("https://download.pytorch.org", constants.ENDPOINT)
+QUOTA = Path("/sys/fs/cgroup/cpu.max")  # of a container: microseconds of processor time, or max, in each period
 PATIENCE = 3.0  # seconds for a hub to answer
 LEAST_SHM, LEAST_DISK = 1e9, 5e9  # bytes
 
 
 def processor() -> Finding:
-    """The cores that this process may use, and its memory."""
+    """The cores that this process may use, what a container gives it of them, and the memory that is free."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    seen = f"{cores} cores, torch uses {torch.get_num_threads()} threads"
-    total, free = (memory_of(Path("/proc/meminfo"), name) for name in ("MemTotal", "MemAvailable"))
-    if total and free:
-        seen += f", {free / GIGABYTE:.1f} of {total / GIGABYTE:.1f} GB memory free"
-    return Finding("processor", "ok", seen)
+    quota = cores_of(QUOTA.read_text()) if QUOTA.is_file() else None
+    return processor_finding(cores, quota, torch.get_num_threads(), free_memory())
 
 
-def memory_of(file: Path, name: str) -> int | None:
-    """A value of /proc/meminfo in bytes."""
-    lines = file.read_text().splitlines() if file.exists() else []
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:")), None)
+def processor_finding(cores: int, quota: float | None, threads: int, free: int | None) -> Finding:
+    """`quota`: the time of so many cores is what a container may take."""
+    seen = f"{cores} cores, torch uses {threads} threads"
+    if free is not None:
+        seen += f", {free / GIGABYTE:.1f} GB memory free"
+    if quota is None or threads <= math.ceil(quota):
+        return Finding("processor", "ok", seen)
+    remedy = f"set OMP_NUM_THREADS={math.ceil(quota)}: more threads wait for one another"
+    return Finding("processor", "note", f"{seen}; the container gives the time of {quota:g} cores", remedy)
+
+
+def cores_of(quota: str) -> float | None:
+    """The cores whose time a cgroup may take, from the text of its cpu.max; None if there is no limit."""
+    allowed, _, period = quota.strip().partition(" ")
+    return None if allowed == "max" else int(allowed) / int(period)
+
+
+def compiler() -> Finding:
+    """What torch.compile needs; nothing else of resdet is compiled."""
+    try:
+        check_compiler("train.compile")
+    except UserError as error:
+        seen, _, remedy = str(error).partition("; ")
+        return Finding("compiler", "note", seen, remedy)
+    return Finding("compiler", "ok", "there is one, for train.compile and test.compile")
 
 
 def shared_memory() -> Finding:
@@ -77,29 +99,15 @@ def gpu() -> Finding:
 
 def hubs() -> Finding:
     """Whether pretrained weights can be downloaded; nothing is sent but the request for a connection."""
-    silent = [host for host in HUBS if not answers(host)]
-    return hubs_finding(silent)
+    silent = [hub for hub in HUBS if not reachable(hub, PATIENCE)]
+    return hubs_finding(silent, told_offline=constants.HF_HUB_OFFLINE)
 
 
-def hubs_finding(silent: Sequence[str]) -> Finding:
-    if not silent:
-        return Finding("hubs", "ok", f"{', '.join(HUBS)} answer")
-    remedy = "give weights as files (docs/weights.md), or train with model.backbone.weights=null"
-    return Finding("hubs", "note", f"no connection to {', '.join(silent)}", remedy)
-
-
-def answers(host: str) -> bool:
-    """Whether a host accepts a connection in time. The look-up of its name has no limit of its own, so a thread that
-    may be left behind does it.
-    """
-    connected = threading.Event()
-
-    def connect() -> None:
-        try:
-            socket.create_connection((host, 443), PATIENCE).close()
-        except OSError:
-            return
-        connected.set()
-
-    threading.Thread(target=connect, daemon=True).start()
-    return connected.wait(PATIENCE)
+def hubs_finding(silent: Sequence[str], *, told_offline: bool) -> Finding:
+    """`told_offline`: the environment forbids Hugging Face's client to use the network."""
+    if silent:
+        remedy = "give weights as files (docs/weights.md), or train with model.backbone.weights=null"
+        return Finding("hubs", "note", f"no connection to {', '.join(silent)}", remedy)
+    if told_offline:
+        return Finding("hubs", "note", "HF_HUB_OFFLINE is set: hf:// and timm take what the cache has", "unset it")
+    return Finding("hubs", "ok", f"{', '.join(HUBS)} answer")

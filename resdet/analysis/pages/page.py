@@ -184,5 +184,10 @@ def details(summary: str, body: Markup) -> Markup:
     return Markup("<details><summary>{}</summary>\n{}</details>").format(summary, body)
 
 
+def key(name: str) -> Markup:
+    """The name of a config key, which a narrow column breaks at its dots only."""
+    return Markup('<code class="key">{}</code>').format(Markup(".<wbr>").join(name.split(".")))
+
+
 def code(text: str) -> Markup:
     return Markup('<pre class="scroll"><code>{}</code></pre>').format(text)

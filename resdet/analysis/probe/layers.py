@@ -17,11 +17,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from resdet.config import Config
-from resdet.engine.checkpoint import find_model_file, read_model_file
+from resdet.engine.checkpoint import checkpoints, damage, find_model_file, read_model_file, without_weights
 from resdet.engine.distributed import World, autocast, choose_device, to_device
 from resdet.engine.task.table import task_of
 from resdet.engine.train.build import build_state, check_num_classes
 from resdet.engine.train.optim import learning_rate
+from resdet.engine.train.state import TrainState
 from resdet.engine.train.step import LossNotFinite, gradients_of, training_step
 from resdet.errors import UserError, did_you_mean
 from resdet.models.backbones.norms import FrozenBatchNorm2d
@@ -58,13 +59,21 @@ class Snapshot:
 
 
 @dataclass(frozen=True)
+class Moment:
+    """A network as it was after `step` updates of its training: `config` builds it with these weights."""
+
+    step: int
+    config: Config
+
+
+@dataclass(frozen=True)
 class Net:
-    """A network to be probed and its name: an untrained one from a config, or one of a finished run."""
+    """A network to be probed and its name: an untrained one from a config, or a run's, at moments of its training."""
 
     name: str
     config: Config
     init: str = "he"
-    run: Path | None = None
+    moments: tuple[Moment, ...] = ()
 
 
 def nets_of(config: Config, backbones: Sequence[str], norms: Sequence[str], inits: Sequence[str]) -> list[Net]:
@@ -87,49 +96,95 @@ def nets_of(config: Config, backbones: Sequence[str], norms: Sequence[str], init
     return nets
 
 
-def nets_of_runs(runs: Sequence[Path]) -> list[Net]:
-    """The networks of runs (the newest sound checkpoint of each) or of checkpoints, named by their folders."""
+def nets_of_runs(runs: Sequence[Path], *, over_training: bool = False) -> list[Net]:
+    """The networks of runs (the newest sound checkpoint of each) or of checkpoints, named by their folders.
+
+    With `over_training` each run is looked at before its first update and at each of its sound checkpoints. Raises
+    UserError for a path that is no run or no checkpoint, and for a checkpoint where a run is needed.
+    """
     names = [run.name for run in runs]
-    return [_net_of_run(run, run.name if names.count(run.name) == 1 else str(run)) for run in runs]
+    moments_of = _moments if over_training else _last_moment
+    found = [(run.name if names.count(run.name) == 1 else str(run), moments_of(run)) for run in runs]
+    return [Net(name, moments[-1].config, moments=moments) for name, moments in found]
 
 
-def _net_of_run(run: Path, name: str) -> Net:
+def _last_moment(run: Path) -> tuple[Moment, ...]:
     file, _ = find_model_file(run)
-    saved = read_model_file(file).config
-    model = replace(saved.model, backbone=replace(saved.model.backbone, weights=None), weights=str(file))
-    train = replace(saved.train, device="auto")  # the run's own weights file may not exist on this machine
-    return Net(name, replace(saved, model=model, train=train), run=run)
+    saved = read_model_file(file)
+    model = replace(without_weights(saved.config).model, weights=str(file))
+    return (Moment(saved.step, _anywhere(replace(saved.config, model=model))),)
+
+
+def _moments(run: Path) -> tuple[Moment, ...]:
+    """The start of a run and its sound checkpoints, oldest first."""
+    kept = [checkpoint for checkpoint in checkpoints(run) if damage(checkpoint) is None]
+    if not kept:
+        raise UserError(f"{run}: no run with a checkpoint; --over-training looks at all checkpoints of a run")
+    start = _anywhere(read_model_file(find_model_file(kept[0])[0]).config)
+    return (Moment(0, start), *(moment for checkpoint in kept for moment in _last_moment(checkpoint)))
+
+
+def _anywhere(config: Config) -> Config:
+    """On any device, for the run's own may not exist on this machine."""
+    return replace(config, train=replace(config.train, device="auto"))
 
 
 def probe(net: Net, *, steps: int, every: int, kernels: str = "3x3") -> list[Snapshot]:
     """Trains for `steps` updates as `train` would and observes update 0, every `every` updates, and the last one.
 
-    A finished run is observed once, on its first training batch, and is not updated. `kernels` is a member of KERNELS
-    and selects the convolutions.
+    The network of a run is observed at its moments, always on the first training batch, and is not updated. `kernels`
+    is a member of KERNELS and selects the convolutions.
     """
-    config, world = net.config, World()
+    if net.moments:
+        return [_look_back(moment, kernels) for moment in net.moments]
+    run = _prepared(net.config)
+    initialize(run.state.model, net.init)
+    layers = watched_layers(run.state.model, kernels)
+    snapshots = []
+    for step, batch in zip(range(steps), run.batches, strict=False):
+        watched = layers if step % every == 0 or step == steps - 1 else {}
+        loss, signals = observe(
+            run.state.model,
+            batch,
+            watched,
+            precision=run.precision,
+            optimizer=run.state.optimizer,
+            lr=learning_rate(step, run.config.optim, run.config.train),
+            grad_clip=run.config.train.grad_clip,
+        )
+        if watched:
+            snapshots.append(Snapshot(step, loss, signals))
+    return snapshots
+
+
+def _look_back(moment: Moment, kernels: str) -> Snapshot:
+    run = _prepared(moment.config)
+    layers = watched_layers(run.state.model, kernels)
+    loss, signals = observe(run.state.model, next(run.batches), layers, precision=run.precision)
+    return Snapshot(moment.step, loss, signals)
+
+
+@dataclass(frozen=True)
+class _Training:
+    """A training before its first update."""
+
+    state: TrainState
+    config: Config  # completed by what the data and the weights say
+    batches: Iterator[Batch]
+    precision: torch.autocast
+
+
+def _prepared(config: Config) -> _Training:
+    world = World()
     device = choose_device(config.train.device, world)
     task = task_of(config)
     train_set, _ = task.open_data(config)
     check_num_classes(config, train_set)
     state, config, _ = build_state(config, train_set.class_names, device, world)
-    model, optimizer = state.model.train(), state.optimizer if net.run is None else None
-    if net.run is None:
-        initialize(model, net.init)
-    batches = task.training_batches(train_set, config, start_step=0, rank=0, world_size=1)
-    layers = watched_layers(model, kernels)
-    precision = autocast(config.train, device)
-    snapshots = []
-    for step, loaded in zip(range(steps if net.run is None else 1), batches, strict=False):
-        batch = to_device(loaded.batch, config.train, device)
-        watched = layers if step % every == 0 or step == steps - 1 else {}
-        lr = learning_rate(step, config.optim, config.train)
-        loss, signals = observe(
-            model, batch, watched, precision=precision, optimizer=optimizer, lr=lr, grad_clip=config.train.grad_clip
-        )
-        if watched:
-            snapshots.append(Snapshot(step, loss, signals))
-    return snapshots
+    _ = state.model.train()
+    loaded = task.training_batches(train_set, config, start_step=0, rank=0, world_size=1)
+    batches = (to_device(each.batch, config.train, device) for each in loaded)
+    return _Training(state, config, batches, autocast(config.train, device))
 
 
 def initialize(model: nn.Module, init: str) -> None:

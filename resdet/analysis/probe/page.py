@@ -65,7 +65,7 @@ def to_json(seen: Seen) -> str:
 
 
 def to_page(seen: Seen) -> str:
-    """The page: each quantity by layer at the first and the last snapshot, and over the steps."""
+    """The page: each quantity by layer at the first, the middle and the last snapshot, and over the steps."""
     steps = sorted({snapshot.step for snapshots in seen.values() for snapshot in snapshots})
     looks = (
         f"{len(steps)} looks, updates {steps[0]} to {steps[-1]}" if len(steps) > 1 else f"one look, update {steps[0]}"
@@ -84,13 +84,11 @@ def to_page(seen: Seen) -> str:
 
 def _plots(seen: Seen, quantity: Quantity) -> Markup:
     title, of, log_y = quantity.title, quantity.of, quantity.log_y
-    first = {name: snapshots[0] for name, snapshots in seen.items()}
-    last = {name: snapshots[-1] for name, snapshots in seen.items()}
-    parts = [_by_layer(first, f"{title} at update {_steps(first)}", of, log_y=log_y)]
-    if any(len(snapshots) > 1 for snapshots in seen.values()):
-        parts.append(_by_layer(last, f"{title} at update {_steps(last)}", of, log_y=log_y))
+    looks = [_looks(seen, share) for share in (0.0, 0.5, 1.0)]
+    looks = [look for index, look in enumerate(looks) if look not in looks[:index]]
+    parts = [_by_layer(look, f"{title} at update {_steps(look)}", of, log_y=log_y) for look in looks]
     if quantity is RESPONSE:
-        lines = [Line(name, *_numbered(_largest_first(shot, of))) for name, shot in last.items()]
+        lines = [Line(name, *_numbered(_largest_first(shot, of))) for name, shot in looks[-1].items()]
         parts.append(line_plot(lines, title="The same, sorted", x_label="rank of the layer", log_y=log_y))
     if any(len(snapshots) > 1 for snapshots in seen.values()):
         over = [
@@ -99,6 +97,11 @@ def _plots(seen: Seen, quantity: Quantity) -> Markup:
         ]
         parts.append(line_plot(over, title="Median of the layers", x_label="update", log_y=log_y))
     return columns(*parts)
+
+
+def _looks(seen: Seen, share: float) -> dict[str, Snapshot]:
+    """The snapshot of each network after that share of its snapshots: 0 is the first, 1 the last."""
+    return {name: snapshots[round(share * (len(snapshots) - 1))] for name, snapshots in seen.items()}
 
 
 def _by_layer(

@@ -10,20 +10,18 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
+from resdet.analysis.report.marks import Mark, labelled
 from resdet.analysis.report.scored import Scored
 from resdet.coco.run_lengths import checked_masks
 from resdet.data.images.decode import ImageError, read_image, resize
 from resdet.data.images.masks import MaskWindow, encoded_window, mask_window
 from resdet.data.sets.coco import CocoDataset
-from resdet.drawing.boxes import MOST_ROWS, class_color
-from resdet.drawing.fonts import text_width
-from resdet.drawing.tags import Rect, places
+from resdet.drawing.boxes import class_color
 from resdet.evaluation.analysis.errors import WorstImage
 from resdet.predict.gallery import spread
 
 WIDTH, HEIGHT = 300, 390  # of a picture's viewBox: the picture fills one of the two
-MOST_MARKS = 60  # per picture
-TEXT, TAG = 12.0, 16.0  # sizes of the letters and of a tag, in units of the viewBox
+MOST_MARKS = 100  # of a kind, per picture
 MOST_OUTLINED = 2**26  # pixels of an image in which masks get outlines
 SMOOTHNESS = 0.5  # the permitted distance of an outline from its mask, in units of the viewBox
 MISSED, FALSE, RIGHT = "#ffb020", "#ff4d5e", "#35d07f"
@@ -47,29 +45,6 @@ class Detail:
 
 
 @dataclass(frozen=True)
-class Mark:
-    """A box in units of the viewBox, its label, and the outline of its mask as an SVG path."""
-
-    x: float
-    y: float
-    width: float
-    height: float
-    label: str
-    color: str
-    kind: str  # truth | found | missed | false | right
-    score: float | None = None
-    outline: str = ""
-    remark: str = ""
-    tag: Rect | None = None  # the place of its text; None if there is no room for it
-
-    @property
-    def text(self) -> str:
-        """The text of the tag."""
-        score = "" if self.score is None else f" {self.score:.2f}"
-        return f"{self.label}{score}{f' {self.remark}' if self.remark else ''}"
-
-
-@dataclass(frozen=True)
 class Picture:
     """An image of the val set; `source` is a data URI, `anchor` its name within the page."""
 
@@ -80,6 +55,8 @@ class Picture:
     height: float
     truth: Sequence[Mark] = ()
     found: Sequence[Mark] = ()
+    objects: int = 0  # in the ground truth, of which the largest are drawn
+    detections: int = 0  # of which the best are drawn
     remark: str = ""
 
     @property
@@ -105,7 +82,9 @@ class Album:
         for index in spread(self.scored.dataset, detail.gallery):
             rows = rows_of.get(int(self.scored.dataset.image_ids[index]), [])
             found = [self._found(row, index, "found") for row in rows[:MOST_MARKS]]
-            pictures += self._picture(index, "g", detail, truth=self._truth(index), found=found)
+            truth = self._truth(index)
+            for picture in self._picture(index, "g", detail, truth=truth[:MOST_MARKS], found=found):
+                pictures.append(replace(picture, objects=len(truth), detections=len(rows)))
         return sorted(pictures, key=lambda picture: picture.height / picture.width)  # rows of similar height
 
     def worst(self, detail: Detail) -> list[Picture]:
@@ -119,6 +98,8 @@ class Album:
             remark = (
                 f"{_many(len(worst.missed), 'object')} missed, {_many(len(worst.false), 'wrong box', 'wrong boxes')}"
             )
+            if max(map(len, (worst.missed, worst.false, worst.found))) > MOST_MARKS:
+                remark += f" ({MOST_MARKS} of each are drawn)"
             pictures += self._picture(index, "w", detail, found=self._errors(worst, index), remark=remark)
         return sorted(pictures, key=lambda picture: picture.height / picture.width)  # rows of similar height
 
@@ -180,7 +161,7 @@ class Album:
             )
             for i, row in enumerate(rows)
         ]
-        return _large_first(marks)[-MOST_MARKS:]
+        return _large_first(marks)
 
     def _found(self, row: int, index: int, kind: str, *, color: str = "", remark: str = "") -> Mark:
         """Detection number `row` of the results."""
@@ -202,7 +183,7 @@ class Album:
             self._found(row, index, "false", color=FALSE, remark=WRONG[kind])
             for row, kind in zip(worst.false.tolist(), worst.false_types, strict=True)
         ]
-        return [*right[:MOST_MARKS], *_large_first(missed)[-MOST_MARKS:], *false[:MOST_MARKS]]
+        return [*right[:MOST_MARKS], *_large_first(missed)[:MOST_MARKS], *false[:MOST_MARKS]]
 
     def _mark(
         self,
@@ -239,31 +220,6 @@ class Album:
             return ""
         mask = checked_masks([segmentations[row]], [size], lambda _: self.scored.results.where(row))[0]
         return outline_path(encoded_window(mask), _scale(dataset, index))
-
-
-def labelled(marks: Sequence[Mark], width: float, height: float) -> list[Mark]:
-    """The same marks with places for their tags (`drawing.tags.places`), or below the picture for an object that fills
-    it.
-
-    Marks come in the order in which they are drawn, detections best first. Right ones need no tag.
-    """
-    named = [mark for mark in marks if mark.kind != "right"]
-    sizes = [(TAG, round(min(text_width(mark.text, TEXT) + 8, width), 1)) for mark in named]
-    boxes = [(mark.x, mark.y, mark.x + mark.width, mark.y + mark.height) for mark in named]
-    others = [(mark.x, mark.y, mark.x + mark.width, mark.y + mark.height) for mark in marks if mark.kind == "right"]
-    spots = places([*boxes, *others], sizes, width, height)
-    right, bottom = 0.0, height + 2
-    for i, size in enumerate(sizes):
-        if spots[i] is not None or places(boxes[i : i + 1], [size], width, height) != [None]:
-            continue
-        if right + size[1] > width:
-            right, bottom = 0.0, bottom + TAG + 2
-        if bottom > height + MOST_ROWS * (TAG + 2):
-            break
-        spots[i] = (right, bottom, right + size[1], bottom + TAG)
-        right += size[1] + 3
-    tags = iter(spots)
-    return [mark if mark.kind == "right" else replace(mark, tag=next(tags)) for mark in marks]
 
 
 def outline_path(window: MaskWindow, scale: float) -> str:

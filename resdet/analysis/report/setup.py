@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 from markupsafe import Markup
 
-from resdet.analysis.pages.page import Section, code, columns, details, meter, name_of, note, table
+from resdet.analysis.pages.page import Section, code, columns, details, key, meter, name_of, note, table
 from resdet.config import Config
 from resdet.config.diff import differences
 from resdet.engine.run_folder import RunFolder
@@ -37,15 +37,15 @@ def data_section(run: RunFolder) -> Section:
         return Section("data", "Data", body)
     splits = list(run.data)
     counts: list[list[object]] = [
-        [label, *(_whole(run.data[split].get(key)) for split in splits)]
-        for key, label in COUNTS.items()
-        if any(_whole(run.data[split].get(key)) is not None for split in splits)
+        [label, *(_whole(run.data[split].get(count)) for split in splits)]
+        for count, label in COUNTS.items()
+        if any(_whole(run.data[split].get(count)) is not None for split in splits)
     ]
     places = [
         [split, label, Markup("<code>{}</code>").format(place[:LONGEST_PATH])]
         for split in splits
-        for key, label in PLACES.items()
-        if isinstance(place := run.data[split].get(key), str)
+        for kind, label in PLACES.items()
+        if isinstance(place := run.data[split].get(kind), str)
     ]
     body = columns(table(["", *splits], counts), _class_counts(run, splits))
     body += table(["split", "", "place"], places) if places else ""
@@ -77,8 +77,8 @@ def _remarks(run: RunFolder, splits: list[str]) -> Markup:
         missing = report.get("missing_files")
         if isinstance(missing, list) and missing:
             rows.append([split, "image files missing", len(missing), ", ".join(map(str, missing[:5]))])
-        for key, what in (("skipped", "skipped"), ("skipped_masks", "mask left out"), ("fixed", "mended")):
-            for reason, found in _mapping(report.get(key)).items():
+        for kind, what in (("skipped", "skipped"), ("skipped_masks", "mask left out"), ("fixed", "mended")):
+            for reason, found in _mapping(report.get(kind)).items():
                 examples = _mapping(found).get("examples")
                 ids = ", ".join(map(str, examples[:5])) if isinstance(examples, list) else ""
                 rows.append([split, f"{what}: {reason}", _whole(_mapping(found).get("count")), ids])
@@ -95,10 +95,7 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 
 def config_section(run: RunFolder) -> Section:
     """The keys that differ from the defaults, and the whole config."""
-    rows = [
-        [Markup("<code>{}</code>").format(key), _value(value), _value(default)]
-        for key, (value, default) in changed(run.config).items()
-    ]
+    rows = [[key(name), _value(value), _value(default)] for name, (value, default) in changed(run.config).items()]
     lead = "The defaults are the papers' 1x recipe on COCO 2017; this is what the run does otherwise."
     body = table(["key", "this run", "default"], rows) if rows else note("Every key has its default.")
     text = run.config_text
@@ -108,7 +105,7 @@ def config_section(run: RunFolder) -> Section:
 
 def changed(config: Config) -> dict[str, tuple[Any, Any]]:
     """The keys whose values differ from the defaults, with both values; None is also the value of an absent part."""
-    return {key: (ours, default) for key, (default, ours) in differences(Config(), config).items()}
+    return {name: (ours, default) for name, (default, ours) in differences(Config(), config).items()}
 
 
 def _value(value: Any) -> Markup:

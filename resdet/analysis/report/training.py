@@ -12,7 +12,8 @@ from resdet.analysis.pages.page import Section, columns, note
 from resdet.analysis.pages.plots import Line, line_plot
 from resdet.engine.run_folder import RunFolder
 
-SMOOTHED = 1 / 25  # half the width of the running average, as a fraction of the points
+SMOOTHED = 1 / 25  # how far the running average reaches to each side, as a fraction of the points
+LEAST_REACH = 5  # points: the average of fewer follows each of them
 FEWEST_TO_SMOOTH = 30  # points
 OVER_TIME: dict[str, tuple[str, ...]] = {
     "Average precision": ("bbox/AP", "bbox/AP50", "bbox/AP75", "segm/AP", "voc/AP50"),
@@ -86,20 +87,22 @@ def _smooth(name: str, x: Sequence[float], y: Sequence[float | None], color: int
     """The line and its running average; a short line is returned without an average."""
     if len(x) < FEWEST_TO_SMOOTH:
         return [Line(name, x, y, color)]
-    reach = max(1, math.ceil(len(x) * SMOOTHED / 2))
+    reach = max(LEAST_REACH, math.ceil(len(x) * SMOOTHED))
     return [Line(name, x, y, color, faint=True), Line(name, x, running_mean(y, reach), color)]
 
 
 def running_mean(values: Sequence[float | None], reach: int) -> list[float | None]:
     """The value at each place of the straight line through the defined neighbours, up to `reach` on each side.
 
-    Where all are defined this is their mean. At the ends, where neighbours are on one side only, the line follows the
-    course, while a mean would lag behind it, and a mean of fewer and fewer neighbours would end in the last value.
+    Where all are defined this is their mean. Towards an end there are more neighbours on the other side, so that their
+    number stays 2 * reach + 1: the line through fewer and fewer of them would end in the last value. The line follows
+    the course, while a mean would lag behind it.
     """
     means: list[float | None] = []
     sums = _Sums(values)
     for i in range(len(values)):
-        means.append(sums.line(max(0, i - reach), min(len(values), i + reach + 1), i))
+        first = max(0, min(i - reach, len(values) - 2 * reach - 1))
+        means.append(sums.line(first, min(len(values), first + 2 * reach + 1), i))
     return means
 
 

@@ -17,7 +17,8 @@ class Transform(Protocol):
     """A change of a scene: a pure function of the scene and what it draws.
 
     It happens with probability `p`. `keeps_size`: the image has the same size afterwards, whatever is drawn. Optional
-    attributes: `reads_boxes`, what is drawn depends on the boxes; `images`, how many are put together; `needs_masks`.
+    attributes: `reads_boxes`, what is drawn depends on the boxes; `images`, how many are put together, and `closed()`,
+    the transform that takes its place when that has ended (`data.augment.close_mix`); `needs_masks`.
     A scene without pixels (`scene.image is None`) has to get the same size and boxes as one with pixels.
     """
 
@@ -37,6 +38,11 @@ def reads_boxes(transform: Transform) -> bool:
 def images_of(transform: Transform) -> int:
     """How many images a transform puts together."""
     return getattr(transform, "images", 1)
+
+
+def closed(transform: Transform) -> Transform:
+    """The transform in the last part of a run: itself, if it does not put images together."""
+    return transform if images_of(transform) == 1 else transform.closed()  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def needs_masks(transform: Any) -> bool:

@@ -5,6 +5,7 @@ Both are pure functions of (index, seed), so that a resume and any number of wor
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int64, UInt8
 
 from resdet.config import DataConfig
-from resdet.data.augment.draw import Draw, Transform, images_of, needs_masks, reads_boxes
+from resdet.data.augment.draw import Draw, Transform, closed, images_of, needs_masks, reads_boxes
 from resdet.data.augment.scene import Objects, Scene, Size, areas
 from resdet.data.augment.shapes import Masks
 from resdet.data.augment.table import KEY, transforms_of
@@ -60,6 +61,10 @@ class Samples(Protocol):
         """Raises UserError for what can be known to fail before the first step."""
         ...
 
+    def closed(self) -> Samples:
+        """Those of the last part of a run, in which no images are put together (`data.augment.close_mix`)."""
+        ...
+
 
 @dataclass(frozen=True)
 class KeyedSamples:
@@ -93,6 +98,9 @@ class KeyedSamples:
 
     def check(self) -> None:
         """The keys were checked with the config, and the objects with the data set (small_objects.py)."""
+
+    def closed(self) -> KeyedSamples:
+        return self
 
 
 class ListedSamples:
@@ -135,6 +143,13 @@ class ListedSamples:
                     f"{KEY}: no object of the first {len(tried)} images is left after {name}, with "
                     f"{self.data.augment.min_visible:g} as data.augment.min_visible; change it or leave it out"
                 )
+
+    def closed(self) -> ListedSamples:
+        if all(images_of(transform) == 1 for transform in self.transforms):
+            return self
+        last = copy.copy(self)
+        last.transforms = [closed(transform) for transform in self.transforms]
+        return last
 
     def _left(self, index: int, transforms: int) -> int:
         """How many objects to learn are left of an image after the first transforms; 1 if it cannot be read."""

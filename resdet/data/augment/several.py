@@ -60,6 +60,10 @@ class Mosaic(Group):
         assert result is not None
         return result
 
+    def closed(self) -> Mosaic:
+        """The same square, at the same scale, with one image."""
+        return replace(self, alone=1.0)
+
     def _alone(self, scene: Scene, draw: Draw, side: int, zoom: float) -> Scene:
         content = fitted(scene.size, side * zoom)
         y, x = (int(draw.generator.integers(min(0, side - length), max(0, side - length) + 1)) for length in content)
@@ -86,6 +90,9 @@ class Mixup(Group):
             mixed = one.image * np.float32(share) + two.image * np.float32(1 - share)
             image = np.rint(mixed).astype(np.uint8)
         return Scene(canvas, image, one.objects.joined(two.objects), _summed(one, two))
+
+    def closed(self) -> Mixup:
+        return replace(self, p=0.0)
 
 
 @dataclass
@@ -114,6 +121,9 @@ class CopyPaste(Group):
         image = np.where(cover[:, :, None] > 0, other.image, scene.image)
         below = _hidden(replace(scene, image=image), cover, draw.masks)
         return below.with_objects(below.objects.joined(pasted))
+
+    def closed(self) -> CopyPaste:
+        return replace(self, p=0.0)
 
 
 def _beside(scene: Scene, part: Scene, content: Size, offset: tuple[int, int]) -> Scene:

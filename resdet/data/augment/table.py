@@ -61,9 +61,9 @@ PRESETS: dict[str, list[dict[str, dict[str, Any]]]] = {
         {"large_scale_jitter": {}},
         {"horizontal_flip": {}},
     ],
-    # as ultralytics trains YOLO; its last epochs, without mosaic, are a share of images that stay alone
+    # as ultralytics trains YOLO; data.augment.close_mix ends mosaic and mixup as its close_mosaic does
     "heavy": [
-        {"mosaic": {"alone": 0.1}},
+        {"mosaic": {}},
         {"mixup": {"p": 0.1}},
         {"horizontal_flip": {}},
         {"colour_jitter": {"brightness": 0.4, "contrast": 0.0, "saturation": 0.7, "hue": 0.015, "p": 1.0}},

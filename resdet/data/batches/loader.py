@@ -64,25 +64,35 @@ def training_batches(
 ) -> Iterator[LoadedBatch]:
     """This process's share of every global batch from `start_step` on, in an infinite iterator.
 
-    The batch at a step is a pure function of (train.seed, step), whatever the number of workers; its padded shape
-    is that of the global batch. Raises UserError for an image that cannot be read, under data.on_bad_image.
+    The batch at a step is a pure function of (train.seed, step), whatever the number of workers, and of train.steps
+    where a list of transforms puts images together (`closing_step`); its padded shape is that of the global batch.
+    Raises UserError for an image that cannot be read, under data.on_bad_image.
     """
     size = config.train.batch_size
     if size % world_size:
         raise UserError(f"train.batch_size={size} cannot be shared by {world_size} processes; make it a multiple")
     samples = training_samples(dataset, config.data, kept_images(dataset, config.data))
+    last = samples.closed()
     samples.check()
+    if last is not samples and config.data.augment.close_mix:
+        last.check()
     reader = _Reader(
         dataset,
         config,
         samples,
+        last=last,
         mask_resolution=config.data.mask_resolution if config.model.mask_head else None,
         buckets=buckets_of(config.data.augment, size_divisor(config.model), config.data.shape_buckets),
     )
     portrait = (dataset.heights > dataset.widths).astype(np.int64)
     order = BatchOrder(portrait, size, config.train.seed, expected_draws(dataset, config.data))
-    keys = _TrainingKeys(order, start_step, rank, world_size)
+    keys = _TrainingKeys(order, start_step, rank, world_size, closing_step(config))
     return checked_batches(start_loader(reader, keys, config), len(dataset), config)
+
+
+def closing_step(config: Config) -> int:
+    """The first step, counted from 0, whose images are not put together: `data.augment.close_mix` of all are left."""
+    return config.train.steps - round(config.data.augment.close_mix * config.train.steps)
 
 
 def training_samples(dataset: CocoDataset, data: DataConfig, images: KeptImages | None = None) -> Samples:
@@ -158,12 +168,13 @@ class _Evaluation:
 @dataclass(frozen=True)
 class _Key:
     """The information that a worker needs about a batch: the keys (see `BatchOrder`) of this process's share, and those
-    of the whole batch.
+    of the whole batch. `closed`: no images are put together.
     """
 
     indices: tuple[int, ...]
     batch: tuple[int, ...]
     epoch: int
+    closed: bool = False
 
 
 @dataclass(frozen=True)
@@ -172,22 +183,25 @@ class _TrainingKeys(Sampler[_Key]):
     start_step: int
     rank: int
     world_size: int
+    closing_step: int
 
     def __iter__(self) -> Iterator[_Key]:
-        for epoch, batch in self.order.from_step(self.start_step):
-            yield _key(rank_slice(batch, self.rank, self.world_size), batch, epoch=epoch)
+        for step, (epoch, batch) in enumerate(self.order.from_step(self.start_step), start=self.start_step):
+            share = rank_slice(batch, self.rank, self.world_size)
+            yield _key(share, batch, epoch=epoch, closed=step >= self.closing_step)
 
 
-def _key(share: Int64[np.ndarray, " n"], batch: Int64[np.ndarray, " m"], *, epoch: int) -> _Key:
+def _key(share: Int64[np.ndarray, " n"], batch: Int64[np.ndarray, " m"], *, epoch: int, closed: bool = False) -> _Key:
     """The key for the `share` of a global batch, padded to the shape of the whole `batch`."""
-    return _Key(tuple(share.tolist()), tuple(batch.tolist()), epoch)
+    return _Key(tuple(share.tolist()), tuple(batch.tolist()), epoch, closed)
 
 
 class _Reader(Dataset[LoadedBatch | UserError]):
     """Builds whole batches, in a worker process or in the main process.
 
-    A UserError is returned, because an exception raised in a worker would arrive with a traceback in its message. With
-    `buckets` a batch has the shape of one of them, and slots for the most objects of any image.
+    A UserError is returned, because an exception raised in a worker would arrive with a traceback in its message. The
+    images of a closed key are those of `last`. With `buckets` a batch has the shape of one of them, and slots for the
+    most objects of any image.
     """
 
     def __init__(
@@ -196,24 +210,26 @@ class _Reader(Dataset[LoadedBatch | UserError]):
         config: Config,
         samples: Samples,
         *,
+        last: Samples | None = None,
         mask_resolution: int | None = None,
         buckets: Sequence[Shape] = (),
     ) -> None:
         self.buckets = buckets
-        self.dataset, self.samples, self.mask_resolution = dataset, samples, mask_resolution
+        self.dataset, self.mask_resolution = dataset, mask_resolution
+        self.samples, self.last = samples, last or samples
         self.data, self.seed = config.data, config.train.seed
         self.divisor = size_divisor(config.model)
 
     def __getitem__(self, key: _Key) -> LoadedBatch | UserError:
         """The images' sizes follow from the seeds alone, so every process pads to the shape of the global batch."""
-        images = len(self.dataset)
+        images, source = len(self.dataset), self.last if key.closed else self.samples
         try:
             samples = {
-                number: self._sample(number % images, sample_seed(self.seed, key.epoch, number))
+                number: self._sample(source, number % images, sample_seed(self.seed, key.epoch, number))
                 for number in key.indices
             }
             others = [number for number in key.batch if number not in samples]
-            sizes = [self.samples.size(number % images, sample_seed(self.seed, key.epoch, number)) for number in others]
+            sizes = [source.size(number % images, sample_seed(self.seed, key.epoch, number)) for number in others]
         except UserError as error:
             return error
         sizes += [sample.image.shape[:2] for sample in samples.values()]
@@ -234,13 +250,13 @@ class _Reader(Dataset[LoadedBatch | UserError]):
         own = max(len(sample.boxes) for sample in samples.values())
         return max(own, int(counts[np.array(key.batch) % len(self.dataset)].max()))
 
-    def _sample(self, index: int, seed: int) -> Sample:
+    def _sample(self, source: Samples, index: int, seed: int) -> Sample:
         dataset = self.dataset
         try:
-            sampled = self.samples.sample(index, seed, self.mask_resolution)
+            sampled = source.sample(index, seed, self.mask_resolution)
         except ImageError as error:
             if self.data.on_bad_image == "skip":
-                size = self.samples.size(index, seed)
+                size = source.size(index, seed)
                 return _blank(size, self._info(index, size), seed, str(error), self.mask_resolution)
             raise
         size = (sampled.image.shape[0], sampled.image.shape[1])

@@ -22,7 +22,7 @@ from resdet.data.sets.shard_folder import LARGEST_MANIFEST, MANIFEST, parse_mani
 from resdet.errors import UserError
 from resdet.files import replace_file, whole_file, writing
 from resdet.text import shortened
-from resdet.weights.sources import open_address
+from resdet.weights.downloads import open_address
 
 PART = 2**20  # bytes that are read at a time
 STALL_SECONDS = 60.0  # without data

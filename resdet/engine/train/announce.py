@@ -8,7 +8,9 @@ import torch
 from torch import nn
 
 from resdet.config import Config
+from resdet.data.sets.coco import CocoDataset
 from resdet.engine.machine import unusable_driver
+from resdet.engine.train.doubts import endless_warmup, missing_anchors
 from resdet.engine.train.optim import learning_rate_scales, peak_learning_rate
 from resdet.engine.train.schedules import WITHOUT_WARMUP
 from resdet.engine.train.state import Run, TrainState
@@ -34,7 +36,10 @@ def announce(state: TrainState, run: Run, source: Path | None, *, loaded: list[s
         log.say(line)
     gaps = run.task.warnings(run.val_set, config)
     driver = [problem] if (problem := unusable_driver()) and config.train.device == "auto" else []
-    for warning in (*driver, *random_constants(config, state.model), *too_few_checkpoints(config), *gaps, *warnings):
+    doubts = [*random_constants(config, state.model), *endless_warmup(config)]
+    if isinstance(run.train_set, CocoDataset):
+        doubts += missing_anchors(config, run.train_set)
+    for warning in (*driver, *doubts, *too_few_checkpoints(config), *gaps, *warnings):
         log.warn(warning)
     if source:
         log.say(f"resumed from {source} at step {state.step}")

@@ -29,7 +29,8 @@ def examined(kind: str, losses: Mapping[str, float], state: TrainState, run: Run
     if isinstance(kept.losses_of, OnProposals):
         with kept.precision:
             batch = kept.losses_of.with_proposals(batch)
-    shares = run.world.gather(examine(state.model, batch, kept.images, kept.precision))
+    state.gather()
+    shares = run.world.gather(examine(state.whole, batch, kept.images, kept.precision))
     images = [image for share in run.world.gather(tuple(kept.images)) for image in share]
     found = together(shares)
     pasts = zip(*run.world.gather(list(run.recent)), strict=False)  # each step, as each process had it

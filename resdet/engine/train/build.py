@@ -21,6 +21,7 @@ from resdet.engine.train.ema import average_of
 from resdet.engine.train.memory_format import with_memory_format
 from resdet.engine.train.optim import build_optimizer
 from resdet.engine.train.optimizers import check_optimizer
+from resdet.engine.train.sharded import check_sharding
 from resdet.engine.train.state import TrainState
 from resdet.errors import UserError
 from resdet.models.build.conventions import completed
@@ -36,6 +37,7 @@ def check_setup(config: Config, world: World) -> None:
         )
     check_length(config)
     check_optimizer(config.optim)
+    check_sharding(config)
     if config.train.compile:
         check_compiler("train.compile")
     if config.eval.loss and config.train.proposals is not None:
@@ -102,7 +104,7 @@ def build_state(
     _ = torch.manual_seed(config.train.seed + world.rank)  # dropout must differ between processes
     ema = average_of(model, config.train.ema)
     scaler = torch.amp.grad_scaler.GradScaler(device.type) if config.train.amp == "fp16" else None
-    return TrainState(model, build_optimizer(model, config.optim), ema, scaler), config, [*loaded, *timed]
+    return TrainState(model, build_optimizer(model, config.optim), ema=ema, scaler=scaler), config, [*loaded, *timed]
 
 
 def with_backbone_file(config: Config) -> Config:

@@ -10,7 +10,7 @@ from torch import nn
 from resdet.data.batches.loader import LoadedBatch
 from resdet.engine.resources import peak_memory
 from resdet.engine.run_folder import Figures
-from resdet.engine.train.alternating import losses_module
+from resdet.engine.train.sharded import prepared
 from resdet.engine.train.state import Run, TrainState
 from resdet.engine.train.update import settle, update
 
@@ -23,10 +23,11 @@ def rehearse(state: TrainState, run: Run) -> Figures:
     Raises UserError where training would.
     """
     config, log, world = run.config, run.log, run.world
-    losses_of = losses_module(state.model, config, world, run.device)
+    losses_of = prepared(state, run)
     batches = run.task.training_batches(run.train_set, config, start_step=0, rank=world.rank, world_size=world.size)
     seconds = [timed_step(losses_of, next(batches), state, run) for _ in range(1 + TIMED)]
-    for line in run.task.rehearse(state.model, run.val_set, config, world=world, device=run.device):
+    state.gather()
+    for line in run.task.rehearse(state.whole, run.val_set, config, world=world, device=run.device):
         log.say(line)
     step = sum(seconds[1:]) / TIMED
     total = timedelta(seconds=round(step * config.train.steps))

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from resdet.config import Config
-from resdet.data.batches.loader import LoadedBatch
 from resdet.engine.compilation import compiled_graphs
 from resdet.engine.evaluate import Interrupted
 from resdet.engine.pace import Forecast, Meter
 from resdet.engine.run_folder import Figures
 from resdet.engine.task.interface import Evaluation
 from resdet.engine.train.agreed import AgreedBatches
-from resdet.engine.train.alternating import losses_module
 from resdet.engine.train.budget import budget_of, fit_to_time
 from resdet.engine.train.precise_bn import make_precise
 from resdet.engine.train.saving import leave, save
+from resdet.engine.train.sharded import prepared
 from resdet.engine.train.state import Run, TrainState
 from resdet.engine.train.trace import traced
 from resdet.engine.train.update import settle, update
@@ -22,18 +21,12 @@ from resdet.errors import UserError
 
 def fit(state: TrainState, run: Run) -> Figures:
     """The training loop."""
-    world, log = run.world, run.log
+    log = run.log
     # A signal interrupted an evaluation. The last evaluation may also have changed the model (precise BN).
     if due_for_evaluation(state, run.config) and (evaluate_step(state, run) or state.is_over(run.config)):
         save(state, run)
-    batches = AgreedBatches(
-        run.task.training_batches(
-            run.train_set, run.config, start_step=state.step, rank=world.rank, world_size=world.size
-        ),
-        world,
-        run.stop,
-    )
-    losses_of = losses_module(state.model, run.config, world, run.device)
+    batches = batches_from(state, run)
+    losses_of = prepared(state, run)
     meter = Meter(run.config.train.batch_size)
     forecast = Forecast(run.config.train.steps - state.step, run.device.type)
     budget = budget_of(state, run)
@@ -48,6 +41,8 @@ def fit(state: TrainState, run: Run) -> Figures:
             trace()
             if budget and not state.fitted:
                 fit_to_time(state, run, budget)
+                if state.fitted and run.config.data.augment.transforms:  # train.steps says until when images are mixed
+                    batches = batches_from(state, run)
             config, steps = run.config, run.config.train.steps
             meter.step()
             if is_read_after(state, config):
@@ -56,19 +51,28 @@ def fit(state: TrainState, run: Run) -> Figures:
             if (estimate := forecast.after_step()) and run.config.train.minutes is None:
                 log.say(estimate)
             if due(state.step, config.train.log_every) or state.step == steps:
-                log.training(state.step, steps, record | meter.figures(steps - state.step) | dropped(loaded, run))
+                log.training(state.step, steps, record | meter.figures(steps - state.step) | dropped(state, run))
             improved = due_for_evaluation(state, config) and evaluate_step(state, run)
             if improved or due(state.step, config.train.checkpoint_every) or state.is_over(config):
                 save(state, run)
     return finish(state, run)
 
 
-def dropped(loaded: LoadedBatch, run: Run) -> dict[str, float]:
-    """How many objects a list of transforms has removed from this step's images, over all processes."""
+def batches_from(state: TrainState, run: Run) -> AgreedBatches:
+    """The batches of the steps that are left."""
+    rank, size = run.world.rank, run.world.size
+    batches = run.task.training_batches(run.train_set, run.config, start_step=state.step, rank=rank, world_size=size)
+    return AgreedBatches(batches, run.world, run.stop)
+
+
+def dropped(state: TrainState, run: Run) -> dict[str, float]:
+    """How many objects a list of transforms has removed since the last line of the log, over all processes; the count
+    begins anew.
+    """
     if not run.task.has_detections or run.config.data.augment.transforms is None:
         return {}
-    own = float(sum(loaded.dropped.values()))
-    return {"dropped_objects": run.world.mean([own])[0] * run.world.size}
+    own, state.dropped = state.dropped, 0
+    return {"dropped_objects": float(sum(run.world.gather(own)))}
 
 
 def due(step: int, every: int) -> bool:
@@ -93,6 +97,7 @@ def evaluate_step(state: TrainState, run: Run) -> bool:
     If the config requires it, the last evaluation uses a model with precise batch statistics. It also writes its
     detections into the run as a COCO results file.
     """
+    state.gather()
     at_the_end = state.is_over(run.config)
     if at_the_end and run.config.train.precise_bn and not make_precise(state.scored, run):
         raise leave(state, run)

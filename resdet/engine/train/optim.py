@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from resdet.config import Config, OptimConfig, TrainConfig, checked
+from resdet.engine.distributed import whole
 from resdet.engine.train.optimizers import check_optimizer, made_optimizer
 from resdet.engine.train.schedules import SCHEDULES, WITHOUT_WARMUP
 from resdet.models.backbones import Backbone
@@ -111,8 +112,8 @@ def clip_gradients(model: nn.Module, limit: float | None) -> Float[Tensor, ""]:
     Neither waits for the device.
     """
     if limit is not None:
-        return nn.utils.clip_grad_norm_(model.parameters(), limit)
-    return nn.utils.get_total_norm([each.grad for each in model.parameters() if each.grad is not None])
+        return whole(nn.utils.clip_grad_norm_(model.parameters(), limit))
+    return whole(nn.utils.get_total_norm([each.grad for each in model.parameters() if each.grad is not None]))
 
 
 def _is_timm_norm(module: nn.Module) -> bool:

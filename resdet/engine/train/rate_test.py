@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from resdet.engine.distributed import to_device
-from resdet.engine.train.alternating import losses_module
 from resdet.engine.train.optim import peak_learning_rate
+from resdet.engine.train.sharded import prepared
 from resdet.engine.train.state import Run, TrainState
 from resdet.engine.train.step import LossNotFinite
 from resdet.engine.train.update import computed
@@ -40,7 +40,7 @@ def rising_rates(state: TrainState, run: Run, *, steps: int) -> RateTest:
     `state` is changed. Every process must call this.
     """
     config, world = run.config, run.world
-    losses_of = losses_module(state.model, config, world, run.device)
+    losses_of = prepared(state, run)
     batches = run.task.training_batches(run.train_set, config, start_step=0, rank=world.rank, world_size=world.size)
     scale = peak_learning_rate(config.optim, config.train) / config.optim.lr if config.optim.lr else 1.0
     losses: list[float] = []

@@ -16,6 +16,7 @@ MOST_FAILED_SAVES = 3  # consecutive failures
 def save(state: TrainState, run: Run) -> None:
     """Saves a checkpoint; a disk error is a warning, and a UserError if it is repeated."""
     snapshot = state.snapshot(run.data, run.world)
+    state.gather()
     unreadable = sorted(set().union(*run.world.gather(run.unreadable)))
     failure = None
     if run.world.leads:

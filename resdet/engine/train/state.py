@@ -16,7 +16,7 @@ from torch.amp.grad_scaler import GradScaler
 from resdet.config import Config
 from resdet.config.diff import resume_warnings
 from resdet.engine.checkpoint import load_weights, read_model_file, read_state
-from resdet.engine.distributed import World
+from resdet.engine.distributed import World, whole
 from resdet.engine.log import RunLog
 from resdet.engine.resources import Usage
 from resdet.engine.run_folder import MODEL, Figures, RunFiles
@@ -38,6 +38,7 @@ class TrainState:
     model: Model
     optimizer: torch.optim.Optimizer
     ema: ModelEmaV3 | None = None  # the average of the weights
+    copy: Model | None = None  # with train.parallel=fsdp: the whole model, as `gather` left it
     scaler: GradScaler | None = None  # of the loss, with train.amp=fp16
     step: int = 0  # the number of updates so far
     best: float | None = None  # the highest value so far of the task's main figure
@@ -46,6 +47,7 @@ class TrainState:
     fitted: bool = False  # whether the steps were fitted to train.minutes
     evaluated: int = 0  # the step of the last evaluation
     skipped: int = 0  # consecutive updates that were skipped because a gradient was not finite
+    dropped: int = 0  # objects that transforms removed from this process's images since the last line of the log
 
     def is_over(self, config: Config) -> bool:
         """Whether the training has ended: after `train.steps`, or when the evaluations no longer improve."""
@@ -57,13 +59,27 @@ class TrainState:
     @property
     def scored(self) -> Model:
         """The model that is evaluated and saved as a checkpoint's weights: the average if there is one."""
-        return self.model if self.ema is None else cast(Model, self.ema.module)
+        return self.whole if self.ema is None else cast(Model, self.ema.module)
+
+    @property
+    def whole(self) -> Model:
+        """The model that is trained, or, where that is in shards, the whole one as `gather` left it."""
+        return self.model if self.copy is None else self.copy
+
+    @torch.no_grad()
+    def gather(self) -> None:
+        """Puts the shards of the weights together, if they are in shards; every process must call this."""
+        if self.copy is None:
+            return
+        values = self.model.state_dict()
+        for name, mine in self.copy.state_dict().items():
+            _ = mine.copy_(whole(values[name]))
 
     def snapshot(self, data: str, world: World) -> dict[str, Any]:
         """The content of a checkpoint besides the weights of `scored`: only tensors and plain values."""
         return {
             "trained_weights": None if self.ema is None else self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": whole(self.optimizer.state_dict()),
             "scaler": None if self.scaler is None else self.scaler.state_dict(),
             "step": self.step,
             "best": self.best,
@@ -72,6 +88,7 @@ class TrainState:
             "fitted": self.fitted,
             "evaluated": self.evaluated,
             "skipped": self.skipped,
+            "dropped": sum(world.gather(self.dropped)),
             "generators": world.gather(_generators()),
             "world_size": world.size,
             "threads": torch.get_num_threads(),
@@ -102,6 +119,7 @@ class TrainState:
         self.step, self.best, self.best_step = saved["step"], saved["best"], saved["best_step"]
         self.evaluated, self.skipped = saved["evaluated"], saved["skipped"]
         self.stale, self.fitted = saved.get("stale", 0), saved.get("fitted", False)  # absent before version 0.2
+        self.dropped = saved.get("dropped", 0) if world.leads else 0  # of all processes together
         if world.rank < len(saved["generators"]):
             _set_generators(saved["generators"][world.rank])
         here = {"world_size": world.size, "threads": torch.get_num_threads(), "torch": str(torch.__version__)}

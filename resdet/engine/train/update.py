@@ -35,6 +35,7 @@ def update(state: TrainState, run: Run, losses_of: nn.Module, loaded: LoadedBatc
     """
     lr = learning_rate(state.step, run.config.optim, run.config.train)
     run.note_unreadable(loaded.unreadable.values())
+    state.dropped += sum(loaded.dropped.values())
     batch = to_device(loaded.batch, run.config.train, run.device)
     run.shapes.add((*batch.images.shape, 0 if batch.targets is None else batch.targets.labels.shape[-1]))
     result = computed(state, run, losses_of, batch, lr)

@@ -4,30 +4,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from exports import save_model, without_a_graph
 from resdet.analysis.benchmark import exported as benchmark
-from resdet.analysis.benchmark.exported import Latency, benchmark_exported, is_exported
+from resdet.analysis.benchmark.exported import Latency, Measured, benchmark_exported, is_exported
 from resdet.cli.main import main
 from resdet.errors import UserError
-from resdet.exporting.contract import CONTRACT, VERSION, Contract, ports
+from resdet.exporting.contract import CONTRACT, read_contract
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """An export whose graph is none, and whose model is not there."""
-    inputs, outputs = ports("inside", 20, None)
-    contract = Contract(
-        format=VERSION, file="model.onnx", runtime="onnxruntime", precision="fp32", preprocessing="inside",
-        inputs=inputs, outputs=outputs, class_names=("a",), category_ids=(1,), short_side=64, max_side=64, divisor=32,
-        source=str(tmp_path / "none.safetensors"), step=1, resdet_version="0",
-    )  # fmt: skip
-    _ = (tmp_path / CONTRACT).write_bytes(contract.to_json())
-    _ = (tmp_path / "model.onnx").write_bytes(b"")
-    return tmp_path
+    return without_a_graph(tmp_path)
 
 
 @pytest.fixture
@@ -51,6 +44,26 @@ def test_latencies_from_a_pencil() -> None:
     assert latency.p50 == pytest.approx(0.0505)
     assert latency.p99 == pytest.approx(0.09901)
     assert latency.throughput == pytest.approx(200 / 5.05)
+
+
+def test_ratios_are_those_of_turns_and_not_of_the_whole(folder: Path) -> None:
+    """In each turn the second is twice as fast, though the machine was ten times slower in the last one."""
+    first, second = Latency([1.0, 1.2, 10.0], 1), Latency([0.5, 0.6, 5.0], 1)
+    measured = Measured({"eager": first, "ONNX Runtime": second}, (), read_contract(folder))
+    assert measured.ratios == {"eager": 1.0, "ONNX Runtime": 2.0}
+    assert measured.to_json()["ONNX Runtime/ratio"] == 2.0
+
+
+def test_without_a_compiler_the_compiled_model_is_missing(
+    folder: Path, runtime: list[Mapping[str, np.ndarray]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = save_model(folder / "run") / "model.safetensors"
+    contract = replace(read_contract(folder), source=str(source))
+    _ = (folder / CONTRACT).write_bytes(contract.to_json())
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    measured = benchmark_exported(folder, size=(64, 64), batch=1, rounds=1)
+    assert list(measured.latencies) == ["eager", "ONNX Runtime"]
+    assert any(remark.startswith("compiled: ") and "no-such-compiler" in remark for remark in measured.remarks)
 
 
 def test_what_can_run_is_timed_and_what_cannot_is_named(

@@ -18,6 +18,8 @@ def test_a_requirement_that_is_not_met_is_named() -> None:
     assert numpy.startswith("numpy is ")
     assert numpy.endswith("needed is >=99")
     assert missing == "no-such-package is missing"
+    (of_an_extra,) = installation.version_clashes(['numpy>=98; extra == "export"', 'numpy>=99; python_version < "3"'])
+    assert of_an_extra.endswith("needed is >=98")
 
 
 @pytest.mark.parametrize(
@@ -42,20 +44,46 @@ def test_little_shared_memory_is_seen(free: float, verdict: str) -> None:
 
 
 def test_silent_hubs_are_a_note_with_the_way_round_them() -> None:
-    assert machine.hubs_finding([]).verdict == "ok"
-    finding = machine.hubs_finding(["huggingface.co"])
+    assert machine.hubs_finding([], told_offline=False).verdict == "ok"
+    finding = machine.hubs_finding(["https://huggingface.co"], told_offline=True)
     assert finding.verdict == "note"
     assert "huggingface.co" in finding.seen
     assert "model.backbone.weights=null" in finding.remedy
-    assert not machine.answers("name.invalid")
+    told = machine.hubs_finding([], told_offline=True)
+    assert (told.verdict, told.remedy) == ("note", "unset it")
 
 
-def test_memory_is_read_in_bytes(tmp_path: Path) -> None:
-    file = tmp_path / "meminfo"
-    _ = file.write_text("MemTotal:       2048 kB\nMemFree:  1 kB\n")
-    assert machine.memory_of(file, "MemTotal") == 2**21
-    assert machine.memory_of(file, "MemAvailable") is None
-    assert machine.memory_of(tmp_path / "absent", "MemTotal") is None
+@pytest.mark.parametrize(("text", "cores"), [("max 100000\n", None), ("150000 100000\n", 1.5), ("400000 100000", 4.0)])
+def test_the_limit_of_a_container_is_read_in_cores(text: str, cores: float | None) -> None:
+    assert machine.cores_of(text) == cores
+
+
+@pytest.mark.parametrize(
+    ("quota", "threads", "remedy"), [(None, 64, ""), (2.0, 2, ""), (1.5, 2, ""), (1.5, 64, "set OMP_NUM_THREADS=2")]
+)
+def test_more_threads_than_a_container_has_cores_are_a_note(quota: float | None, threads: int, remedy: str) -> None:
+    finding = machine.processor_finding(64, quota, threads, 8_000_000_000)
+    assert finding.seen.startswith(f"64 cores, torch uses {threads} threads, 8.0 GB memory free")
+    assert finding.verdict == ("note" if remedy else "ok")
+    assert finding.remedy.startswith(remedy)
+
+
+def test_a_missing_compiler_is_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    finding = machine.compiler()
+    assert finding.verdict == "note"
+    assert "no-such-compiler" in finding.seen
+    assert finding.remedy.startswith("install g++")
+
+
+def test_what_others_ask_of_our_packages_is_compared_with_what_is_there() -> None:
+    given = [
+        ("gradio", ["numpy<1", "torch>=1", "absent-package<1", 'numpy<0; extra == "old"']),
+        ("broken", ["numpy (no version"]),
+    ]
+    (line,) = installation.clashes_of_others(given, {"numpy", "torch"})
+    assert line.startswith("gradio needs numpy<1, installed is ")
+    assert installation.clashes_of_others(given, {"torch"}) == []
 
 
 def test_the_evaluators_agree_with_a_pencil_and_a_wrong_one_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,9 +116,11 @@ def test_a_training_that_fails_is_a_problem_in_one_line(monkeypatch: pytest.Monk
 
 
 def test_every_quick_examination_ends_on_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "answers", lambda host: False)
+    monkeypatch.setattr(machine, "reachable", lambda hub, seconds: False)
     findings = list(examine(train=False))
-    assert {"packages", "OpenCV", "disk", "GPU", "hubs", "evaluator"} <= {finding.subject for finding in findings}
+    assert {"packages", "others", "OpenCV", "processor", "compiler", "disk", "GPU", "hubs", "evaluator"} <= {
+        finding.subject for finding in findings
+    }
     assert [finding for finding in findings if finding.verdict == "problem"] == []
 
 

@@ -207,6 +207,27 @@ def test_a_finished_run_is_looked_at_as_it_is(tmp_path: Path, patches: Config):
     assert a.loss != probe(Net("start", patches), steps=1, every=1)[0].loss
 
 
+def test_a_run_is_looked_at_from_its_start_over_its_checkpoints_to_its_end(tmp_path: Path, patches: Config):
+    patches.train.steps, patches.train.checkpoint_every, patches.train.keep_checkpoints = 4, 2, 9
+    patches.eval.train_images = 0
+    _ = train(patches, tmp_path / "run")
+    (net,) = nets_of_runs([tmp_path / "run"], over_training=True)
+    looks = probe(net, steps=9, every=1)
+    assert [look.step for look in looks] == [0, 2, 4]
+    from_start = probe(Net("start", patches), steps=1, every=1)[0]
+    assert [layer.gradient for layer in looks[0].layers] == [layer.gradient for layer in from_start.layers]
+    (last,) = probe(nets_of_runs([tmp_path / "run"])[0], steps=9, every=1)
+    assert looks[-1] == last
+    with pytest.raises(UserError, match="no run with a checkpoint; --over-training looks at all checkpoints of a run"):
+        _ = nets_of_runs([tmp_path / "run/checkpoints/step_00000002"], over_training=True)
+
+
+def test_the_page_has_the_layers_of_the_first_the_middle_and_the_last_look():
+    layers = (LayerSignal("a", 1.0, 0.5, None),)
+    page = to_page({"net": [Snapshot(step, 1.0, layers) for step in (0, 10, 20, 30, 40)]})
+    assert [step for step in range(0, 41, 10) if f"weights at update {step}" in page] == [0, 20, 40]
+
+
 SEEN = {
     "<script>alert(1)</script>": [
         Snapshot(0, 2.5, (LayerSignal("a", 1.0, 0.5, 1e-3), LayerSignal("b", None, None, None))),

@@ -47,3 +47,11 @@ def test_nothing_is_run_or_fetched_and_the_slider_hides_and_shows_boxes(
     assert browser.told("Log.", "Runtime.exceptionThrown", "Runtime.consoleAPICalled", "Page.javascriptDialog") == []
     fetched = [event["params"]["request"]["url"] for event in browser.told("Network.requestWillBeSent")]
     assert [url[:5] for url in fetched if not url.startswith("data:")] == ["file:"]  # the page itself
+
+
+def test_a_phone_needs_no_scrolling_to_the_side(make_run: Callable[..., Path], browser: Browser):
+    """390 pixels, the width of a phone of today; wide tables are scrolled by themselves."""
+    browser.narrow(390)
+    browser.open(write_report(make_run()).as_uri())
+    assert browser.value("document.documentElement.scrollWidth") == 390
+    assert browser.value("innerWidth") == 390

@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 
+from resdet.analysis.report.marks import MOST_TAGS, Mark, labelled
 from resdet.analysis.report.mistakes import MOST_CONFUSED, most_confused
-from resdet.analysis.report.pictures import Mark, Picture, data_uri, labelled, outline_path, shrunk
+from resdet.analysis.report.pictures import Picture, data_uri, outline_path, shrunk
 from resdet.analysis.report.scored import own_score
 from resdet.analysis.report.setup import changed
-from resdet.analysis.report.training import running_mean
+from resdet.analysis.report.training import FEWEST_TO_SMOOTH, _smooth, running_mean
 from resdet.config import Config, load_config
 from resdet.data.images.masks import MaskWindow
 from resdet.engine.task.table import task_of
@@ -15,7 +16,7 @@ from resdet.evaluation.analysis.curves import PrecisionRecall
 
 
 def test_a_running_mean_is_the_line_through_the_neighbours_on_both_sides():
-    assert running_mean([1.0, 2.0, 6.0, 4.0], 1) == pytest.approx([1.0, 3.0, 4.0, 4.0])
+    assert running_mean([1.0, 2.0, 6.0, 4.0], 1) == pytest.approx([0.5, 3.0, 4.0, 5.0]), "the lines through three"
     assert running_mean([0.0, 9.0, 9.0, 9.0, 3.0], 5) == pytest.approx([4.8, 5.4, 6.0, 6.6, 7.2])  # one line for all
 
 
@@ -26,9 +27,11 @@ def test_a_running_mean_leaves_out_what_is_undefined():
 
 def test_a_running_mean_does_not_end_in_the_last_value():
     """An outlier at the end moves the curve there by a small part of its height."""
-    last = running_mean([1.0] * 99 + [2.0], 10)[-1]
-    assert last is not None
-    assert last < 1.4
+    for count in (FEWEST_TO_SMOOTH, 50, 100, 1000):
+        _, smooth = _smooth("loss", [float(step) for step in range(count)], [1.0] * (count - 1) + [2.0], 1)
+        last = smooth.y[-1]
+        assert last is not None
+        assert last < 1.33
 
 
 def test_a_straight_line_is_its_own_running_mean():
@@ -121,6 +124,17 @@ def test_the_label_of_an_object_that_fills_the_picture_stands_below_it():
     assert mark.tag[1] >= 200
     picture = Picture("g0", "a.png", "data:,", 300.0, 200.0, truth=[mark])
     assert picture.bottom == mark.tag[3] + 2
+
+
+def test_of_many_objects_the_first_of_each_kind_have_labels():
+    """Far apart, so that all would have room."""
+    kinds = ["missed"] * 20 + ["false"] * 20 + ["right"] * 5
+    marks = [
+        Mark(5.0 + 60 * (i % 9), 20.0 + 60 * (i // 9), 20.0, 20.0, "cat", "#fff", kind) for i, kind in enumerate(kinds)
+    ]
+    named = [mark.kind for mark in labelled(marks, 600.0, 400.0) if mark.tag]
+    assert len(named) == MOST_TAGS
+    assert named.count("missed") == named.count("false")
 
 
 def test_images_are_never_enlarged_and_keep_their_shape():

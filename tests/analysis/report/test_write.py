@@ -19,7 +19,7 @@ from resdet.errors import UserError
 
 coco_mask: Any = pycocotools_mask
 MakeRun = Callable[..., Path]
-VOID = {"meta", "link", "input", "br", "img", "hr"}
+VOID = {"meta", "link", "input", "br", "wbr", "img", "hr"}
 ALL = ["figures", "training", "mistakes", "worst", "gallery", "data", "config"]
 
 
@@ -104,6 +104,15 @@ def test_the_gallery_has_every_detection_with_its_score(make_run: MakeRun):
     assert sorted(element["data-score"] or "" for element in found) == ["0.3000", "0.8000", "0.9000"]  # image 4 is bare
     hidden = [element["data-score"] for element in found if "below" in (element["class"] or "").split()]
     assert hidden == ["0.3000"]
+
+
+def test_objects_beyond_those_that_are_drawn_are_counted(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch):
+    """One of image 1's two objects is drawn, the larger one where sizes differ; captions give both numbers."""
+    monkeypatch.setattr("resdet.analysis.report.pictures.MOST_MARKS", 1)
+    words = Reader(report_html(read_run(make_run()))).words
+    assert "ground truth: 2, 1 drawn" in words
+    assert "predictions: 2, 1 drawn" in words
+    assert "ground truth: 1 predictions: 1" in words
 
 
 def test_worst_images_have_missed_and_false_boxes(make_run: MakeRun):
