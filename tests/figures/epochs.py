@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "datasets"))
 from train2017_sized import IMAGES, OBJECTS, write  # pyright: ignore[reportMissingImports]
 
 from resdet.config import load_config
+from resdet.data.batches.collate import LoadedBatch
 from resdet.data.batches.loader import open_split, training_batches
 
 EPOCHS, BATCH = 3, 64
@@ -58,6 +59,11 @@ def overrides(folder: Path, images: int, objects: int) -> list[str]:
     ]
 
 
+def objects_of(loaded: LoadedBatch) -> int:
+    assert loaded.batch.targets is not None
+    return int(loaded.batch.targets.valid.sum())
+
+
 def main(share: str = "1", masks: str = "") -> int:
     """Prints the memory after each epoch."""
     images, total = round(IMAGES * float(share)), []
@@ -71,7 +77,7 @@ def main(share: str = "1", masks: str = "") -> int:
         print(f"{images} images, {len(dataset.boxes)} objects, batches of {BATCH}", flush=True)
         for epoch in range(1, EPOCHS + 1):
             start = time.monotonic()
-            objects = sum(int(loaded.batch.targets.valid.sum()) for loaded in islice(batches, -(-images // BATCH)))
+            objects = sum(map(objects_of, islice(batches, -(-images // BATCH))))
             each = [memory(process) for process in (os.getpid(), *children())]
             total.append(sum(pss for pss, _ in each))
             print(
