@@ -27,6 +27,7 @@ include_patterns = ["docs/*.md", "docs/*.ipynb", "datasets/README.md", "CONTRIBU
 exclude_patterns = [".*", "build", "configs", "docker", "resdet", "runs", "shared", "tests", "tools"]
 
 myst_heading_anchors = 3
+smartquotes_action = "qe"  # two dashes begin an option: they are no dash
 default_role = "code"  # docstrings write `name` for code
 autodoc_typehints = "description"
 autodoc_member_order = "bysource"
@@ -34,6 +35,8 @@ autodoc_member_order = "bysource"
 html_theme = "furo"
 html_title = "resdet"
 html_show_sourcelink = False
+html_static_path = ["site"]
+html_css_files = ["site.css"]
 
 
 class NotebookParser(MystParser):

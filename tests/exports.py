@@ -37,7 +37,7 @@ def save_model(folder: Path, *overrides: str) -> Path:
 
 
 def without_a_graph(folder: Path) -> Path:
-    """An export whose graph is an empty file, and whose model is not there."""
+    """An export whose graph is none, and whose model is not there."""
     inputs, outputs = ports("inside", 20, None)
     contract = Contract(
         format=VERSION, file="model.onnx", runtime="onnxruntime", precision="fp32", preprocessing="inside",
@@ -46,7 +46,7 @@ def without_a_graph(folder: Path) -> Path:
     )  # fmt: skip
     folder.mkdir(exist_ok=True)
     _ = (folder / CONTRACT).write_bytes(contract.to_json())
-    _ = (folder / "model.onnx").write_bytes(b"")
+    _ = (folder / "model.onnx").write_bytes(b"no graph")
     return folder
 
 

@@ -120,7 +120,7 @@ class _Handler(BaseHTTPRequestHandler):
             headers["X_Linked_Size"] = str(self.server.sizes[file])
         if self.command == "GET":
             self.server.fetched.append(file)
-        return self.answer(content, **headers)
+        return self.answer(content, 200, **headers)
 
     do_HEAD = do_GET
 

@@ -13,6 +13,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from resdet.data.sets.cache import cache_folder
+
 NOTEBOOK = Path(__file__).parents[1] / "docs/first_steps.ipynb"
 
 
@@ -48,6 +50,11 @@ def outputs_of(source: str, names: dict[str, Any], count: int) -> list[dict[str,
     return outputs
 
 
+def neutral(text: str) -> str:
+    """The text of a notebook with the usual place of the cache, wherever it is on this machine."""
+    return text.replace(str(cache_folder()), "~/.cache/resdet")
+
+
 def main() -> None:
     """Writes the notebook with new outputs."""
     before = Path.cwd()
@@ -55,7 +62,7 @@ def main() -> None:
         os.chdir(folder)
         notebook = executed(json.loads(NOTEBOOK.read_text(encoding="utf-8")))
         os.chdir(before)
-    _ = NOTEBOOK.write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    _ = NOTEBOOK.write_text(neutral(json.dumps(notebook, indent=1, ensure_ascii=False)) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

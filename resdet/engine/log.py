@@ -19,6 +19,8 @@ from resdet.engine.run_folder import RunFiles
 from resdet.text import printable
 
 SPEED = ("images_per_second", "data_wait", "seconds_left")
+BAR = 10  # columns of a live line
+EVALUATE = "evaluate"  # the longer of the two names of live lines
 
 
 class RunLog:
@@ -36,7 +38,7 @@ class RunLog:
         self._live = self.console.is_terminal and speaks
         self.display = Progress(
             TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=10),
+            BarColumn(bar_width=BAR),
             MofNCompleteColumn(),
             TextColumn("{task.fields[figures]}", markup=False),
             console=self.console,
@@ -44,8 +46,9 @@ class RunLog:
             disable=not self._live,
         )
         self._training = self.display.add_task("train", total=steps, figures="")
-        self._evaluation = self.display.add_task("evaluate", total=None, figures="images in batches", visible=False)
+        self._evaluation = self.display.add_task(EVALUATE, total=None, figures="images in batches", visible=False)
         self._speed: dict[str, float] = {}
+        self._measured = self._steps = 0  # the step of that speed, and the last step
         self._began = False
 
     def __enter__(self) -> RunLog:
@@ -104,11 +107,24 @@ class RunLog:
             self._began = True
             self._line(f"step {step}", values)
         if self._live:
-            self.display.update(self._training, completed=step, figures=live_figures({**values, **self._speed}))
+            figures = live_figures({**values, **self._speed_at(step)}, self._room())
+            self.display.update(self._training, completed=step, figures=figures)
+
+    def _speed_at(self, step: int) -> dict[str, float]:
+        """The speed as measured last, with the time that is left at a later step."""
+        if self._measured == self._steps:
+            return self._speed
+        rest = max(0, self._steps - step) / (self._steps - self._measured)
+        return {**self._speed, "seconds_left": self._speed["seconds_left"] * rest}
+
+    def _room(self) -> int:
+        """The columns for figures, behind the name, the bar and the steps of the live line."""
+        (total,) = (task.total for task in self.display.tasks if task.id == self._training)
+        return self.console.width - len(f"{EVALUATE} {'-' * BAR} {total:.0f}/{total:.0f} ")
 
     def training(self, step: int, steps: int, values: Mapping[str, float]) -> None:
         """Writes the figures of a step to metrics.jsonl, and as a line to the terminal and log.txt."""
-        self._speed = {name: values[name] for name in SPEED}
+        self._speed, self._measured, self._steps = {name: values[name] for name in SPEED}, step, steps
         self.metrics(step, {name: value for name, value in values.items() if name != "seconds_left"})
         self._line(f"step {step}/{steps}", values)
 
@@ -149,10 +165,16 @@ def rates(values: Mapping[str, float]) -> list[str]:
     return parts
 
 
-def live_figures(values: Mapping[str, float]) -> str:
-    """What fits beside the bar in 80 columns."""
-    parts = [f"loss {values['loss']:.3g}", f"lr {values['lr']:.2g}"]
+def live_figures(values: Mapping[str, float], room: int) -> str:
+    """What fits beside the bar: all of it in 80 columns; in fewer first the learning rate is left out, then the speed,
+    then the loss.
+    """
+    parts = {"loss": f"loss {values['loss']:.3g}", "lr": f"lr {values['lr']:.2g}"}
     if SPEED[0] in values:
         rate, _, left = (values[name] for name in SPEED)
-        parts += [f"{rate:.0f} img/s" if rate >= 100 else f"{rate:.3g} img/s", f"ETA {clock(left)}"]
-    return "  ".join(parts)
+        parts["speed"] = f"{rate:.0f} img/s" if rate >= 100 else f"{rate:.3g} img/s"
+        parts["left"] = f"ETA {clock(left)}"
+    for name in ("lr", "speed", "loss"):
+        if len("  ".join(parts.values())) > room:
+            _ = parts.pop(name, None)
+    return "  ".join(parts.values())

@@ -65,7 +65,8 @@ def forecast(steps: int, seconds: float, device: str) -> str:
     if steps * seconds < 24 * 3600:
         return line
     smaller = "train.steps, data.augment.short_side, train.batch_size or a smaller model.backbone.name"
-    return f"{line}; to shorten it: {'a GPU, ' if device == 'cpu' else ''}{smaller}"
+    shorter = f"{line}; to shorten it: {'a GPU, ' if device == 'cpu' else ''}{smaller}"
+    return f"{shorter}; resdet check-data suggests values for your data and this machine"
 
 
 def clock(seconds: float) -> str:

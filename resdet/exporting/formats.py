@@ -119,7 +119,7 @@ def _write_onnx(model: onnx.ModelProto, folder: Path, precision: str) -> None:
 def _open_onnx(folder: Path, outputs: Sequence[str], precision: str) -> Run:
     import onnxruntime  # pyright: ignore[reportMissingImports]
     import torch
-    from onnxruntime.capi import onnxruntime_pybind11_state as said  # pyright: ignore[reportMissingImports]
+    from onnxruntime.capi import onnxruntime_pybind11_state as said  # pyright: ignore
 
     path = folder / "model.onnx"
     options = onnxruntime.SessionOptions()

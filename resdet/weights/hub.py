@@ -96,14 +96,11 @@ def hub_file(name: HubName, files: Sequence[str], *, remedy: str, largest: int =
 def _downloaded(name: HubName, file: str, largest: int, remedy: str) -> Path:
     """The file in the cache. Raises EntryNotFoundError if the repository does not have it, and UserError."""
     with answered(f"{name}: the download of {file} failed", remedy):
-        asked = huggingface_hub.hf_hub_download(
-            name.repository, file, revision=name.revision, etag_timeout=STALL_SECONDS, dry_run=True
-        )
-        if asked.file_size > largest:
-            raise UserError(
-                f"{name}: {file} has {asked.file_size / 2**20:.0f} MiB, and at most {largest / 2**20:.0f} MiB are"
-                f" fetched; {remedy}"
-            )
+        address = huggingface_hub.hf_hub_url(name.repository, file, revision=name.revision)
+        asked = huggingface_hub.get_hf_file_metadata(address, timeout=STALL_SECONDS)
+        if asked.size is None or asked.size > largest:
+            has = "no size" if asked.size is None else f"{asked.size / 2**20:.0f} MiB"
+            raise UserError(f"{name}: {file} has {has}, and at most {largest / 2**20:.0f} MiB are fetched; {remedy}")
         path = huggingface_hub.hf_hub_download(
             name.repository, file, revision=asked.commit_hash, etag_timeout=STALL_SECONDS
         )

@@ -187,6 +187,17 @@ def test_the_tools_are_the_commands(name: str):
     assert f"usage: resdet {name}" in done.stdout
 
 
+def test_the_folder_that_holds_a_clone_does_not_hide_the_package(tmp_path: Path):
+    """A clone is a folder named resdet, too; an editable installation names it in the path, as here."""
+    (tmp_path / "resdet").symlink_to(ROOT)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    script = "import resdet; assert callable(resdet.load_config)"
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, env=environment, capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_the_door_is_lazy_and_complete():
     script = "import resdet, sys; assert 'torch' not in sys.modules; assert callable(resdet.load_config)"
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from notebook import NOTEBOOK, executed, outputs_of
+from notebook import NOTEBOOK, executed, neutral, outputs_of
 
 TEXT = NOTEBOOK.read_text(encoding="utf-8")
 CONTENT = json.loads(TEXT)
@@ -31,6 +31,14 @@ def test_the_notebook_trains_a_detector_and_shows_what_it_finds(
     cells = [cell for cell in executed(SHORTER)["cells"] if cell["cell_type"] == "code"]
     assert (tmp_path / "runs/first/report.html").is_file()
     assert any("image/png" in output.get("data", {}) for cell in cells for output in cell["outputs"])
+
+
+def test_the_notebook_names_no_place_of_the_machine_that_ran_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RESDET_CACHE", str(tmp_path))
+    assert neutral(f"train: {tmp_path}/shapes: 3 images") == "train: ~/.cache/resdet/shapes: 3 images"
+    assert [place for place in ("/tmp/", "/home/", "/root/", "/work/") if place in TEXT] == []
 
 
 def test_the_outputs_in_the_file_are_those_of_its_cells() -> None:

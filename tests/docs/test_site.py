@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import runpy
+
+from docutils.utils.smartquotes import educate_tokens
 
 import resdet
 from docs_pages import PAGES, ROOT, name_of
@@ -22,6 +25,16 @@ def test_the_site_leads_to_every_page_once() -> None:
     ]
     assert sorted(name_of(file) for file in files) == sorted(pages)
     assert len(files) == len(ENTRIES)
+
+
+def test_the_front_page_lists_pages_and_not_their_sections() -> None:
+    assert all(":maxdepth: 1\n" in tree for tree in TREES)
+
+
+def test_the_dashes_of_an_option_stay_two_dashes() -> None:
+    """Sphinx makes a dash of two of them outside code, in headings for example."""
+    action = runpy.run_path(str(ROOT / "docs/conf.py"))["smartquotes_action"]
+    assert "".join(educate_tokens([("plain", 'check-data --strict "a"')], action)) == "check-data --strict “a”"
 
 
 def test_the_readme_names_every_page() -> None:

@@ -93,6 +93,32 @@ def test_the_live_line_fits_80_columns_with_step_loss_rate_speed_and_time_left(m
 
 
 @pytest.mark.parametrize(
+    ("columns", "parts"),
+    [
+        (50, ("89999/90000", "ETA 3d 0h")),
+        (60, ("89999/90000", "loss 1.23", "ETA 3d 0h")),
+        (100, ("89999/90000", "loss 1.23", "lr 0.00012", "1234 img/s", "ETA 3d 0h")),
+        (160, ("89999/90000", "loss 1.23", "lr 0.00012", "1234 img/s", "ETA 3d 0h")),
+    ],
+)
+def test_the_live_line_is_one_line_with_step_and_time_left_at_any_width(
+    monkeypatch: pytest.MonkeyPatch, columns: int, parts: tuple[str, ...]
+):
+    terminal(monkeypatch, columns)
+    with RunLog(None, steps=90000) as log:
+        log.training(89990, 90000, FIGURES | PACE)
+        log.progress(89999, FIGURES)
+        log.evaluating(3, 150)
+        paper = Console(width=columns, file=StringIO())
+        with paper.capture() as shown:
+            paper.print(log.display.get_renderable())
+    training, _ = shown.get().splitlines()
+    assert len(training.rstrip()) <= columns
+    for part in parts:
+        assert part in training
+
+
+@pytest.mark.parametrize(
     ("columns", "line"),
     [
         (120, "step 20/640  loss 1.235 (objectness 0.5, rpn_box_reg 0.0333, mask 0.25)"),
@@ -107,6 +133,19 @@ def test_beside_the_live_line_the_losses_of_each_log_step_stay_as_far_as_they_fi
         log.training(20, 640, FIGURES | PACE)
     assert line in [plain(printed).strip() for printed in capsys.readouterr().out.splitlines()]
     assert "mask 0.25)  lr 0.000123  1.23e+03 images/s  data wait 25%" in (tmp_path / "log.txt").read_text()
+
+
+@pytest.mark.parametrize(("step", "left"), [(30, "ETA 0:40"), (50, "ETA 0:00")])
+def test_the_time_left_goes_down_between_two_measurements(monkeypatch: pytest.MonkeyPatch, step: int, left: str):
+    """80 seconds at step 10 of 50: two each."""
+    terminal(monkeypatch, 80)
+    with RunLog(None, steps=50) as log:
+        log.training(10, 50, FIGURES | PACE | {"seconds_left": 80.0})
+        log.progress(step, FIGURES)
+        paper = Console(width=80, file=StringIO())
+        with paper.capture() as shown:
+            paper.print(log.display.get_renderable())
+    assert left in shown.get()
 
 
 def test_the_first_step_is_a_line_of_its_own(capsys: pytest.CaptureFixture[str]):

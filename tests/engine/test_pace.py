@@ -15,6 +15,7 @@ def test_the_whole_time_is_estimated_once_after_five_steps(monkeypatch: pytest.M
 def test_an_estimate_of_days_names_remedies():
     assert forecast(1000, 100.0, "cpu").startswith("about 1 day 3 h for 1000 more steps of 1e+02 s")
     assert "to shorten it: a GPU, train.steps, data.augment.short_side" in forecast(1000, 100.0, "cpu")
+    assert "resdet check-data suggests values for your data and this machine" in forecast(1000, 100.0, "cpu")
     assert "a GPU" not in forecast(1000, 100.0, "cuda")
     assert "shorten" not in forecast(1000, 86.0, "cpu")
 

@@ -25,6 +25,8 @@ from resdet.errors import UserError
 from resdet.exporting.runtime import ExportedDetector
 from resdet.weights.hub import HubName, hub_name
 
+# The Hub's client uses a form of its HTTP library that goes out of use.
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 NOWHERE = "http://127.0.0.1:9"  # the port of discard, where nobody listens
 # In a process of its own, whose client reads the environment.
 PUSH = "import sys; from resdet.cli.main import main; sys.exit(main(sys.argv[1:]))"

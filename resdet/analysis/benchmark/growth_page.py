@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ from resdet.analysis.benchmark.growth import QUANTITIES, exponent
 from resdet.analysis.pages.figure import png_of
 from resdet.analysis.pages.page import Number
 
+ACROSS = 3  # quantities beside each other in the plot
 JSON, PAGE, PLOT = "growth.json", "growth.md", "growth.png"
 MARK = '<!-- <meta name="generator" content="resdet"> -->'  # by which resdet knows a file of its own
 COLUMNS = {  # of a table, with the unit of each figure
@@ -33,13 +35,19 @@ def page(results: Mapping[str, Any]) -> str:
         f" {results['limit_of']} matrices.",
     ]
     for name, rows in by_quantity(results).items():
-        lines += ["", f"## {QUANTITIES[name].label.capitalize()}", "", *table(QUANTITIES[name].label, rows), ""]
+        lines += ["", f"## {_sentence(QUANTITIES[name].label)}", "", *table(QUANTITIES[name].label, rows), ""]
         powers = {word: exponent(rows, figure) for word, figure in POWERS.items()}
-        lines.append("; ".join(f"{word} grows as its power {power:.2f}" for word, power in powers.items()) + ".")
+        lines.append(
+            _sentence("; ".join(f"{word} grows as its power {power:.2f}" for word, power in powers.items())) + "."
+        )
     return "\n".join([*lines, ""])
 
 
 POWERS = {"the time of a step": "train_seconds", "its memory": "train_mib"}
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def table(label: str, rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -64,13 +72,18 @@ def plot(results: Mapping[str, Any]) -> bytes:
     from matplotlib.figure import Figure
 
     groups = by_quantity(results)
-    figure = Figure(figsize=(4 * len(groups), 6), layout="constrained")
-    axes = figure.subplots(2, len(groups), squeeze=False)
-    for column, (name, rows) in enumerate(groups.items()):
+    bands = math.ceil(len(groups) / ACROSS)  # each is a row of times above a row of memory
+    figure = Figure(figsize=(3.2 * ACROSS, 4 * bands), layout="constrained")
+    axes = figure.subplots(2 * bands, ACROSS, squeeze=False)
+    for empty in axes[-2:, len(groups) - ACROSS * (bands - 1) :].flat:
+        empty.remove()
+    for number, (name, rows) in enumerate(groups.items()):
+        band, column = divmod(number, ACROSS)
         for row, figures in enumerate((("train_seconds", "predict_seconds"), ("train_mib",))):
+            panel = axes[2 * band + row, column]
             for each in figures:
-                axes[row, column].plot([r["value"] for r in rows], [r[each] for r in rows], "o-", label=COLUMNS[each])
-            axes[row, column].set(xlabel=QUANTITIES[name].label, xlim=(0, None), ylim=(0, None))
-            if column == 0:
-                axes[row, column].legend()
-    return png_of(figure, dpi=110)
+                panel.plot([r["value"] for r in rows], [r[each] for r in rows], "o-", label=COLUMNS[each])
+            panel.set(xlabel=QUANTITIES[name].label, xlim=(0, None), ylim=(0, None))
+            if number == 0:
+                panel.legend(fontsize=8)
+    return png_of(figure, dpi=100)

@@ -31,6 +31,7 @@ from resdet.engine.evaluate import evaluated_set
 from resdet.errors import UserError
 from resdet.files import readable_json
 from resdet.outputs import check_outputs, signed, write_outputs
+from resdet.plugins import loaded_plugins
 
 SPEED = "prediction_speed.json"
 PAGE_FILES = ("compare.json", "compare.html")
@@ -181,5 +182,6 @@ def _speed(
 
 def _command(request: Request) -> str:
     """The command as the user would type it again."""
-    words = ["resdet", "compare", *request.files, *request.overrides, "--backbones", *request.backbones]
+    plugins = [word for file in loaded_plugins() for word in ("--plugin", str(file))]
+    words = ["resdet", "compare", *request.files, *request.overrides, *plugins, "--backbones", *request.backbones]
     return shlex.join([*words, "--seeds", str(request.seeds), "--output", str(request.output)])

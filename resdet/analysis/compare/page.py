@@ -9,11 +9,11 @@ from markupsafe import Markup
 from resdet.analysis.compare.comparison import AP, Comparison, ContestantRecord, Figure, FigureDifference
 from resdet.analysis.compare.learning import reached_in_words
 from resdet.analysis.compare.numbers import GIGA, MEBI, MILLION, between, percent, signed, significant, three
-from resdet.analysis.compare.verdict import FEWEST_IMAGES, NOT_SIGNIFICANT, ONE_SEED, SIGNIFICANT
+from resdet.analysis.compare.summary import FEW, headlines, summary
+from resdet.analysis.compare.verdict import FEWEST_IMAGES, ONE_SEED, SIGNIFICANT
 from resdet.analysis.pages.interval_plots import Estimate, cost_plot, interval_plot
 from resdet.analysis.pages.page import (
     UNDEFINED,
-    Headline,
     Page,
     Section,
     code,
@@ -30,12 +30,8 @@ from resdet.analysis.pages.plots import MOST_COLORS, Line, line_plot
 
 PARTS = ("total", "trunk", "neck", "rpn", "heads")
 FIGURES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100")
+COMPARED = ("difference", "95 %", "over images", "over seeds", "relative", "verdict", "detectable")
 KINDS = {"bbox": "boxes", "segm": "masks"}
-HE_2015 = (
-    "The paper's gain of 28 % (VGG-16 21.2, ResNet-101 27.2; He et al. 2015, table 8) belongs to its protocol: COCO"
-    " 2014, a short schedule, short side 600, RoI pooling. Others who measured both nets again under modern training"
-    " found +17 to +27 % on COCO. What stands on this page belongs to the data and the budget of steps named here."
-)
 
 
 def comparison_page(content: Comparison) -> str:
@@ -62,8 +58,8 @@ def comparison_page(content: Comparison) -> str:
                 f"{count(content.val.images)} images scored, {count(content.val.objects)} objects",
                 content.val.annotations,
             ],
-            headlines=_headlines(first, others),
-            summary=_summary(first, others, content),
+            headlines=headlines(first, others),
+            summary=summary(first, others, content),
             sections=sections,
             footer=f"resdet {content.resdet}",
         )
@@ -75,55 +71,6 @@ def _title(first: ContestantRecord, others: Sequence[ContestantRecord]) -> str:
         return first.name
     names = ", ".join(other.name for other in others) if len(others) < 4 else f"{len(others)} backbones"
     return f"{names} against {first.name}"
-
-
-def _headlines(first: ContestantRecord, others: Sequence[ContestantRecord]) -> list[Headline]:
-    shown = [Headline(first.name, three(_ap(first)), "box AP, mean over seeds")]
-    for other in others[:3]:
-        difference = other.against_first[AP]
-        detail = f"{signed(difference.difference)} ({percent(difference.relative)}): {difference.verdict}"
-        shown.append(Headline(other.name, three(_ap(other)), detail))
-    return shown
-
-
-def _ap(contestant: ContestantRecord) -> float | None:
-    return contestant.figures[AP].mean
-
-
-def _summary(first: ContestantRecord, others: Sequence[ContestantRecord], content: Comparison) -> Markup:
-    sentences = [Markup("<p>{}</p>").format(_sentence(first, other)) for other in others]
-    if {"vgg16", "resnet101"} <= {one.backbone for one in (first, *others)}:
-        sentences.append(Markup("<p>{}</p>").format(HE_2015))
-    if content.missing:
-        sentences.append(note(f"{len(content.missing)} runs are missing; the last section names them."))
-    return Markup("").join(sentences)
-
-
-def _sentence(first: ContestantRecord, other: ContestantRecord) -> str:
-    difference = other.against_first[AP]
-    value = difference.difference
-    if value is None:
-        return f"{other.name}: {difference.reason}."
-    more = "more" if value >= 0 else "less"
-    relative = difference.relative
-    share = "" if relative is None else f" ({abs(relative):.1%} {more})"
-    return (
-        f"{other.name} reaches a box AP of {three(_ap(other))}, {abs(value):.3f} {more}{share} than {first.name};"
-        f" 95 % interval {between(difference.low, difference.high, plus=True)}. {_in_words(difference)}"
-    )
-
-
-def _in_words(difference: FigureDifference) -> str:
-    """The verdict in words, and the smallest difference that this comparison could detect."""
-    word, detectable = difference.verdict, difference.detectable
-    smallest = (
-        "" if detectable is None else f" A true difference of {detectable:.3f} would be found four times of five."
-    )
-    if word == SIGNIFICANT:
-        return f"The difference is significant.{smallest}"
-    if word == NOT_SIGNIFICANT:
-        return f"The difference is not significant.{smallest}"
-    return f"No verdict: {difference.reason}."
 
 
 def _figures(content: Comparison) -> Section:
@@ -163,7 +110,7 @@ def _estimate(one: ContestantRecord, figure: Figure) -> Estimate | None:
 def _spread(figure: Figure) -> str:
     if figure.seed_std is None:
         return UNDEFINED
-    return f"± {figure.seed_std:.3f}, {figure.min:.3f} .. {figure.max:.3f}"
+    return _unbroken(f"± {figure.seed_std:.3f}, {figure.min:.3f} .. {figure.max:.3f}")
 
 
 def _differences(first: ContestantRecord, others: Sequence[ContestantRecord], content: Comparison) -> Section:
@@ -178,25 +125,29 @@ def _differences(first: ContestantRecord, others: Sequence[ContestantRecord], co
             title = f"AP of {KINDS[kind]} less that of {first.name}"
             label = "difference of AP; line: 95 % interval of the verdict"
             parts.append(interval_plot(known, title=title, x_label=label, zero=True, first_color=2))
+        if len(others) > 1:
+            rows = [_difference_row(name_of(other.name), other.against_first[f"{kind}/AP"]) for other in others]
+            parts.append(_titled(f"AP of {KINDS[kind]}, less that of {first.name}", ["backbone", *COMPARED], rows))
         for other in others:
             rows = [_difference_row(name, other.against_first[f"{kind}/{name}"]) for name in FIGURES]
             caption = f"{other.name}: figures of {KINDS[kind]}, less those of {first.name}"
-            head = ["figure", "difference", "95 %", "over images", "over seeds", "relative", "verdict", "detectable"]
-            parts.append(_titled(caption, head, rows))
+            head = ["figure", *COMPARED]
+            many = len(others) > FEW
+            parts.append(details(caption, table(head, rows)) if many else _titled(caption, head, rows))
     return Section("differences", f"Against {first.name}", Markup("").join(parts), lead=_verdict_rule(content))
 
 
-def _difference_row(name: str, difference: FigureDifference) -> list[object]:
+def _difference_row(name: str | Markup, difference: FigureDifference) -> list[object]:
     return [
         name,
         signed(difference.difference),
         _unbroken(between(difference.low, difference.high, plus=True)),
         _unbroken(between(difference.image_low, difference.image_high, plus=True)),
         _unbroken(between(difference.seed_low, difference.seed_high, plus=True)),
-        percent(difference.relative),
+        _unbroken(percent(difference.relative)),
         Markup("<strong>{}</strong>").format(difference.verdict)
         if difference.verdict == SIGNIFICANT
-        else difference.verdict,
+        else _unbroken(difference.verdict),
         three(difference.detectable),
     ]
 
@@ -301,7 +252,15 @@ def _learning(first: ContestantRecord, others: Sequence[ContestantRecord]) -> Se
 
 def _curves(contestants: Sequence[ContestantRecord], name: str) -> list[Line]:
     return [
-        Line(one.name, curve.steps, curve.values, color=1 + i % MOST_COLORS, faint=j > 0, points=name == AP)
+        Line(
+            one.name,
+            curve.steps,
+            curve.values,
+            color=1 + i % MOST_COLORS,
+            faint=j > 0,
+            points=name == AP,
+            dashed=i >= MOST_COLORS,
+        )
         for i, one in enumerate(contestants)
         for j, run in enumerate(one.runs)
         if (curve := run.curves.get(name))

@@ -22,10 +22,11 @@ from resdet.analysis.pages.plots import (
     tick_text,
     ticks,
 )
-from resdet.drawing.tags import places
+from resdet.drawing.tags import Rect, places
 
-ROW = 30  # height of a row, in the units of the viewBox
-LONGEST = 40  # characters of a name beside a row or a point
+ROW = 42  # height of a row, in the units of the viewBox: a name, and the interval below it
+LONGEST = 60  # characters of the name of a row
+LONGEST_BESIDE = 40  # characters of the name beside a point
 TEXT = 14  # height of a name
 
 
@@ -48,10 +49,11 @@ class Estimate:
 def interval_plot(
     estimates: Sequence[Estimate], *, title: str, x_label: str, zero: bool = False, first_color: int = 1
 ) -> Markup:
-    """One row per estimate: a line for the interval, a dot for the value, small dots for the seeds. `zero` marks 0."""
-    names = [short(one.name, LONGEST) for one in estimates]
-    left_end = 16 + CHARACTER * max(map(len, names))  # of the rows, right of the names
-    width, bottom = WIDTH + max(0, round(left_end) - 120), TOP + ROW * len(estimates)
+    """One row per estimate: a line for the interval, a dot for the value, small dots for the seeds. `zero` marks 0.
+
+    Names stand above their intervals, so that the plot is as wide with long ones, and its text as large on a phone.
+    """
+    left_end, width, bottom = 16, WIDTH, TOP + ROW * len(estimates)
     low, high = _span(estimates, [0.0] * zero)
 
     def x(value: float) -> float:
@@ -64,8 +66,8 @@ def interval_plot(
     if zero:
         parts.append(element("line", x1=x(0.0), x2=x(0.0), y1=TOP, y2=bottom, class_="base"))
     for i, one in enumerate(estimates):
-        y, color = TOP + ROW * (i + 0.5), 1 + (i + first_color - 1) % MOST_COLORS
-        parts.append(element("text", names[i], x=left_end - 10, y=y + 4, text_anchor="end", title=one.name))
+        y, color = TOP + ROW * (i + 0.62), 1 + (i + first_color - 1) % MOST_COLORS
+        parts.append(element("text", short(one.name, LONGEST), x=left_end, y=y - 10, class_="over", title=one.name))
         left, right = map(x, one.interval)
         parts.append(element("line", x1=left, x2=right, y1=y, y2=y, class_=f"line stroke{color}", title=_tooltip(one)))
         parts += [
@@ -91,13 +93,16 @@ def cost_plot(points: Sequence[tuple[Estimate, float]], *, title: str, x_label: 
 
 def _names_of_points(points: Sequence[tuple[Estimate, float]], frame: Frame) -> list[Markup]:
     """The names beside the points, apart from one another; a point without room for it has its tooltip."""
-    names = [short(one.name, LONGEST) for one, _ in points]
-    spots = [(frame.x(cost), frame.y(one.value)) for one, cost in points]
-    around = [(x - 7.0, y - 5.0, x + 7.0, y + 5.0) for x, y in spots]
+    names = [short(one.name, LONGEST_BESIDE) for one, _ in points]
+    around: list[Rect] = []
+    for one, cost in points:  # the point with its interval, from the axis on
+        x, (bottom, top) = frame.x(cost) - frame.left, map(frame.y, one.interval)
+        around.append((x - 7.0, min(top, frame.y(one.value) - 5.0), x + 7.0, max(bottom, frame.y(one.value) + 5.0)))
     sizes = [(float(TEXT), CHARACTER * len(name)) for name in names]
+    spots = places(around, sizes, WIDTH - frame.left, HEIGHT - BOTTOM)
     return [
-        element("text", name, x=place[0], y=place[1] + TEXT - 3, title=one.name)
-        for name, (one, _), place in zip(names, points, places(around, sizes, WIDTH, HEIGHT - BOTTOM), strict=True)
+        element("text", name, x=frame.left + place[0], y=place[1] + TEXT - 3, class_="over", title=one.name)
+        for name, (one, _), place in zip(names, points, spots, strict=True)
         if place is not None
     ]
 

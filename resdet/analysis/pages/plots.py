@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from markupsafe import Markup
 
@@ -15,13 +15,13 @@ RIGHT, TOP, BOTTOM = 12, 10, 38
 CHARACTER = 6.2  # about the width of a character
 MOST_POINTS = 400  # per line: more points are not visible
 MOST_COLORS = 8
-MOST_CELLS = 30  # cells per side of a matrix
 
 
 @dataclass(frozen=True)
 class Line:
     """y over x; None is a gap. `faint` draws it thin and pale, `points` marks each of its points, `dashed` dashes it;
-    lines of one `color` (1 .. 8, by position unless given; 0 is grey) belong together.
+    lines of one `color` (1 .. 8, by position unless given; 0 is grey) belong together. From the ninth line on, colours
+    come again and lines are dashed.
     """
 
     name: str
@@ -55,8 +55,15 @@ def line_plot(
     width, height = (340, 340) if square else (WIDTH, HEIGHT)
     frame = Frame(x_range, y_range, width, height, log_y=log_y, y_label=y_label)
     colors = [1 + i % MOST_COLORS if line.color is None else line.color for i, line in enumerate(lines)]
+    lines = [
+        replace(line, dashed=line.dashed or (line.color is None and i >= MOST_COLORS)) for i, line in enumerate(lines)
+    ]
     drawn = [_line(line, color, frame) for line, color in sorted(zip(lines, colors, strict=True), key=_faint_first)]
-    named = [(line.name, color) for line, color in zip(lines, colors, strict=True) if line.name and not line.faint]
+    named = [
+        Entry(line.name, color, line.dashed)
+        for line, color in zip(lines, colors, strict=True)
+        if line.name and not line.faint
+    ]
     svg = element(
         "svg",
         axes(frame, x_label) + Markup("").join(drawn),
@@ -94,71 +101,26 @@ def bar_plot(
     return figure(title, Markup('<table class="bars"><tbody>\n{}</tbody></table>').format(rows))
 
 
-def matrix_plot(
-    values: Sequence[Sequence[Number]],
-    row_names: Sequence[str],
-    column_names: Sequence[str],
-    *,
-    title: str,
-    row_label: str = "",
-    column_label: str = "",
-    digits: int = 0,
-) -> Markup:
-    """A matrix as shades (each row relative to its own sum) with the values in the cells; at most MOST_CELLS
-    per side."""
-    values = [row[:MOST_CELLS] for row in values[:MOST_CELLS]]
-    row_names, column_names = row_names[:MOST_CELLS], column_names[:MOST_CELLS]
-    cell, left, top = 34, 118, 100
-    width, height = left + cell * len(column_names) + 64, top + cell * len(values) + 4
-    parts = [
-        element("text", row_label, x=left - 8, y=top - 10, text_anchor="end", class_="axis"),
-        element("text", column_label, x=left, y=12, class_="axis"),
-    ]
-    for i, name in enumerate(row_names):
-        y = top + cell * (i + 0.5) + 4
-        parts.append(element("text", short(name), x=left - 8, y=y, text_anchor="end", class_="tick", title=name))
-    for j, name in enumerate(column_names):
-        spot = f"translate({left + cell * (j + 0.5) + 4:g} {top - 8}) rotate(-50)"
-        parts.append(element("text", short(name), transform=spot, class_="tick", title=name))
-    for i, row in enumerate(values):
-        total = sum(row) or 1.0
-        for j, value in enumerate(row):
-            tooltip = f"{row_names[i]} → {column_names[j]}: {value:.{digits}f} ({value / total:.0%})"
-            parts.append(_matrix_cell(value, value / total, left + cell * j, top + cell * i, cell, digits, tooltip))
-    drawn = element(
-        "svg",
-        Markup("").join(parts),
-        class_="matrix",
-        viewBox=f"0 0 {width} {height}",
-        width=width,
-        role="img",
-        aria_label=title,
+@dataclass(frozen=True)
+class Entry:
+    """A line in a legend."""
+
+    name: str
+    color: int
+    dashed: bool = False
+
+
+def figure(title: str, content: Markup, legend: Sequence[Entry] = ()) -> Markup:
+    """Content under a caption."""
+    swatch = Markup('<svg class="swatch" viewBox="0 0 14 4" aria-hidden="true">{}</svg>')
+    whole = Markup('<rect class="fill{}" width="14" height="4" rx="2"/>')
+    parts = Markup('<rect class="fill{0}" width="5" height="4"/><rect class="fill{0}" x="9" width="5" height="4"/>')
+    entries = Markup("").join(
+        Markup("<li>{}{}</li>").format(
+            swatch.format((parts if one.dashed else whole).format(one.color)), name_of(one.name)
+        )
+        for one in legend
     )
-    return figure(title, Markup('<div class="scroll">{}</div>').format(drawn))
-
-
-def _matrix_cell(value: Number, share: Number, x: Number, y: Number, side: Number, digits: int, tooltip: str) -> Markup:
-    place = {"x": x + 1, "y": y + 1, "width": side - 2, "height": side - 2, "rx": 3}
-    if not value:
-        return element("rect", title=tooltip, class_="track", **place)
-    ink = "cell strong" if share > 0.55 else "cell"
-    text = f"{value:.{digits}f}" if value < 10000 else f"{value / 1000:.0f}k"
-    return element(
-        "g",
-        element("rect", class_="track", **place)
-        + element("rect", class_="fill1", fill_opacity=0.08 + 0.92 * share, **place)
-        + element("text", text, x=x + side / 2, y=y + side / 2 + 4, text_anchor="middle", class_=ink),
-        title=tooltip,
-    )
-
-
-def figure(title: str, content: Markup, legend: Sequence[tuple[str, int]] = ()) -> Markup:
-    """Content under a caption; `legend` are names and colours."""
-    entry = Markup(
-        '<li><svg class="swatch" viewBox="0 0 14 4" aria-hidden="true"><rect class="fill{}" width="14" height="4" '
-        'rx="2"/></svg>{}</li>'
-    )
-    entries = Markup("").join(entry.format(color, name_of(name)) for name, color in legend)
     caption = Markup("<figcaption>{}</figcaption>").format(title) if title else Markup("")
     names = Markup('<ul class="legend">{}</ul>').format(entries) if legend else Markup("")
     return Markup('<figure class="plot">{}{}{}</figure>').format(caption, names, content)

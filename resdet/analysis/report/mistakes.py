@@ -6,8 +6,9 @@ import numpy as np
 from jaxtyping import Float64, Int64
 from markupsafe import Markup
 
+from resdet.analysis.pages.matrix import matrix_plot
 from resdet.analysis.pages.page import Section, columns, name_of, number, table
-from resdet.analysis.pages.plots import Line, bar_plot, line_plot, matrix_plot
+from resdet.analysis.pages.plots import Line, bar_plot, line_plot
 from resdet.analysis.report.scored import Scored
 from resdet.evaluation.analysis.analyse import Analysis
 

@@ -20,6 +20,7 @@ SMALLEST_SIDE = 16  # pixels: one cell of a map of stride 16, even if a network 
 # strides, so none of them may be rounded; with a single map the sizes are not rounded, as in Detectron2's C4 and DC5
 # (its `size_divisibility` of 0). A user's own neck counts as a pyramid unless it adds a row.
 SIZE_DIVISORS = {"fpn": 32, "pafpn": 32, "c4": 1, "dc5": 1}
+ROWS = 64  # rows of an image whose channels are separated at a time
 SLOT_MULTIPLE = 8  # ground-truth slots: few different shapes cause few recompilations
 
 
@@ -99,17 +100,14 @@ def collate(samples: Sequence[Sample], *, shape: tuple[int, int], slots: int) ->
     per image.
     """
     count = len(samples)
-    images = torch.zeros(count, 3, *shape, dtype=torch.uint8)
+    images = torch.empty(count, 3, *shape, dtype=torch.uint8)  # torch.zeros takes new memory from the system each time
     boxes = torch.zeros(count, slots, 4)
     labels = torch.zeros(count, slots, dtype=torch.int64)
     crowd = torch.zeros(count, slots, dtype=torch.bool)
     valid = torch.zeros(count, slots, dtype=torch.bool)
     for row, sample in enumerate(samples):
-        height, width = sample.image.shape[:2]
         objects = len(sample.boxes)
-        # OpenCV separates the channels several times as fast as a transposed copy.
-        for channel, place in zip(cv2.split(sample.image), images[row].numpy(), strict=True):
-            place[:height, :width] = channel
+        _place(sample.image, images[row].numpy())
         boxes[row, :objects] = torch.from_numpy(sample.boxes)
         labels[row, :objects] = torch.from_numpy(sample.labels)
         crowd[row, :objects] = torch.from_numpy(sample.crowd)
@@ -123,6 +121,20 @@ def collate(samples: Sequence[Sample], *, shape: tuple[int, int], slots: int) ->
         unreadable={sample.info.image_id: sample.problem for sample in samples if sample.problem},
         dropped=sum((Counter(sample.dropped) for sample in samples), Counter()),
     )
+
+
+def _place(image: UInt8[np.ndarray, "h w 3"], channels: UInt8[np.ndarray, "3 H W"]) -> None:
+    """Writes an image into the corner of its place in a batch, and zeros beside and below it.
+
+    OpenCV separates the channels several times as fast as a transposed copy. Some rows at a time stay in the cache.
+    """
+    height, width = image.shape[:2]
+    channels[:, height:] = 0
+    channels[:, :height, width:] = 0
+    for top in range(0, height, ROWS):
+        rows = slice(top, min(top + ROWS, height))
+        for channel, place in zip(cv2.split(image[rows]), channels, strict=True):
+            place[rows, :width] = channel
 
 
 def _collate_masks(masks: Sequence[UInt8[np.ndarray, "_ B B"]], slots: int) -> UInt8[Tensor, "N G B B"] | None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import cv2
 import numpy as np
-from jaxtyping import Float, Float64, Int64, Integer, Num, UInt8
+from jaxtyping import Float, Float64, Int64, Integer, UInt8
 
 from resdet.coco.run_lengths import decode_one
 from resdet.coco.segmentation import Segmentations, coco_mask
@@ -56,7 +57,7 @@ def window_coverage(
     """The coverage of each cell of a frame, 0 .. 255; `cells` is their number (down, across). The window must not be
     empty.
     """
-    return _coverage(window.pixels, frame - np.tile((window.x, window.y), 2), cells)
+    return _coverage(window.pixels, frame - (window.x, window.y, window.x, window.y), cells)
 
 
 def mask_window(segmentations: Segmentations, row: int, height: int, width: int) -> MaskWindow:
@@ -71,14 +72,13 @@ def mask_window(segmentations: Segmentations, row: int, height: int, width: int)
 def polygon_window(polygons: Sequence[Float64[np.ndarray, "_ 2"]], height: int, width: int) -> MaskWindow:
     """Polygons with vertices (x, y), pixel by pixel as in COCO's evaluation, cut at an image of this size."""
     vertices = np.concatenate(polygons)
-    low = np.maximum(np.floor(vertices.min(0)) - 1, 0)  # the rasterizer rounds outlines to fifths of a pixel
-    high = np.minimum(np.ceil(vertices.max(0)) + 1, (width, height))
-    across, down = (high - low).astype(np.int64).tolist()
+    (x1, y1), (x2, y2) = vertices.min(0).tolist(), vertices.max(0).tolist()
+    left, top = max(math.floor(x1) - 1, 0), max(math.floor(y1) - 1, 0)  # the rasterizer rounds outlines to fifths
+    across, down = min(math.ceil(x2) + 1, width) - left, min(math.ceil(y2) + 1, height) - top
     if across <= 0 or down <= 0:
         return EMPTY
-    moved = [(polygon - low).ravel().tolist() for polygon in polygons]
-    left, top = low.astype(np.int64).tolist()
-    window = encoded_window(coco_mask.merge(coco_mask.frPyObjects(moved, down, across)))
+    drawn = coco_mask.frPyObjects([(polygon - (left, top)).ravel() for polygon in polygons], down, across)
+    window = encoded_window(drawn[0] if len(drawn) == 1 else coco_mask.merge(drawn))
     return MaskWindow(window.pixels, left + window.x, top + window.y)
 
 
@@ -91,18 +91,18 @@ def encoded_window(mask: Mapping[str, Any]) -> MaskWindow:
 def run_window(runs: Integer[np.ndarray, " n"], height: int) -> MaskWindow:
     """Run lengths over the columns of an image with this number of rows, background first, as pixels."""
     ends = np.cumsum(runs, dtype=np.int64)
-    starts, stops = ends[:-1:2], ends[1::2]  # of the foreground
-    if not len(starts):
+    objects = len(ends) // 2  # runs of foreground
+    if not objects:
         return EMPTY
-    first, last = int(starts[0]) // height, -(-int(stops[-1]) // height)
-    steps = np.zeros((last - first) * height + 1, np.int8)
-    np.add.at(steps, starts - first * height, 1)  # runs of length 0 end at the pixel where they begin
-    np.add.at(steps, stops - first * height, -1)
-    columns = np.cumsum(steps[:-1], dtype=np.int8).view(np.uint8).reshape(last - first, height)
-    rows = np.flatnonzero(columns.any(axis=0))
-    if not len(rows):
+    first, last = int(ends[0]) // height, -(-int(ends[2 * objects - 1]) // height)  # columns
+    lengths = np.append(runs[: 2 * objects], last * height - ends[2 * objects - 1]).astype(np.int64)
+    lengths[0] = ends[0] - first * height
+    values = (np.arange(len(lengths)) & 1).astype(np.uint8)
+    columns = np.repeat(values, lengths).reshape(last - first, height)
+    y, x, rows, across = cv2.boundingRect(columns)
+    if not rows:
         return EMPTY
-    return MaskWindow(np.ascontiguousarray(columns[:, rows[0] : rows[-1] + 1].T), first, int(rows[0]))
+    return MaskWindow(np.ascontiguousarray(columns[x : x + across, y : y + rows].T), first + x, y)
 
 
 def _coverage(
@@ -111,16 +111,24 @@ def _coverage(
     """The exact fraction of each cell that set pixels cover: the integral image is bilinear between pixel corners."""
     x1, y1, x2, y2 = frame.tolist()
     integral = cv2.integral(pixels)
-    table = _between(integral, np.linspace(y1, y2, cells[0] + 1))
-    table = _between(table.T, np.linspace(x1, x2, cells[1] + 1)).T
-    covered = np.diff(np.diff(table, axis=0), axis=1)
+    above, share = _between(y1, y2, cells[0], len(integral))
+    table = integral[above] * (1 - share[:, None]) + integral[above + 1] * share[:, None]
+    left, share = _between(x1, x2, cells[1], integral.shape[1])
+    table = table.take(left, axis=1) * (1 - share) + table.take(left + 1, axis=1) * share
+    covered = table[1:] - table[:-1]
+    covered = covered[:, 1:] - covered[:, :-1]
     cell = (x2 - x1) * (y2 - y1) / (cells[0] * cells[1])
     return np.rint(np.clip(covered * (255 / cell), 0, 255)).astype(np.uint8)
 
 
-def _between(table: Num[np.ndarray, "h w"], at: Float64[np.ndarray, " n"]) -> Float64[np.ndarray, "n w"]:
-    """The rows of a table at fractional positions; outside the table, its first or last row."""
-    at = np.clip(at, 0, len(table) - 1)
-    above = np.minimum(at.astype(np.int64), len(table) - 2)
-    share = (at - above)[:, None]
-    return table[above] * (1 - share) + table[above + 1] * share
+def _between(
+    first: float, last: float, cells: int, corners: int
+) -> tuple[Int64[np.ndarray, " n"], Float64[np.ndarray, " n"]]:
+    """The edges of so many cells from `first` to `last`, as the pixel corner before each and the share of the next one;
+    an edge outside of the `corners` is moved to the first or last.
+    """
+    edges = np.arange(cells + 1) * ((last - first) / cells) + first
+    edges[-1] = last
+    edges = np.minimum(np.maximum(edges, 0), corners - 1)
+    before = np.minimum(edges.astype(np.int64), corners - 2)
+    return before, edges - before

@@ -104,7 +104,7 @@ def build_state(
     _ = torch.manual_seed(config.train.seed + world.rank)  # dropout must differ between processes
     ema = average_of(model, config.train.ema)
     scaler = torch.amp.grad_scaler.GradScaler(device.type) if config.train.amp == "fp16" else None
-    return TrainState(model, build_optimizer(model, config.optim), ema, scaler), config, [*loaded, *timed]
+    return TrainState(model, build_optimizer(model, config.optim), ema=ema, scaler=scaler), config, [*loaded, *timed]
 
 
 def with_backbone_file(config: Config) -> Config:

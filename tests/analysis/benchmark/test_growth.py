@@ -75,7 +75,7 @@ def test_the_page_and_the_plot_have_every_quantity(results: dict[str, Any]) -> N
     text = page(results)
     assert "## Images a batch" in text
     assert "## Classes" in text
-    assert text.count("the time of a step grows as its power") == 2
+    assert text.count("The time of a step grows as its power") == 2
     assert "| 1203 |" in text
     assert plot(results).startswith(b"\x89PNG")
 

@@ -7,15 +7,19 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from fabricated_runs import FABRICATED, NANO, fabricate, report, request
+from resdet import plugins
 from resdet.analysis.compare.compare_backbones import compare_backbones, list_runs
-from resdet.analysis.compare.comparison import read_comparison
+from resdet.analysis.compare.comparison import AP, read_comparison
 from resdet.analysis.compare.conclusions import differing_keys, training_speed
-from resdet.analysis.compare.page import HE_2015
+from resdet.analysis.compare.page import comparison_page
 from resdet.analysis.compare.plan import folder_name, planned_runs, read_contestants
 from resdet.analysis.compare.schedule import alone_in, make_slots
 from resdet.analysis.compare.speed import kept_prediction_speed
+from resdet.analysis.compare.summary import HE_2015
+from resdet.analysis.compare.verdict import SIGNIFICANT
 from resdet.config import to_yaml
 from resdet.engine.run_folder import read_run
 from resdet.errors import UserError
@@ -177,6 +181,13 @@ def test_a_better_detector_is_found_better(tmp_path: Path) -> None:
     assert other["cost"]["multiply_adds"]["trunk"] > first["cost"]["multiply_adds"]["trunk"]
 
 
+def test_the_command_to_type_again_names_the_plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = request(tmp_path, "nano", seeds=1)
+    _ = fabricate(wanted, {"nano": 0.1})
+    monkeypatch.setattr(plugins, "_loaded", [Path("/my/nets.py")])
+    assert " --plugin /my/nets.py --backbones nano --seeds 1 " in report(wanted)["command"]
+
+
 def test_the_same_detections_do_not_differ(tmp_path: Path) -> None:
     wanted = request(tmp_path, "nano", "resnet18")
     _ = fabricate(wanted, {"nano": 0.2, "resnet18": 0.2})
@@ -192,8 +203,24 @@ def test_the_page_says_what_the_figures_are_worth(tmp_path: Path) -> None:
     assert "undecided: one seed" in page
     assert "significant.</p>" not in page
     assert str(HE_2015[:20]).replace("'", "&#39;") in page
-    assert "model.backbone.norm" in page
+    assert "model.backbone.norm" in page.replace("<wbr>", "")
     assert "://" not in page, "it reaches for nothing"
+
+
+def test_of_many_backbones_the_page_counts_the_better_ones_and_folds_their_tables(tmp_path: Path) -> None:
+    wanted = request(tmp_path, "nano", "resnet18", seeds=1)
+    _ = fabricate(wanted, {"nano": 0.2, "resnet18": 0.2})
+    _ = report(wanted)
+    content = read_comparison(tmp_path / "compare.json")
+    first, other = content.contestants
+    better = structs.replace(other.against_first[AP], difference=0.1, verdict=SIGNIFICANT)
+    many = [first, *(structs.replace(other, name=f"net{i}") for i in range(4))]
+    many.append(structs.replace(other, name="best", against_first={**other.against_first, AP: better}))
+    page = comparison_page(structs.replace(content, contestants=many))
+    assert "Of 5 backbones compared with nano by box AP, 1 significantly more: best." in page
+    assert page.count("<details><summary>net0: figures of boxes") == 1
+    few = comparison_page(structs.replace(content, contestants=many[:3]))
+    assert "<h3>net0: figures of boxes" in few
 
 
 def test_the_papers_figure_stands_only_beside_its_nets(tmp_path: Path) -> None:

@@ -7,7 +7,9 @@ from xml.etree import ElementTree
 
 import pytest
 
-from resdet.analysis.pages.plots import Line, bar_plot, line_plot, log_ticks, matrix_plot, tick_text, ticks
+from resdet.analysis.pages.interval_plots import Estimate, cost_plot, interval_plot
+from resdet.analysis.pages.matrix import matrix_plot
+from resdet.analysis.pages.plots import Line, bar_plot, line_plot, log_ticks, tick_text, ticks
 
 
 def test_ticks_are_round_and_inside():
@@ -63,3 +65,53 @@ def test_names_are_escaped_and_the_markup_is_well_formed():
     for plot in plots:
         assert "<script" not in plot
         _ = ElementTree.fromstring(plot)
+
+
+LONG = "timm/tf_efficientnetv2_xl.in21k_ft_in1k"
+
+
+def shapes(plot: str, tag: str) -> list[dict[str, str]]:
+    return [element.attrib for element in ElementTree.fromstring(plot).iter(tag)]
+
+
+def test_the_ninth_line_has_a_colour_again_and_is_dashed_in_plot_and_legend():
+    plot = line_plot([Line(f"net {i}", [0, 1], [0, i]) for i in range(9)], title="t")
+    classes = [line["class"] for line in shapes(plot, "polyline")]
+    assert ["dashed" in name for name in classes] == [False] * 8 + [True]
+    assert classes[0].split()[1] == classes[8].split()[1]
+    assert len(shapes(plot, "rect")) == 8 + 2, "the swatch of the ninth is in two parts"
+
+
+def test_a_long_name_stands_above_its_interval_and_takes_no_width_from_it():
+    """So the text of a plot is as large on a phone whatever the names."""
+    wide, narrow = (interval_plot([Estimate(name, 0.4, 0.3, 0.5)], title="t", x_label="AP") for name in (LONG, "a"))
+    assert shapes(wide, "svg")[0]["viewBox"] == shapes(narrow, "svg")[0]["viewBox"]
+    (interval,) = (line for line in shapes(wide, "line") if line["class"].startswith("line"))
+    (name,) = (text for text in shapes(wide, "text") if text.get("class") == "over")
+    assert float(name["y"]) < float(interval["y1"]) - 4
+
+
+def test_names_beside_points_are_right_of_the_axis_and_off_the_intervals():
+    points = [(Estimate(f"{LONG} {i}", 0.4 + 0.01 * i, 0.3, 0.5 + 0.01 * i), 1.0 + i % 3) for i in range(4)]
+    plot = cost_plot(points, title="t", x_label="cost", y_label="AP")
+    intervals = [line for line in shapes(plot, "line") if line["class"].startswith("line")]
+    axis = min(float(line["x1"]) for line in shapes(plot, "line") if line["class"] == "base")
+    names = [text for text in shapes(plot, "text") if text.get("class") == "over"]
+    assert names
+    for text in names:
+        left, baseline = float(text["x"]), float(text["y"])
+        assert left >= axis
+        own = intervals[int(next(p for p in points if p[0].name in titles(plot, text))[0].name[-1])]
+        beside = left >= float(own["x1"]) or left + 6.2 * 40 <= float(own["x1"])
+        outside = baseline <= float(own["y2"]) or baseline - 11 >= float(own["y1"])
+        assert beside or outside
+
+
+def titles(plot: str, text: dict[str, str]) -> str:
+    """The tooltip of a text, which is its whole name."""
+    return next(
+        title.text or ""
+        for element in ElementTree.fromstring(plot).iter("text")
+        if element.attrib == text
+        for title in element.iter("title")
+    )
