@@ -10,7 +10,7 @@ from pathlib import Path
 
 from resdet.config import load_config
 from resdet.data.batches.loader import LoadedBatch, evaluation_batches, open_split, training_batches
-from resdet.engine.distributed import join_world
+from resdet.engine.distributed import World, join_world
 
 
 def described(loaded: LoadedBatch) -> dict[str, object]:
@@ -21,19 +21,26 @@ def described(loaded: LoadedBatch) -> dict[str, object]:
     return {"ids": [image.image_id for image in loaded.images], "digest": digest}
 
 
-def main(output: Path, start: int, steps: int, overrides: list[str]) -> None:
+def seen(world: World, overrides: list[str], steps: int, resumed_at: int) -> dict[str, list[dict[str, object]]]:
+    """What this process reads: so many steps from the first one, again from a later one, and for an evaluation."""
+    config = load_config("nano", overrides=overrides)
+    share = {"rank": world.rank, "world_size": world.size}
+    train, val = (open_split(config.data, split) for split in ("train", "val"))  # both processes at once
+    return {
+        "train": [described(each) for each in islice(training_batches(train, config, start_step=0, **share), steps)],
+        "resumed": [
+            described(each)
+            for each in islice(training_batches(train, config, start_step=resumed_at, **share), steps - resumed_at)
+        ],
+        "val": [described(each) for each in evaluation_batches(val, config, **share)],
+    }
+
+
+def main(output: Path, steps: int, resumed_at: int, overrides: list[str]) -> None:
+    """For 0 and for 2 workers in each process."""
     with join_world("cpu") as world:
-        config = load_config("nano", overrides=overrides)
-        dataset = open_split(config.data, "train")  # both at once, in an empty cache
-        batches = training_batches(dataset, config, start_step=start, rank=world.rank, world_size=world.size)
-        val = open_split(config.data, "val")
-        found = {
-            "train": [described(loaded) for loaded in islice(batches, steps)],
-            "val": [
-                described(each) for each in evaluation_batches(val, config, rank=world.rank, world_size=world.size)
-            ],
-        }
-        _ = (output / f"{start}-rank{world.rank}.json").write_text(json.dumps(world.gather(found)[world.rank]))
+        found = {workers: seen(world, [*overrides, f"data.workers={workers}"], steps, resumed_at) for workers in (0, 2)}
+        _ = (output / f"rank{world.rank}.json").write_text(json.dumps(found))
 
 
 if __name__ == "__main__":
