@@ -133,8 +133,8 @@ def _numbers(characters: Int64[np.ndarray, " c"], ends: Int64[np.ndarray, " s"])
     """Decodes each number from its characters; `ends` are the positions of the last characters."""
     if not len(ends):
         return np.zeros(0, np.int64)
-    digits = np.diff(ends, prepend=-1)
-    starts = ends - digits + 1
+    starts = np.concatenate(([0], ends[:-1] + 1))
+    digits = ends - starts + 1
     place = np.arange(len(characters)) - np.repeat(starts, digits)
     numbers = np.add.reduceat((characters & 31) << (5 * place), starts)
     return numbers - np.where(characters[ends] & 16, np.int64(1) << (5 * digits), 0)  # the sign

@@ -330,7 +330,6 @@ def test_a_photograph_has_the_same_pixels_up_to_the_decoder_and_then_the_same_ob
             ours, theirs = read_image(picture), np.array(browser.value(PIXELS), np.uint8)
             theirs = theirs.reshape(*ours.shape[:2], 4)[..., :3]
             apart = np.abs(ours.astype(int) - theirs).max()
-            print(picture.name, apart)
             assert apart <= DECODER, picture.name
             check_same(found, detector(np.ascontiguousarray(theirs)), picture.name)
 

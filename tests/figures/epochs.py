@@ -49,7 +49,13 @@ def overrides(folder: Path, images: int, objects: int) -> list[str]:
     with (folder / "a.json").open("w") as file:
         write(file, images, objects, sizes=[(HEIGHT, WIDTH)], name=lambda number: "a.jpg")
     files = [f"data.train.annotations={folder / 'a.json'}", f"data.train.images={folder}"]
-    return [*files, "data.workers=2", f"train.batch_size={BATCH}", f"data.augment.short_side=[{HEIGHT}]"]
+    return [
+        *files,
+        "data.workers=2",
+        f"train.batch_size={BATCH}",
+        f"data.augment.short_side=[{HEIGHT}]",
+        "data.augment.flip=0",
+    ]
 
 
 def main(share: str = "1", masks: str = "") -> int:

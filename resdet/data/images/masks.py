@@ -78,11 +78,8 @@ def polygon_window(polygons: Sequence[Float64[np.ndarray, "_ 2"]], height: int, 
     if across <= 0 or down <= 0:
         return EMPTY
     drawn = coco_mask.frPyObjects([(polygon - (left, top)).ravel() for polygon in polygons], down, across)
-    pixels = coco_mask.decode(drawn[0] if len(drawn) == 1 else coco_mask.merge(drawn))
-    y, x, rows, columns = cv2.boundingRect(pixels.T)  # pycocotools stores an image column by column
-    if not rows:
-        return EMPTY
-    return MaskWindow(np.ascontiguousarray(pixels[y : y + rows, x : x + columns]), left + x, top + y)
+    window = encoded_window(drawn[0] if len(drawn) == 1 else coco_mask.merge(drawn))
+    return MaskWindow(window.pixels, left + window.x, top + window.y)
 
 
 def encoded_window(mask: Mapping[str, Any]) -> MaskWindow:
@@ -94,18 +91,18 @@ def encoded_window(mask: Mapping[str, Any]) -> MaskWindow:
 def run_window(runs: Integer[np.ndarray, " n"], height: int) -> MaskWindow:
     """Run lengths over the columns of an image with this number of rows, background first, as pixels."""
     ends = np.cumsum(runs, dtype=np.int64)
-    starts, stops = ends[:-1:2], ends[1::2]  # of the foreground
-    if not len(starts):
+    objects = len(ends) // 2  # runs of foreground
+    if not objects:
         return EMPTY
-    first, last = int(starts[0]) // height, -(-int(stops[-1]) // height)
-    steps = np.zeros((last - first) * height + 1, np.int8)
-    np.add.at(steps, starts - first * height, 1)  # runs of length 0 end at the pixel where they begin
-    np.add.at(steps, stops - first * height, -1)
-    columns = np.cumsum(steps[:-1], dtype=np.int8).view(np.uint8).reshape(last - first, height)
-    rows = np.flatnonzero(columns.any(axis=0))
-    if not len(rows):
+    first, last = int(ends[0]) // height, -(-int(ends[2 * objects - 1]) // height)  # columns
+    lengths = np.append(runs[: 2 * objects], last * height - ends[2 * objects - 1]).astype(np.int64)
+    lengths[0] = ends[0] - first * height
+    values = (np.arange(len(lengths)) & 1).astype(np.uint8)
+    columns = np.repeat(values, lengths).reshape(last - first, height)
+    y, x, rows, across = cv2.boundingRect(columns)
+    if not rows:
         return EMPTY
-    return MaskWindow(np.ascontiguousarray(columns[:, rows[0] : rows[-1] + 1].T), first, int(rows[0]))
+    return MaskWindow(np.ascontiguousarray(columns[x : x + across, y : y + rows].T), first + x, y)
 
 
 def _coverage(

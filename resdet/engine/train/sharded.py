@@ -82,7 +82,8 @@ def in_shards(model: Model, world: World, device: torch.device) -> nn.Module:
     mesh = init_device_mesh(device.type, (world.size,))
     for block in blocks_of(model.backbone):
         _ = fully_shard(block, mesh=mesh)
-    losses_of = fully_shard(SharedLosses(model.train(), world.size), mesh=mesh)
+    losses_of = SharedLosses(model.train(), world.size)
+    _ = fully_shard(losses_of, mesh=mesh)  # in place, as the blocks
     if device.type == "cpu":
         for module in losses_of.modules():
             if isinstance(module, FSDPModule):
