@@ -87,9 +87,15 @@ def _runs(text: str, size: Number) -> list[tuple[str, Font]]:
             parts.append((path, character))
     if len(parts) != 1 or parts[0][0] is None or not features.check("raqm"):  # there marks would be drawn as boxes
         parts = [(path, "".join(c for c in part if c not in INVISIBLE)) for path, part in parts]
-    fonts = [ImageFont.truetype(path, size) if path else ImageFont.load_default(size) for path, _ in parts]
-    pairs = [(part, font) for (_, part), font in zip(parts, fonts, strict=True) if part]
-    return pairs or [("", ImageFont.load_default(size))]
+    pairs = [(part, _font(path, size)) for path, part in parts if part]
+    return pairs or [("", _font(None, size))]
+
+
+def _font(path: str | None, size: Number) -> Font:
+    """The font of a file; None is Pillow's."""
+    font = ImageFont.truetype(path, size) if path else ImageFont.load_default(size)
+    assert isinstance(font, Font)  # Pillow's of a given size always is
+    return font
 
 
 def _font_of(character: str, paths: Sequence[str], before: str | None) -> str | None:

@@ -44,7 +44,8 @@ def test_every_option_says_what_it_is(name: str) -> None:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_help_has_examples_and_they_parse(name: str) -> None:
-    _, marker, examples = help_of(name).partition("examples:\n")
+    before, marker, examples = help_of(name).partition("examples:\n")
+    assert before
     assert marker
     lines = [line.strip() for line in examples.partition("\n\n")[0].replace("\\\n", " ").splitlines()]
     mine = [line.rpartition("| ")[2] for line in lines if f"resdet {name} " in line or line == f"resdet {name}"]

@@ -79,7 +79,7 @@ def terminal(monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
 def test_the_live_line_fits_80_columns_with_step_loss_rate_speed_and_time_left(monkeypatch: pytest.MonkeyPatch):
     terminal(monkeypatch, 80)
     with RunLog(None, steps=90000) as log:
-        log.training(89990, 90000, FIGURES | PACE)
+        log.training(89999, 90000, FIGURES | PACE)
         log.progress(89999, FIGURES)
         log.evaluating(3, 150)
         paper = Console(width=80, file=StringIO())
@@ -106,7 +106,7 @@ def test_the_live_line_is_one_line_with_step_and_time_left_at_any_width(
 ):
     terminal(monkeypatch, columns)
     with RunLog(None, steps=90000) as log:
-        log.training(89990, 90000, FIGURES | PACE)
+        log.training(89999, 90000, FIGURES | PACE)
         log.progress(89999, FIGURES)
         log.evaluating(3, 150)
         paper = Console(width=columns, file=StringIO())
