@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 import torch
 
+from resdet.downloads import fetched
 from resdet.engine.converted import convert_to_file
 from resdet.errors import UserError
 from resdet.files import writing
@@ -23,7 +24,6 @@ from resdet.version import __version__
 from resdet.weights import detectron2_zoo
 from resdet.weights.convert import format_of
 from resdet.weights.detectron2_zoo import ZOO, zoo_address
-from resdet.weights.downloads import fetched
 from resdet.weights.hub import hub_detector, hub_name
 from resdet.weights.read import read_weights
 

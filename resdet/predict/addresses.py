@@ -12,9 +12,9 @@ import numpy as np
 from jaxtyping import UInt8
 
 from resdet.data.images.decode import ImageError, decode_image
+from resdet.downloads import open_address, reachable
 from resdet.errors import UserError
 from resdet.text import shortened
-from resdet.weights.downloads import open_address, reachable
 
 LARGEST = 64 * 2**20  # bytes of an image
 STALL_SECONDS = 10.0  # without data

@@ -19,9 +19,9 @@ from huggingface_hub.errors import (
     HTTPError,  # pyright: ignore[reportPrivateImportUsage]  # that of its HTTP library, which differs by version
 )
 
+from resdet.downloads import STALL_SECONDS, reachable
 from resdet.errors import UserError
 from resdet.text import shortened
-from resdet.weights.downloads import STALL_SECONDS, reachable
 
 LARGEST = 8 * 2**30  # bytes of a file of weights
 DETECTOR = "model.safetensors"

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from resdet.downloads import fetched
 from resdet.errors import UserError, did_you_mean
 from resdet.weights.contract import WeightContract
-from resdet.weights.downloads import fetched
 from resdet.weights.hub import HubName, cached, hub_file
 
 if TYPE_CHECKING:

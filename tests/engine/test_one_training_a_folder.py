@@ -4,6 +4,7 @@ import fcntl
 import multiprocessing
 import shutil
 import time
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,19 @@ def test_a_second_training_into_a_folder_is_refused(tmp_path: Path, nano: Config
     assert [path.name for path in (tmp_path / "run").iterdir()] == [".lock"]
 
 
+def _sleep(begun: Event) -> None:
+    begun.set()
+    time.sleep(600)
+
+
 def test_a_data_worker_that_outlives_a_killed_training_does_not_keep_its_lock(tmp_path: Path):
     with FolderLock(tmp_path, "training") as lock:
         lock.take()
-        worker = multiprocessing.get_context("fork").Process(target=time.sleep, args=(600,))
+        context = multiprocessing.get_context("fork")
+        begun = context.Event()
+        worker = context.Process(target=_sleep, args=(begun,))
         worker.start()
+        assert begun.wait(300)
         with FolderLock(tmp_path, "training") as other, pytest.raises(UserError, match="another training is at work"):
             other.take()  # the worker has let go of it, and the training has not
     try:

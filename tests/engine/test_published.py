@@ -12,10 +12,10 @@ import torch
 from torchvision.models.detection import FasterRCNN
 
 import resdet
+from resdet import downloads
 from resdet.cli.main import COMMANDS, main
 from resdet.engine.published import PUBLISHED, TORCHVISION, published_detector
 from resdet.errors import UserError
-from resdet.weights import downloads
 from resdet.weights.sources import coco_names
 from torchvision_oracle import random_detector
 

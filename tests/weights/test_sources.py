@@ -14,8 +14,9 @@ import pytest
 import torch
 from torchvision.models import ResNet50_Weights, VGG16_Weights
 
+from resdet import downloads
 from resdet.errors import UserError
-from resdet.weights import downloads, sources
+from resdet.weights import sources
 
 FILE = b"what the publisher released"
 NAME = f"tiny-{hashlib.sha256(FILE).hexdigest()[:8]}.pth"

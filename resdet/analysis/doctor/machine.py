@@ -14,9 +14,9 @@ from huggingface_hub import constants
 from resdet.analysis.doctor.finding import Finding
 from resdet.data.images.kept import free_memory
 from resdet.data.sets.cache import cache_folder
+from resdet.downloads import reachable
 from resdet.engine.machine import check_compiler, unusable_driver
 from resdet.errors import UserError
-from resdet.weights.downloads import reachable
 
 GIGABYTE = 1e9
 SHM = "dev/shm"

@@ -19,10 +19,10 @@ from resdet.coco.shards import members
 from resdet.data.sets.cache import cache_folder
 from resdet.data.sets.index import alone
 from resdet.data.sets.shard_folder import LARGEST_MANIFEST, MANIFEST, parse_manifest
+from resdet.downloads import open_address
 from resdet.errors import UserError
 from resdet.files import replace_file, whole_file, writing
 from resdet.text import shortened
-from resdet.weights.downloads import open_address
 
 PART = 2**20  # bytes that are read at a time
 STALL_SECONDS = 60.0  # without data
