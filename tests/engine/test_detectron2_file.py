@@ -14,13 +14,14 @@ from PIL import Image
 from torch import Tensor
 
 import resdet
+from resdet import downloads
 from resdet.cli.main import main
 from resdet.config import BoxHeadConfig, MaskHeadConfig, ModelConfig
 from resdet.engine.checkpoint import read_model_file
 from resdet.models.build.conventions import completed
 from resdet.models.build.detector import build_model
 from resdet.models.rcnn import RCNN
-from resdet.weights import WeightContract, downloads
+from resdet.weights import WeightContract
 from resdet.weights.convert.detectron2 import CAFFE_MEAN, CAFFE_STD
 from resdet.weights.sources import coco_names
 
