@@ -221,6 +221,7 @@ function cells(objects, boxes, width, height) {
 
 function listen() {
   chooser.onchange = () => choose(chooser.files[0]);
+  if (chooser.files.length) choose(chooser.files[0]);  // chosen before this script ran, or kept by a reload
   for (const kind of ["dragover", "dragleave", "drop"])
     addEventListener(kind, (event) => {
       event.preventDefault();
