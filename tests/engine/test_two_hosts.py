@@ -80,7 +80,9 @@ def test_the_death_of_a_host_ends_the_other_and_the_run_goes_on_after_it(
     assert [process.poll() for process in processes] == [None, None], said(tmp_path)
     processes[killed].kill()  # all processes of the host die, and the kernel closes their connections
     assert all(process.wait() != 0 for process in processes)
-    assert "a process on another machine has ended, so all stop" in said(tmp_path)
+    # Where torchrun's meeting point died, torchrun may end its process before this has said so.
+    ends = ["a process on another machine has ended, so all stop", "RendezvousConnectionError"][: 2 - killed]
+    assert any(end in said(tmp_path) for end in ends), said(tmp_path)
     saved = checkpoints(tmp_path / "two")[-1]
     step = int(saved.name.removeprefix("step_"))
     processes = started(two, tmp_path, *overrides, f"train.steps={step + 20}", "--resume")
