@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from resdet.coco.forks import usable_cores
+from resdet.coco.forks import usable_processes
 from resdet.coco.json_sections import Section, Unusual, read_sections
 from resdet.coco.records import AnnotationRecord, CategoryRecord, Collected, ImageRecord, Records
 from resdet.coco.report import Note
@@ -57,7 +57,7 @@ def read_annotation_file(path: Path) -> AnnotationFile:
     try:
         with opened_regular(path) as file:
             large = os.fstat(file.fileno()).st_size >= LARGE
-            return _parsed(file, str(path), processes=usable_cores() if large else 1)
+            return _parsed(file, str(path), processes=usable_processes() if large else 1)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; give a COCO annotation file (datasets/README.md)") from None
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import multiprocessing.process
-import os
 import signal
 import sys
 import warnings
@@ -13,16 +12,18 @@ from itertools import count
 from multiprocessing.connection import Connection
 from typing import TypeVar
 
+from resdet.cores import usable_cores
+
 T = TypeVar("T")
 
 MOST = 8  # processes: with more, the process that collects is the slowest
 
 
-def usable_cores() -> int:
+def usable_processes() -> int:
     """The number of processes that may compute at a time: 1 where none can be forked."""
     if sys.platform != "linux" or multiprocessing.current_process().daemon:
         return 1
-    return min(len(os.sched_getaffinity(0)), MOST)
+    return min(usable_cores(), MOST)
 
 
 def forked(work: Callable[[int], T | None], processes: int) -> Generator[T, None, None]:

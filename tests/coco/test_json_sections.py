@@ -200,7 +200,7 @@ def read_by_three(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     monkeypatch.setattr(json_sections, "forked", counted)
     monkeypatch.setattr(json_sections, "SHARED", 500)
     monkeypatch.setattr(annotation_file, "LARGE", 0)
-    monkeypatch.setattr(annotation_file, "usable_cores", lambda: 3)
+    monkeypatch.setattr(annotation_file, "usable_processes", lambda: 3)
     return given
 
 

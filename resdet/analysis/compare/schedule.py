@@ -22,6 +22,7 @@ import torch
 from resdet.analysis.compare.plan import PlannedRun
 from resdet.analysis.compare.training_child import MISTAKE
 from resdet.config import to_yaml
+from resdet.cores import usable_cores
 from resdet.engine.run_folder import read_run
 from resdet.engine.signals import EXIT_CODE, Stopped, StopRequest
 from resdet.errors import UserError
@@ -50,7 +51,7 @@ def make_slots(devices: Sequence[str], jobs: int) -> list[Slot]:
         raise UserError(f"--jobs {jobs} must be at least 1")
     slots = [_slot(device) for device in devices or [None] for _ in range(jobs)]
     if len(slots) > 1 and "OMP_NUM_THREADS" not in os.environ:
-        threads = str(max(1, _usable_cores() // len(slots)))
+        threads = str(max(1, usable_cores() // len(slots)))
         return [replace(slot, environment={**slot.environment, "OMP_NUM_THREADS": threads}) for slot in slots]
     return slots
 
@@ -66,10 +67,6 @@ def _slot(device: str | None) -> Slot:
         raise UserError(f"--devices {device}: torch sees {available} CUDA devices here, counted from cuda:0")
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
     return Slot({"CUDA_VISIBLE_DEVICES": visible[index] if visible != [""] else str(index)}, "cuda")
-
-
-def _usable_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from resdet.analysis.compare.numbers import between, percent, signed, three
 from resdet.analysis.compare.verdict import NOT_SIGNIFICANT, SIGNIFICANT
 from resdet.analysis.pages.page import Headline, details, note
 
-FEW = 3  # backbones beside the first, of which each has its sentence and its table
+FEW = 3  # backbones beside the first, of which each has its headline, its sentence and its table
 HE_2015 = (
     "The paper's gain of 28 % (VGG-16 21.2, ResNet-101 27.2; He et al. 2015, table 8) belongs to its protocol: COCO"
     " 2014, a short schedule, short side 600, RoI pooling. Others who measured both nets again under modern training"
@@ -21,7 +21,7 @@ HE_2015 = (
 
 def headlines(first: ContestantRecord, others: Sequence[ContestantRecord]) -> list[Headline]:
     shown = [Headline(first.name, three(_ap(first)), "box AP, mean over seeds")]
-    for other in others[:3]:
+    for other in others[:FEW]:
         difference = other.against_first[AP]
         detail = f"{signed(difference.difference)} ({percent(difference.relative)}): {difference.verdict}"
         shown.append(Headline(other.name, three(_ap(other)), detail))

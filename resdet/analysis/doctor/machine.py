@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 from huggingface_hub import constants
 
 from resdet.analysis.doctor.finding import Finding
+from resdet.cores import usable_cores
 from resdet.data.images.kept import free_memory
 from resdet.data.sets.cache import cache_folder
 from resdet.downloads import reachable
@@ -28,9 +28,8 @@ LEAST_SHM, LEAST_DISK = 1e9, 5e9  # bytes
 
 def processor() -> Finding:
     """The cores that this process may use, what a container gives it of them, and the memory that is free."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = cores_of(QUOTA.read_text()) if QUOTA.is_file() else None
-    return processor_finding(cores, quota, torch.get_num_threads(), free_memory())
+    return processor_finding(usable_cores(), quota, torch.get_num_threads(), free_memory())
 
 
 def processor_finding(cores: int, quota: float | None, threads: int, free: int | None) -> Finding:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import platform
 import tomllib
 from pathlib import Path
@@ -13,6 +12,7 @@ from packaging.requirements import Requirement
 
 from resdet.analysis.gpu.record import Record
 from resdet.analysis.gpu.scale import Setting
+from resdet.cores import usable_cores
 from resdet.errors import UserError
 
 PROJECT = Path(__file__).parents[3] / "pyproject.toml"  # in a clone, which the script is a part of
@@ -42,7 +42,7 @@ def machine(device: torch.device) -> dict[str, str | int | float]:
         "Python": platform.python_version(),
         "torch": torch.__version__,
         "processor": f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}",
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": usable_cores(),
     }
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)

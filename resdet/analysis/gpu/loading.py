@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 import time
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 
 from resdet.analysis.gpu.record import Record
 from resdet.analysis.gpu.scale import Setting
+from resdet.cores import usable_cores
 from resdet.data.batches.loader import open_split, training_batches
 
 SECONDS = 8.0  # of reading at most
@@ -22,7 +22,7 @@ OBJECTS = 7
 
 def loading(record: Record, setting: Setting) -> None:
     """The training batches of both models' configs, from JPEG files of noise in COCO's size."""
-    scale, cores = setting.scale, len(os.sched_getaffinity(0))
+    scale, cores = setting.scale, usable_cores()
     with tempfile.TemporaryDirectory() as folder:
         annotations = write_images(Path(folder), scale.images, scale.image_size)
         workers = cores if setting.device == "cuda" else 0

@@ -109,19 +109,27 @@ def nets_of_runs(runs: Sequence[Path], *, over_training: bool = False) -> list[N
 
 
 def _last_moment(run: Path) -> tuple[Moment, ...]:
-    file, _ = find_model_file(run)
-    saved = read_model_file(file)
-    model = replace(without_weights(saved.config).model, weights=str(file))
-    return (Moment(saved.step, _anywhere(replace(saved.config, model=model))),)
+    return (_moment(*_saved(run)),)
 
 
 def _moments(run: Path) -> tuple[Moment, ...]:
     """The start of a run and its sound checkpoints, oldest first."""
-    kept = [checkpoint for checkpoint in checkpoints(run) if damage(checkpoint) is None]
+    kept = [_saved(checkpoint) for checkpoint in checkpoints(run) if damage(checkpoint) is None]
     if not kept:
         raise UserError(f"{run}: no run with a checkpoint; --over-training looks at all checkpoints of a run")
-    start = _anywhere(read_model_file(find_model_file(kept[0])[0]).config)
-    return (Moment(0, start), *(moment for checkpoint in kept for moment in _last_moment(checkpoint)))
+    _, _, config = kept[0]
+    return (Moment(0, config), *(_moment(*saved) for saved in kept))
+
+
+def _saved(place: Path) -> tuple[Path, int, Config]:
+    """The model file, its step, and the config of its run."""
+    file, _ = find_model_file(place)
+    saved = read_model_file(file)
+    return file, saved.step, _anywhere(saved.config)
+
+
+def _moment(file: Path, step: int, config: Config) -> Moment:
+    return Moment(step, replace(config, model=replace(without_weights(config).model, weights=str(file))))
 
 
 def _anywhere(config: Config) -> Config:
