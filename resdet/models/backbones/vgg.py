@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from resdet.models.backbones.base import Backbone, init_he
 from resdet.models.backbones.norms import NORMS, conv_norm
 
+WIDTHS = (64, 128, 256, 512, 512)  # channels of each block (Simonyan & Zisserman 2014, Table 1)
+
 
 class VGG(Backbone):
     """Five blocks of 3x3 convolutions, each ending in a 2x2 max pool.
@@ -20,14 +22,15 @@ class VGG(Backbone):
     Args:
         depths: convolutions per block.
         norm: a key of NORMS for the nets with a norm behind each convolution, None for the original nets.
+        widths: channels per block; those of the paper unless a plugin registers a narrower net.
     """
 
-    def __init__(self, depths: Sequence[int], *, norm: str | None) -> None:
+    def __init__(self, depths: Sequence[int], *, norm: str | None, widths: Sequence[int] = WIDTHS) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         self.pools: list[int] = []  # their positions in `features`; each ends a block
         in_channels = 3
-        for depth, width in zip(depths, (64, 128, 256, 512, 512), strict=True):
+        for depth, width in zip(depths, widths, strict=True):
             for _ in range(depth):
                 layers.append(nn.Conv2d(in_channels, width, 3, padding=1))
                 layers += [NORMS[norm](width)] if norm else []
@@ -36,7 +39,7 @@ class VGG(Backbone):
             self.pools.append(len(layers))
             layers.append(nn.MaxPool2d(2))
         self.features = nn.Sequential(*layers)
-        self.channels = (256, 512, 512, 512)
+        self.channels = (*widths[2:], widths[-1])
         self.strides = (4, 8, 16, 32)
         init_he(self)
 
