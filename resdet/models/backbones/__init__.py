@@ -54,6 +54,8 @@ BACKBONES: dict[str, Callable[..., Backbone]] = {
     "resnet18_a": partial(_basic_a, _resnet18),
     "resnet34_a": partial(_basic_a, _resnet34),
     "resnet34_c": partial(_basic_c, _resnet34),
+    # Half of the channels, for small images without a GPU.
+    "resnet18_half": partial(ResNet, BasicBlock, _resnet18, stem_channels=32, c2_channels=32),
     # The same layers without shortcuts.
     "plain18": partial(_plain, _resnet18),
     "plain34": partial(_plain, _resnet34),
