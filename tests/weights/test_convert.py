@@ -26,6 +26,7 @@ from resdet.weights.convert import from_detectron2, from_msra, from_torchvision,
 from resdet.weights.convert.msra import unit_variance
 from resdet.weights.convert_file import convert_file
 from resdet.weights.coverage import load_checked, without_counters
+from resdet.weights.detectron2_zoo import SETS, ZOO
 
 FIXTURES = Path("../shared/fixtures/detectron2")
 CAFFE_MEAN = (123.675, 116.28, 103.53)
@@ -398,6 +399,14 @@ def test_coco_has_80_names_and_90_category_ids(tmp_path):
         assert contract.class_names is not None
         assert len(contract.class_names) == 80
         assert (contract.class_names[0], contract.class_names[-1]) == ("person", "toothbrush")
+
+
+def test_the_other_sets_of_the_zoo_have_their_classes():
+    """Pascal VOC has 20 classes, in the order of the alphabet; Cityscapes has 8 whose objects are counted."""
+    voc, cityscapes = SETS["voc"].class_names, SETS["cityscapes"].class_names
+    assert list(voc) == sorted(set(voc))
+    assert (len(voc), len(set(cityscapes))) == (20, 8)
+    assert {each.data for each in ZOO.values()} == set(SETS)
 
 
 @pytest.mark.parametrize(
