@@ -1,4 +1,4 @@
-"""A file that a killed compilation left in torch's cache is one line; other errors of the compiler stay what they are."""
+"""A file that a killed compilation left in the cache is one line; other errors of the compiler stay what they are."""
 
 from __future__ import annotations
 
