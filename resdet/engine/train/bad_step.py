@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from resdet.data.batches.loader import ImageInfo
+from resdet.data.batches.collate import ImageInfo
 from resdet.engine.train.alternating import OnProposals
 from resdet.engine.train.divergence import Findings, causes_of, examine
 from resdet.engine.train.state import Run, TrainState

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from resdet.data.batches.loader import ImageInfo, LoadedBatch
+from resdet.data.batches.collate import ImageInfo, LoadedBatch
 from resdet.engine.compilation import whole_cache
 from resdet.engine.distributed import autocast, average_statistics, to_device
 from resdet.engine.train.accumulate import forwards_of, unsynced
