@@ -21,6 +21,9 @@ class BackboneConfig(Group):
     norm: Literal["frozen_bn", "bn", "sync_bn", "gn", "none"] = key(
         "frozen_bn", help="normalization; families without any (vgg16) have none"
     )
+    width: float = key(
+        1.0, ge=0.05, le=8, help="factor on its channels, rounded to multiples of 8; of resnets, plain nets and vgg"
+    )
     frozen_stages: int = key(
         2, ge=0, le=100, help="0: train all; 1: freeze the stem; 2: and the first stage; ... (Detectron's FREEZE_AT)"
     )

@@ -195,3 +195,9 @@ def test_timms_checkpoints_fill_its_feature_extractors(tmp_path, name):
     torch.save(other.state_dict(), tmp_path / "other.pth")
     with pytest.raises(UserError, match=r"other\.pth"):
         _ = load_backbone_weights(ours, str(tmp_path / "other.pth"), f"timm/{name}")
+
+
+def test_the_weights_of_another_width_are_refused(resnet18):
+    with pytest.raises(UserError, match="shape") as refused:
+        _ = load_backbone_weights(build_backbone("resnet18", norm="bn", width=0.5), str(resnet18[1]), "resnet18")
+    assert "\n" not in str(refused.value)

@@ -34,9 +34,9 @@ _preact_basic = partial(PreActivationResNet, PreActivationBasicBlock, c2_channel
 _preact_bottleneck = partial(PreActivationResNet, PreActivationBottleneck)
 
 
-def _vgg(depths: Sequence[int], *, norm: str) -> VGG:
+def _vgg(depths: Sequence[int], *, norm: str, width: float = 1.0) -> VGG:
     """The original nets have no normalization, whatever norm is given."""
-    return VGG(depths, norm=None)
+    return VGG(depths, norm=None, width=width)
 
 
 BACKBONES: dict[str, Callable[..., Backbone]] = {
@@ -102,6 +102,7 @@ def build_backbone(
     name: str,
     *,
     norm: str = "frozen_bn",
+    width: float = 1.0,
     frozen_stages: int = 0,
     dilated_c5: bool = False,
     stochastic_depth: float = 0.0,
@@ -112,6 +113,7 @@ def build_backbone(
     Args:
         name: a key of BACKBONES, or timm/<model>.
         norm: a key of NORMS; nets that are designed without normalization (vgg16) ignore it.
+        width: factor on the channels of all stages, each then rounded to a multiple of 8.
         frozen_stages: 0 trains all, 1 freezes the stem, 2 also the first stage, ...
         dilated_c5: the last stage is dilated instead of strided (DC5).
         stochastic_depth: the fraction of images that skip the last block in training; linearly less before it.
@@ -128,9 +130,16 @@ def build_backbone(
     make = _constructor(name)
     wanted = {"dilated_c5": dilated_c5, "stochastic_depth": stochastic_depth, "zero_init": zero_init}
     options = {option: value for option, value in wanted.items() if value}
+    if width != 1:
+        options["width"] = width
     if missing := options.keys() - inspect.signature(make).parameters.keys():
         raise UserError(f"backbone {name!r} has no option {', '.join(sorted(missing))}; leave it out")
-    backbone = make(norm=norm, **options)
+    try:
+        backbone = make(norm=norm, **options)
+    except ValueError as error:  # torch's, of channels that are no multiple of the groups
+        if width == 1:
+            raise
+        raise UserError(f"backbone {name!r} cannot have {width} times its channels: {error}") from None
     check_maps(backbone, name)
     freeze(backbone, frozen_stages)
     return backbone

@@ -35,6 +35,11 @@ class Backbone(nn.Module, ABC):
         norms.freeze_norms(self, within=within)
 
 
+def scaled(channels: int, width: float) -> int:
+    """So many times the channels, rounded to a multiple of 8, and 8 at least (MobileNetV2, Sandler et al. 2018)."""
+    return channels if width == 1 else max(8, round(channels * width / 8) * 8)
+
+
 def freeze(backbone: Backbone, frozen_stages: int) -> None:
     """Freezes the first stages: 1 freezes the stem, 2 also the first stage, and so on (Detectron's FREEZE_AT).
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from resdet.models.backbones.base import Backbone, init_he
+from resdet.models.backbones.base import Backbone, init_he, scaled
 from resdet.models.backbones.norms import NORMS, conv_norm
 from resdet.models.backbones.resnet import conv, stochastic_depth
 
@@ -88,18 +88,20 @@ class PreActivationResNet(Backbone):
         depths: Sequence[int],
         *,
         c2_channels: int = 256,
+        width: float = 1.0,
         norm: str = "frozen_bn",
         stochastic_depth: float = 0.0,
     ) -> None:
         super().__init__()
-        self.conv1 = conv(3, 64, 7, stride=2, norm=norm)
-        self.bn1 = NORMS[norm](64)
+        stem_channels, c2_channels = scaled(64, width), scaled(c2_channels, width)
+        self.conv1 = conv(3, stem_channels, 7, stride=2, norm=norm)
+        self.bn1 = NORMS[norm](stem_channels)
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
         self.channels = tuple(c2_channels * 2**level for level in range(4))
         self.strides = (4, 8, 16, 32)
 
         rates = iter(stochastic_depth * (index + 1) / sum(depths) for index in range(sum(depths)))
-        layers, in_channels = [], 64
+        layers, in_channels = [], stem_channels
         for depth, out_channels in zip(depths, self.channels, strict=True):
             stride = 2 if layers else 1
             blocks = [block(in_channels, out_channels, stride=stride, norm=norm, drop=next(rates), activates=False)]

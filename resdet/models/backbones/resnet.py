@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from resdet.errors import UserError
-from resdet.models.backbones.base import Backbone, init_he
+from resdet.models.backbones.base import Backbone, init_he, scaled
 from resdet.models.backbones.deformable import DeformableConv2d
 from resdet.models.backbones.norms import NORMS, conv_norm
 
@@ -251,6 +251,7 @@ class ResNet(Backbone):
         depths: blocks per stage.
         stem_channels: 64; 16 on CIFAR.
         c2_channels: output channels of the first stage.
+        width: factor on the channels of the stem and of all stages.
         stem: 7x7 stride 2 and a 3x3 max pool stride 2 (imagenet), or 3x3 stride 1 (cifar).
         norm: a key of NORMS.
         dilated_c5: the last stage keeps the size and dilates its 3x3 convolutions by 2 instead (DC5).
@@ -266,6 +267,7 @@ class ResNet(Backbone):
         *,
         stem_channels: int = 64,
         c2_channels: int = 256,
+        width: float = 1.0,
         stem: Literal["imagenet", "cifar"] = "imagenet",
         norm: str = "frozen_bn",
         dilated_c5: bool = False,
@@ -274,6 +276,7 @@ class ResNet(Backbone):
         zero_init: bool = False,
     ) -> None:
         super().__init__()
+        stem_channels, c2_channels = scaled(stem_channels, width), scaled(c2_channels, width)
         kernel, stem_stride = (7, 2) if stem == "imagenet" else (3, 1)
         self.conv1 = conv(3, stem_channels, kernel, stride=stem_stride, norm=norm)
         self.bn1 = NORMS[norm](stem_channels)

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from resdet.models.backbones.base import Backbone, init_he
+from resdet.models.backbones.base import Backbone, init_he, scaled
 from resdet.models.backbones.norms import NORMS, conv_norm
+
+CHANNELS = (64, 128, 256, 512, 512)  # channels of each block (Simonyan & Zisserman 2014, Table 1)
 
 
 class VGG(Backbone):
@@ -20,23 +22,24 @@ class VGG(Backbone):
     Args:
         depths: convolutions per block.
         norm: a key of NORMS for the nets with a norm behind each convolution, None for the original nets.
+        width: factor on the channels of all blocks.
     """
 
-    def __init__(self, depths: Sequence[int], *, norm: str | None) -> None:
+    def __init__(self, depths: Sequence[int], *, norm: str | None, width: float = 1.0) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         self.pools: list[int] = []  # their positions in `features`; each ends a block
-        in_channels = 3
-        for depth, width in zip(depths, (64, 128, 256, 512, 512), strict=True):
+        in_channels, blocks = 3, [scaled(channels, width) for channels in CHANNELS]
+        for depth, channels in zip(depths, blocks, strict=True):
             for _ in range(depth):
-                layers.append(nn.Conv2d(in_channels, width, 3, padding=1))
-                layers += [NORMS[norm](width)] if norm else []
+                layers.append(nn.Conv2d(in_channels, channels, 3, padding=1))
+                layers += [NORMS[norm](channels)] if norm else []
                 layers.append(nn.ReLU(inplace=True))
-                in_channels = width
+                in_channels = channels
             self.pools.append(len(layers))
             layers.append(nn.MaxPool2d(2))
         self.features = nn.Sequential(*layers)
-        self.channels = (256, 512, 512, 512)
+        self.channels = (*blocks[2:], blocks[-1])
         self.strides = (4, 8, 16, 32)
         init_he(self)
 

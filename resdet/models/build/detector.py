@@ -176,7 +176,11 @@ LAYOUTS: dict[str, Callable[[ModelConfig], Layout]] = {
 def backbone_of(config: ModelConfig, *, dilated_c5: bool = False) -> Backbone:
     backbone = config.backbone
     return build_backbone(
-        backbone.name, norm=backbone.norm, frozen_stages=backbone.frozen_stages, dilated_c5=dilated_c5
+        backbone.name,
+        norm=backbone.norm,
+        width=backbone.width,
+        frozen_stages=backbone.frozen_stages,
+        dilated_c5=dilated_c5,
     )
 
 
