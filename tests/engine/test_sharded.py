@@ -44,10 +44,7 @@ def content(run: Path, step: int = STEPS) -> tuple[dict[str, Any], dict[str, Any
 
 
 def test_the_weights_are_put_together_once_for_an_evaluation_and_the_checkpoint_after_it() -> None:
-    class One(nn.Linear):
-        """Stands for a detector: its weights are all that is gathered."""
-
-    model: Any = One(1, 1)
+    model: Any = nn.Linear(1, 1)  # stands for a detector: its weights are all that is gathered
     state = TrainState(model, torch.optim.SGD(model.parameters(), lr=0.1), gathered=copy.deepcopy(model), step=1)
 
     def gathered_after(weight: float, *, within_update: bool = False) -> float:
