@@ -20,7 +20,7 @@ from resdet.files import whole_file
 from resdet.version import __version__
 
 CONNECT_SECONDS = 0.8  # seconds to find out whether there is a network
-STALL_SECONDS = 10.0  # seconds without data after which a download has failed
+STALL_SECONDS = 30.0  # seconds without data after which a download has failed
 # The beginning of a checksum in a file's name: resnet50-0676ba61.pth, model_final_280758.pkl (of Detectron2's zoo).
 SUMS = ((re.compile(r"-([0-9a-f]{8,64})\."), "sha256"), (re.compile(r"model_final_([0-9a-f]{6})\.pkl"), "md5"))
 
@@ -79,14 +79,15 @@ class HttpsOnly(urllib.request.HTTPRedirectHandler):
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-def open_address(url: str, *, timeout: float, handlers: Sequence[Any] = ()) -> Any:
-    """What urllib answers for an http or https address; an https one may redirect to another https address alone.
+def open_address(url: str, *, handlers: Sequence[Any] = ()) -> Any:
+    """What urllib answers for an http or https address; an https one may redirect to another https address alone. A
+    server that sends nothing for STALL_SECONDS has failed.
 
     `handlers` are further urllib handlers. Raises UserError for another redirect, and OSError or HTTPException.
     """
     secure = (HttpsOnly,) if urllib.parse.urlsplit(url).scheme == "https" else ()
     request = urllib.request.Request(url, headers={"User-Agent": f"resdet/{__version__}"})  # noqa: S310  # http or https
-    return urllib.request.build_opener(*secure, *handlers).open(request, timeout=timeout)
+    return urllib.request.build_opener(*secure, *handlers).open(request, timeout=STALL_SECONDS)
 
 
 def download(
@@ -101,7 +102,7 @@ def download(
         raise UserError(f"{url}: refused, weights are fetched over https only; {remedy}")
     try:
         with whole_file(path) as part:
-            with open_address(url, timeout=STALL_SECONDS, handlers=handlers) as answer, part.open("wb") as file:
+            with open_address(url, handlers=handlers) as answer, part.open("wb") as file:
                 shutil.copyfileobj(answer, file)
             if (wrong := _wrong_hash(part, path.name)) is not None:
                 raise UserError(f"{url}: what arrived is another file, its {wrong}, not as in its name; {remedy}")

@@ -21,6 +21,11 @@ def shortened(text: str, length: int) -> str:
     return plain if len(plain) <= length else plain[: length - 3] + "..."
 
 
+def said_by(error: BaseException, length: int = 200) -> str:
+    """What an error of a library says, on one line of at most `length` characters; its type if it says nothing."""
+    return shortened(" ".join(str(error).split()) or type(error).__name__, length)
+
+
 def first_few(items: Collection[object], most: int = 5, *, separator: str = ", ") -> str:
     """`"3, 8, 9, 12, 40 and 7 more"`: the first `most` of the items as printable text, and the number of the others."""
     more = f" and {len(items) - most} more" if len(items) > most else ""

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resdet.text import first_few, printable, shortened
+from resdet.text import first_few, printable, said_by, shortened
 
 
 def test_a_character_that_a_terminal_obeys_is_shown_as_its_escape():
@@ -23,6 +23,12 @@ def test_a_long_text_ends_in_three_dots_and_a_short_one_is_whole():
     assert shortened("a" * 60, 60) == "a" * 60
     assert shortened("a" * 61, 60) == "a" * 57 + "..."
     assert len(shortened("\x1b" * 40, 60)) == 60
+
+
+def test_what_a_library_says_is_one_line_and_its_type_where_it_says_nothing():
+    assert said_by(ValueError("  not found:\n\n   the file\x1b[2J ")) == r"not found: the file\x1b[2J"
+    assert said_by(ValueError()) == "ValueError"
+    assert len(said_by(ValueError("a" * 1000), 120)) == 120
 
 
 @pytest.mark.parametrize(

@@ -46,3 +46,24 @@ def spread(model: FasterRCNN) -> None:
         if isinstance(module, nn.BatchNorm2d):
             assert module.running_mean is not None
             _ = module.running_mean.normal_(std=0.1)
+
+
+def numbered_rows(rows: int, columns: int = 2) -> torch.Tensor:
+    return torch.arange(float(rows))[:, None].expand(rows, columns).contiguous()
+
+
+def small_torchvision(classes: int) -> dict[str, torch.Tensor]:
+    """The last layers of a torchvision Mask R-CNN: row i has the number i."""
+    predictor = "roi_heads.box_predictor"
+    return {
+        "backbone.body.conv1.weight": torch.ones(4, 3, 7, 7),
+        f"{predictor}.cls_score.weight": numbered_rows(classes + 1),
+        f"{predictor}.cls_score.bias": torch.arange(classes + 1.0),
+        f"{predictor}.bbox_pred.weight": numbered_rows(4 * (classes + 1)),
+        f"{predictor}.bbox_pred.bias": torch.arange(4 * (classes + 1.0)),
+        "roi_heads.mask_predictor.mask_fcn_logits.weight": numbered_rows(classes + 1)[:, :, None, None],
+        "roi_heads.mask_predictor.mask_fcn_logits.bias": torch.arange(classes + 1.0),
+        "roi_heads.mask_predictor.conv5_mask.weight": torch.ones(1),
+        "roi_heads.mask_head.2.0.weight": torch.ones(1),
+        "roi_heads.mask_head.2.1.running_mean": torch.ones(1),
+    }

@@ -30,8 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--class-names",
         metavar="FILE",
-        help="the classes of a detector: a file with one name a line, without a background, or: coco "
-        "(default: COCO's names for 80 classes)",
+        help="the classes of a detector: a file with one name a line, without a background, or: coco, "
+        "voc, cityscapes (default: COCO's names for 80 classes)",
     )
     parser.add_argument(
         "--config", metavar="FILE", help="the config of a detector for which it does not follow from its tensors"

@@ -27,13 +27,15 @@ def run(args: argparse.Namespace) -> int:
     from resdet.engine.published import LICENCES, published_detector, published_detectors
 
     if args.name is None:
-        for publisher, licence in LICENCES.items():
-            print_list([each for each in published_detectors() if each.publisher == publisher])
-            print(f"AP: {publisher}'s own figures on COCO val2017, 80 classes. Licence: {licence}.\n")
+        detectors = published_detectors()
+        for publisher, scored_on in dict.fromkeys((each.publisher, each.scored_on) for each in detectors):
+            print_list([each for each in detectors if (each.publisher, each.scored_on) == (publisher, scored_on)])
+            print(f"AP: {publisher}'s own figures on {scored_on}. Licence: {LICENCES[publisher]}.\n")
         return 0
     each = published_detector(args.name)
-    masks = "" if each.mask_ap is None else f", mask AP {each.mask_ap:.3f}"
-    print(f"{each.name}: box AP {each.box_ap:.3f}{masks} on COCO val2017, by {each.publisher}'s own figures")
+    stated = {"box": each.box_ap, "mask": each.mask_ap}
+    figures = ", ".join(f"{kind} AP {value:.3f}" for kind, value in stated.items() if value is not None)
+    print(f"{each.name}: {figures} on {each.scored_on}, by {each.publisher}'s own figures")
     if each.parameters is not None:
         print(
             f"{each.parameters:,} parameters, {each.gflops:.0f} GFLOP for an image, a file of {each.megabytes:.0f} MB"
@@ -47,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
 def print_list(detectors: list[PublishedDetector]) -> None:
     """A line each; what the publisher does not say about any of them has no column."""
     columns: dict[str, tuple[int, list[str]]] = {  # by title: width and values
-        "box AP": (8, [f"{each.box_ap:.3f}" for each in detectors]),
+        "box AP": (8, ["-" if each.box_ap is None else f"{each.box_ap:.3f}" for each in detectors]),
         "mask AP": (9, ["-" if each.mask_ap is None else f"{each.mask_ap:.3f}" for each in detectors]),
         "parameters": (12, ["" if each.parameters is None else f"{each.parameters / 1e6:.1f} M" for each in detectors]),
         "GFLOP": (7, ["" if each.gflops is None else f"{each.gflops:.0f}" for each in detectors]),

@@ -7,6 +7,7 @@ for example Debian's fonts-noto-core and fonts-noto-cjk, which are under the SIL
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable, Sequence
 from functools import cache, lru_cache
 from pathlib import Path
@@ -23,7 +24,9 @@ ALSO_PILLOW = frozenset("…\N{EN DASH}€")
 INVISIBLE = frozenset("\u200b\u200c\u200d\u200e\u200f\u2066\u2067\u2068\u2069")  # joiners, marks of direction
 LINE = "Ågjy|"  # its height is that of a line
 BASELINE = "ls"  # positions are those of the left end of the baseline
-PACKAGES = "fonts-noto-core, fonts-noto-cjk"
+# Debian's packages of fonts: of the scripts of China, Japan and Korea, as Unicode names their characters, and the rest.
+EAST_ASIAN, OTHERS = "fonts-noto-cjk", "fonts-noto-core"
+EAST_ASIAN_NAMES = ("CJK", "HIRAGANA", "KATAKANA", "HANGUL", "BOPOMOFO", "IDEOGRAPHIC", "FULLWIDTH", "HALFWIDTH")
 
 Font = ImageFont.FreeTypeFont
 
@@ -55,7 +58,12 @@ def without_font(names: Iterable[str]) -> str:
     if not lacking:
         return ""
     listed = first_few([f"{character} (U+{ord(character):04X})" for character in lacking])
-    return f"no font of this machine has {listed}: drawings show these codes; install a font, such as {PACKAGES}"
+    east_asian = [unicodedata.name(character, "").startswith(EAST_ASIAN_NAMES) for character in lacking]
+    packages = [EAST_ASIAN] * any(east_asian) + [OTHERS] * (not all(east_asian))
+    return (
+        f"no font of this machine has {listed}: drawings show these codes; install a font, on Debian by"
+        f" `apt-get install {' '.join(packages)}`"
+    )
 
 
 def missing(text: str) -> tuple[str, ...]:

@@ -31,12 +31,14 @@ def convert_to_file(
     architecture: str | None = None,
     channel_order: ChannelOrder | None = None,
     class_names: str | None = None,
+    test_sides: tuple[int, int] | None = None,
 ) -> list[str]:
     """Converts (see `convert_file`), writes `output`, and returns the report lines.
 
     The header of a detector's file receives the values that evaluation and prediction need: `config` or a config
     derived from the tensors, class names, and category ids (COCO's ids if the names are COCO's). The file of a
-    complete classifier of timm has such a header too; that of a backbone or another classifier has none. Raises
+    complete classifier of timm has such a header too; that of a backbone or another classifier has none. `test_sides`,
+    the shorter side and the most of the longer one, are those of a derived config (None: the defaults). Raises
     UserError for a file that cannot be converted and for a `config` that its tensors do not fit.
     """
     converted = convert_file(
@@ -52,7 +54,7 @@ def convert_to_file(
             notes.append(said)
     else:
         try:
-            whole, header = _detector_header(converted, config)
+            whole, header = _detector_header(converted, config, test_sides)
             names = converted.contract.class_names or ()
             state = for_model(state, whole.model, len(names))
             notes.append(
@@ -92,13 +94,17 @@ def _timm_classifier(converted: Converted) -> tuple[dict[str, Tensor], dict[str,
     return model.state_dict(), header, said
 
 
-def _detector_header(converted: Converted, given: Path | None) -> tuple[Config, dict[str, str]]:
+def _detector_header(
+    converted: Converted, given: Path | None, test_sides: tuple[int, int] | None
+) -> tuple[Config, dict[str, str]]:
     contract = converted.contract
     names = contract.class_names
     assert names is not None, "a converted detector names its classes"
     config = Config() if given is None else load_config(given)
     if given is None:
         config.model = derived_config(converted.state, contract)
+        if test_sides is not None:
+            config.data.augment.test_short_side, config.data.augment.max_side = test_sides
         if size_divisor(config.model) == 1:  # an image that has its batch to itself is not padded, as in Detectron2
             config.eval.batch_size = 1
     else:

@@ -10,6 +10,7 @@ import hashlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
@@ -23,7 +24,7 @@ from resdet.files import writing
 from resdet.version import __version__
 from resdet.weights import detectron2_zoo
 from resdet.weights.convert import format_of
-from resdet.weights.detectron2_zoo import ZOO, zoo_address
+from resdet.weights.detectron2_zoo import SETS, ZOO, ZooDetector, detector_of_file, zoo_address
 from resdet.weights.hub import hub_detector, hub_name
 from resdet.weights.read import read_weights
 
@@ -44,16 +45,17 @@ FOREIGN = (".pth", ".pt", ".pkl")  # suffixes of files of other toolkits, in low
 
 @dataclass(frozen=True)
 class PublishedDetector:
-    """What its publisher says about a detector; AP is on COCO val2017, in 0 .. 1, `megabytes` the size of the file.
+    """What its publisher says about a detector; AP is on `scored_on`, in 0 .. 1, `megabytes` the size of the file.
 
     `file` is where it is kept, and where a file that was fetched elsewhere goes: torch's cache.
     """
 
     name: str
     publisher: str
-    box_ap: float
+    box_ap: float | None
     mask_ap: float | None
     url: str
+    scored_on: str = SETS["coco"].scored_on
     parameters: int | None = None
     gflops: float | None = None
     megabytes: float | None = None
@@ -84,8 +86,8 @@ def published_detector(name: str) -> PublishedDetector:
     """Raises UserError for a name that is not known, with a suggestion."""
     if name in ZOO:
         zoo = ZOO[name]
-        masks = None if zoo.mask_ap is None else zoo.mask_ap / 100
-        return PublishedDetector(name, "Detectron2", zoo.box_ap / 100, masks, zoo_address(name))
+        boxes, masks = (None if ap is None else ap / 100 for ap in (zoo.box_ap, zoo.mask_ap))
+        return PublishedDetector(name, "Detectron2", boxes, masks, zoo_address(name), zoo.data_set.scored_on)
     if name not in TORCHVISION:
         raise UserError(f"{name}: is no published detector{suggestion(name) or '; `resdet models` lists them'}")
     from torchvision.models import get_weight
@@ -129,7 +131,8 @@ def as_model_file(given: Path, cache: Path) -> Path:
         return _converted(lambda: TORCHVISION[name], "torchvision", cache, published_detector(name).file.stem)
     if name in ZOO:
         known = published_detector(name)
-        return _converted(lambda: str(fetched(known.url, _torch_cache())), "detectron2", cache, known.file.stem)
+        spec = partial(_fetched, known.url)
+        return _converted(spec, "detectron2", cache, known.file.stem, zoo=ZOO[name])
     if (meant := suggestion(name)) is not None:
         raise UserError(f"{name}: no such file or folder{meant}")
     return given
@@ -144,14 +147,25 @@ def _from_file(path: Path, cache: Path) -> Path:
         )
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return _converted(lambda: str(path), kind, cache, f"{path.stem[:80]}-{digest[:16]}")
+    stem = f"{path.stem[:80]}-{digest[:16]}"
+    return _converted(lambda: str(path), kind, cache, stem, zoo=detector_of_file(path.name))
 
 
-def _converted(spec: Callable[[], str], kind: str, cache: Path, stem: str) -> Path:
-    """The file in the cache. Its name has the version, for another version may convert in another way."""
+def _fetched(url: str) -> str:
+    return str(fetched(url, _torch_cache()))
+
+
+def _converted(spec: Callable[[], str], kind: str, cache: Path, stem: str, *, zoo: ZooDetector | None = None) -> Path:
+    """The file in the cache, with the classes and the image sizes of a detector of the zoo. Its name has the version,
+    for another version may convert in another way.
+    """
     target = cache / "detectors" / f"{stem}-resdet-{__version__}.safetensors"
     if not target.is_file():
         with writing(target.parent, "set RESDET_CACHE to a folder with room"):
             target.parent.mkdir(parents=True, exist_ok=True)
-        _ = convert_to_file(spec(), kind, target)
+        if zoo is None or not zoo.data_set.class_names:
+            _ = convert_to_file(spec(), kind, target)
+        else:
+            sides = zoo.data_set.test_sides
+            _ = convert_to_file(spec(), kind, target, class_names=zoo.data, test_sides=sides)
     return target

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +10,17 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from resdet.config import Config, config_from_yaml, to_yaml
+from resdet.engine.run_records import (
+    Figures,
+    finite,
+    last_evaluation,
+    number,
+    object_of,
+    records_of,
+    step_of,
+    text_of,
+    texts_by_id,
+)
 from resdet.errors import UserError
 from resdet.files import (
     ANOTHER_OUTPUT,
@@ -51,8 +59,6 @@ UNREADABLE = "unreadable"  # in FIGURES: the problem of each image that could no
 ENDED = "ended"  # in FIGURES: the key that ended the training, where that is not train.steps
 
 LARGEST_NAME = 1000  # bytes of `best`
-
-Figures = dict[str, float | None]
 
 
 @dataclass(frozen=True)
@@ -137,7 +143,7 @@ class RunFiles:
         """Removes the lines of metrics after the step from which a run resumes, because they will be written again."""
         if self.metrics.exists():
             text = read_regular(self.metrics).decode(errors="replace")  # a damaged line has no step
-            kept = [line for line in text.splitlines() if _step_of(line) <= step]
+            kept = [line for line in text.splitlines() if step_of(line) <= step]
             replace_file(self.metrics, "".join(f"{line}\n" for line in kept).encode())
 
     def check_evaluation(self) -> None:
@@ -168,7 +174,7 @@ class RunFiles:
         named: dict[str, Any] = {} if backend is None else {"backend": backend}
         if ended is not None:
             named[ENDED] = ended
-        defined = {name: _number(value) for name, value in figures.items()}
+        defined = {name: number(value) for name, value in figures.items()}
         if results is not None and results.unreadable:
             named[UNREADABLE] = {str(number): problem for number, problem in results.unreadable.items()}
         contents = {FIGURES: readable_json(signed({**defined, **named, "step": step}))}
@@ -179,7 +185,7 @@ class RunFiles:
     def written_figures(self) -> Figures:
         """The figures of the last evaluation. Raises UserError if they cannot be read."""
         notes: list[str] = []
-        figures = _finite(_object(self.figures, notes))
+        figures = finite(object_of(self.figures, notes))
         _ = figures.pop("step", None)
         if not figures:
             raise UserError(
@@ -189,7 +195,7 @@ class RunFiles:
 
     def is_finished(self, config: Config) -> bool:
         """Whether the evaluation after the last step and its detections exist."""
-        written = _object(self.figures, [])
+        written = object_of(self.figures, [])
         return self.predictions.exists() and (written.get("step") == config.train.steps or ENDED in written)
 
     def write_bad_step(self, content: Mapping[str, Any]) -> None:
@@ -202,7 +208,7 @@ class RunFiles:
 
     def write_unreadable(self, problems: Sequence[str]) -> None:
         """Adds images that were left out in training to the report on the data. Raises OSError."""
-        report = _object(self.folder / DATA, [])
+        report = object_of(self.folder / DATA, [])
         replace_file(self.folder / DATA, readable_json({**report, "unreadable": list(problems)}))
 
     def write_best(self, checkpoint: Path) -> None:
@@ -236,7 +242,7 @@ class RunFiles:
 
     def written_resources(self) -> dict[str, Any]:
         """The resources that the training took so far; empty before its first checkpoint."""
-        return _object(self.resources, [])
+        return object_of(self.resources, [])
 
 
 @dataclass(frozen=True)
@@ -280,14 +286,14 @@ def read_run(path: Path) -> RunFolder:
         if not (path / name).is_file():
             raise UserError(f"{path}: is no run folder, for it has no {name}; give the --output of resdet train")
     notes: list[str] = []
-    config_text = _text(path / CONFIG)
-    records = _records(path / METRICS, notes)
-    written = _object(path / FIGURES, notes)
-    figures, backend = _finite(written), written.get("backend")
+    config_text = text_of(path / CONFIG)
+    records = records_of(path / METRICS, notes)
+    written = object_of(path / FIGURES, notes)
+    figures, backend = finite(written), written.get("backend")
     step = figures.pop("step", None)
     if not figures:
-        step, figures = _last_evaluation(records)
-    data = _object(path / DATA, notes)
+        step, figures = last_evaluation(records)
+    data = object_of(path / DATA, notes)
     return RunFolder(
         path=path,
         config=config_from_yaml(config_text, str(path / CONFIG)),
@@ -298,99 +304,7 @@ def read_run(path: Path) -> RunFolder:
         backend=backend if isinstance(backend, str) else None,
         data={name: report for name, report in data.items() if isinstance(report, dict)},
         notes=notes,
-        unreadable=_by_id(written.get(UNREADABLE)),
-        resources=_object(path / RESOURCES, notes),
+        unreadable=texts_by_id(written.get(UNREADABLE)),
+        resources=object_of(path / RESOURCES, notes),
         ended=ended if isinstance(ended := written.get(ENDED), str) else None,
     )
-
-
-def _text(path: Path) -> str:
-    try:
-        return read_regular(path).decode()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: is not text in UTF-8; is it damaged?") from None
-
-
-def _records(path: Path, notes: list[str]) -> list[tuple[float, Figures]]:
-    """The lines that are objects with a step. The last line may be cut off if the run was killed."""
-    records: list[tuple[float, Figures]] = []
-    damaged: list[int] = []
-    try:
-        lines = read_regular(path).splitlines()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-    for i, line in enumerate(lines, start=1):
-        values = _finite(_decoded(line))
-        step = values.pop("step", None)
-        if step is not None:
-            records.append((step, values))
-        elif line.strip():
-            damaged.append(i)
-    if damaged:
-        notes.append(f"{path.name}: {len(damaged)} of {len(lines)} lines are damaged, the first is line {damaged[0]}")
-    return sorted(records, key=lambda record: record[0])
-
-
-def _object(path: Path, notes: list[str]) -> dict[str, Any]:
-    """The content of a file with one JSON object; empty if the file is absent, and with a note if it is damaged."""
-    if not path.exists():
-        return {}
-    try:
-        content = _decoded(read_regular(path))
-    except OSError as error:
-        notes.append(f"{path.name}: cannot be read ({error.strerror})")
-        return {}
-    if not isinstance(content, dict):
-        notes.append(f"{path.name}: is damaged")
-        return {}
-    return content
-
-
-def _decoded(data: bytes) -> Any:
-    """The JSON value in `data`; None if `data` is not JSON."""
-    try:
-        return json.loads(data)
-    except (ValueError, RecursionError):
-        return None
-
-
-def _finite(content: Any) -> Figures:
-    """The numbers of an object; a number that is not finite becomes None."""
-    if not isinstance(content, Mapping):
-        return {}
-    return {
-        str(name): _number(value)
-        for name, value in content.items()
-        if value is None or (isinstance(value, int | float) and not isinstance(value, bool))
-    }
-
-
-def _by_id(content: Any) -> dict[int, str]:
-    """The texts of an object whose keys are ids."""
-    if not isinstance(content, Mapping):
-        return {}
-    return {int(key): str(text) for key, text in content.items() if re.fullmatch(r"-?[0-9]{1,19}", str(key))}
-
-
-def _number(value: float | int | None) -> float | None:
-    try:
-        return float(value) if value is not None and math.isfinite(value) else None
-    except OverflowError:  # JSON's whole numbers have no upper limit
-        return None
-
-
-def _last_evaluation(records: list[tuple[float, Figures]]) -> tuple[float | None, Figures]:
-    """The last line with figures of an evaluation; their names contain a slash."""
-    for step, values in reversed(records):
-        figures = {name: value for name, value in values.items() if "/" in name}
-        if figures:
-            return step, figures
-    return None, {}
-
-
-def _step_of(line: str) -> float:
-    """The step of a line; infinity for a line that was cut off because the run was killed."""
-    step = _finite(_decoded(line.encode())).get("step")
-    return math.inf if step is None else step

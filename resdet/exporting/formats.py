@@ -14,7 +14,7 @@ import numpy as np
 from resdet.errors import UserError, row_of
 from resdet.exporting.graph import Graph, capture
 from resdet.exporting.web.site import NAMES
-from resdet.text import shortened
+from resdet.text import said_by
 from resdet.weights.read import UNREADABLE
 
 if TYPE_CHECKING:
@@ -79,10 +79,7 @@ def _readable(path: Path, *refusals: type[Exception]) -> Iterator[None]:
     try:
         yield
     except refusals as error:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise UserError(
-            f"{path}: cannot be run ({shortened(lines[0], 120)}); is it damaged? Export it again"
-        ) from error
+        raise UserError(f"{path}: cannot be run ({said_by(error)}); is it damaged? Export it again") from error
 
 
 def _write_program(program: Any, folder: Path, precision: str) -> None:

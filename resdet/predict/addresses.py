@@ -17,7 +17,6 @@ from resdet.errors import UserError
 from resdet.text import shortened
 
 LARGEST = 64 * 2**20  # bytes of an image
-STALL_SECONDS = 10.0  # without data
 WHOLE_SECONDS = 60.0  # for all data
 PART = 2**16  # bytes that are read at a time
 HANDLERS: tuple[Any, ...] = ()  # further urllib handlers, for tests against a server on this machine
@@ -44,7 +43,7 @@ def fetched(url: str) -> bytes:
             raise ImageError(f"{url}: images are fetched over https only; give an https address, or a file")
         if not reachable(url):
             raise ImageError(f"{url}: the host cannot be reached; download the image elsewhere and give its path")
-        with open_address(url, timeout=STALL_SECONDS, handlers=HANDLERS) as answer:
+        with open_address(url, handlers=HANDLERS) as answer:
             return _read(answer, url)
     except ImageError:
         raise

@@ -12,6 +12,7 @@ from resdet.weights.convert import FORMATS, Converted, from_detectron2, keep_cla
 from resdet.weights.convert.names import class_rows
 from resdet.weights.convert.timm import from_timm
 from resdet.weights.convert.torchvision import UNUSED
+from resdet.weights.detectron2_zoo import SETS
 from resdet.weights.family import network
 from resdet.weights.read import WeightsFile, read_weights
 from resdet.weights.sources import Source, coco_names, named_weights, resolve
@@ -35,8 +36,8 @@ def convert_file(
         kind: detectron2, torchvision, msra or timm.
         architecture: the backbone's name in a config, if the tensors do not determine it (timm: required).
         channel_order: of a Detectron2 file; None: BGR, as for most of its zoo.
-        class_names: of a detector: a text file of one name a line without a background, or `coco`; None: what the
-            publisher states, COCO's for 80 or 90 classes, else class_1, class_2, ...
+        class_names: of a detector: a text file of one name a line without a background, or `coco`, `voc` or
+            `cityscapes`; None: what the publisher states, COCO's for 80 or 90 classes, else class_1, class_2, ...
     """
     if channel_order is not None and kind != "detectron2":
         raise UserError(f"--channel-order {channel_order}: only detectron2 has files of both orders, not {kind}")
@@ -81,9 +82,13 @@ def _with_class_names(converted: Converted, class_names: str | None, rows: int |
 
 
 def _names_of_classes(file: str, rows: int | None) -> list[str]:
-    """The lines of a text file; for `coco`, COCO's 80 classes, or its 90 category ids for a file of so many."""
+    """The lines of a text file; for a row of SETS its classes, which are COCO's 80 for `coco`, or its 90 category ids
+    for a file of so many.
+    """
     if file == "coco":
         return [name for name in coco_names() if name != UNUSED or rows == 90]
+    if file in SETS:
+        return list(SETS[file].class_names)
     try:
         lines = Path(file).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:

@@ -1,6 +1,7 @@
 """The detectors of Detectron2's zoo whose network resdet has: names, files and AP, as its MODEL_ZOO.md states them.
 
-All are trained on COCO's train2017. The name of a file ends with the beginning of its md5.
+All are trained on COCO's train2017, but one on VOC 2007 and 2012 (trainval) and one on Cityscapes. The name of a file
+ends with the beginning of its md5.
 """
 
 from __future__ import annotations
@@ -12,12 +13,45 @@ LICENCE = "Detectron2's zoo is under CC BY-SA 3.0"
 
 
 @dataclass(frozen=True)
+class ZooSet:
+    """The data set of a detector: where its AP was measured, its classes in the order of the labels (none: COCO's), and
+    the shorter side and the most of the longer side of test images.
+    """
+
+    scored_on: str
+    class_names: tuple[str, ...] = ()
+    test_sides: tuple[int, int] = (800, 1333)
+
+
+SETS = {
+    "coco": ZooSet("COCO val2017, 80 classes"),
+    "voc": ZooSet(
+        "VOC 2007 test, 20 classes",
+        (
+            "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
+            "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+        ),
+    ),
+    "cityscapes": ZooSet(
+        "Cityscapes val, 8 classes",
+        ("person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle"),
+        test_sides=(1024, 2048),
+    ),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
 class ZooDetector:
-    """`place` is the file's below the name; AP on COCO val2017, in percent."""
+    """`place` is the file's below the name; AP in percent, None where the zoo states none; `data` is a row of SETS."""
 
     place: str
-    box_ap: float
+    box_ap: float | None
     mask_ap: float | None = None
+    data: str = "coco"
+
+    @property
+    def data_set(self) -> ZooSet:
+        return SETS[self.data]
 
 
 ZOO = {
@@ -45,7 +79,14 @@ ZOO = {
     ),
     "Misc/cascade_mask_rcnn_R_50_FPN_1x": ZooDetector("138602847/model_final_e9d89b.pkl", 42.1, 36.4),
     "Misc/cascade_mask_rcnn_R_50_FPN_3x": ZooDetector("144998488/model_final_480dd8.pkl", 44.3, 38.5),
+    "PascalVOC-Detection/faster_rcnn_R_50_C4": ZooDetector("142202221/model_final_b1acc2.pkl", 51.9, data="voc"),
+    "Cityscapes/mask_rcnn_R_50_FPN": ZooDetector("142423278/model_final_af9cf5.pkl", None, 36.5, data="cityscapes"),
 }
+
+
+def detector_of_file(name: str) -> ZooDetector | None:
+    """The detector whose file has this name; None for a file of another name."""
+    return next((each for each in ZOO.values() if each.place.endswith(f"/{name}")), None)
 
 
 def zoo_address(name: str) -> str:

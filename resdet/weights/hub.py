@@ -21,7 +21,7 @@ from huggingface_hub.errors import (
 
 from resdet.downloads import STALL_SECONDS, reachable
 from resdet.errors import UserError
-from resdet.text import shortened
+from resdet.text import said_by
 
 LARGEST = 8 * 2**30  # bytes of a file of weights
 DETECTOR = "model.safetensors"
@@ -133,11 +133,6 @@ def answered(failed: str, remedy: str) -> Iterator[None]:
     except EntryNotFoundError as error:
         if isinstance(error, HfHubHTTPError):  # otherwise the client found no network
             raise
-        raise UserError(f"{failed} ({_first_line(error)}); {remedy}") from error
+        raise UserError(f"{failed} ({said_by(error)}); {remedy}") from error
     except (HTTPError, OSError, ValueError, RuntimeError) as error:
-        raise UserError(f"{failed} ({_first_line(error)}); {remedy}") from error
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return shortened(" ".join(line.strip() for line in lines if line.strip()), 200)
+        raise UserError(f"{failed} ({said_by(error)}); {remedy}") from error

@@ -32,7 +32,17 @@ def test_what_is_missing_is_said_once_for_all_names() -> None:
     said = without_font([NOWHERE, f"{NOWHERE}{NOWHERE}", "cat"])
     assert "(U+10FFFD): drawings show these codes" in said
     assert said.count("U+10FFFD") == 1
-    assert "fonts-noto-cjk" in said
+    assert said.endswith("`apt-get install fonts-noto-core`")
+
+
+def test_the_remedy_names_the_package_of_the_scripts_that_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fonts, "missing", lambda name: tuple(name))  # whatever fonts this machine has
+    for names, packages in (
+        (["猫", "ねこ", "고양이"], "fonts-noto-cjk"),
+        (["बिल्ली"], "fonts-noto-core"),
+        (["猫", "แมว"], "fonts-noto-cjk fonts-noto-core"),
+    ):
+        assert without_font(names).endswith(f"`apt-get install {packages}`")
 
 
 def test_marks_of_direction_take_no_room() -> None:

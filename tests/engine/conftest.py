@@ -9,6 +9,7 @@ import pytest
 from forked import end_all
 
 from resdet.config import Config, load_config
+from resdet.engine.train import train
 
 ROOT = Path(__file__).parents[2]
 NANO = (
@@ -44,3 +45,13 @@ def read_metrics() -> Any:
         return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
     return lines
+
+
+@pytest.fixture
+def full_run(tmp_path: Path, nano: Config) -> Path:
+    """A finished run with a checkpoint after each of its six steps."""
+    nano.train.checkpoint_every, nano.train.keep_checkpoints = 1, 10
+    nano.eval.every = 2
+    run = tmp_path / "full"
+    _ = train(nano, run)
+    return run

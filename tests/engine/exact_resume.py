@@ -1,5 +1,6 @@
 """The law of a resumed run: whatever is switched on, it ends with the same bits as a run without interruption."""
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -65,3 +66,11 @@ def assert_same(ours: Any, theirs: Any, where: str) -> None:
             assert_same(*pair, f"{where}[{i}]")
     else:
         assert ours == theirs, where
+
+
+def weights_hash(run: Path, step: int) -> str:
+    weights = read_model_file(checkpoint_path(run, step) / MODEL).weights
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        digest.update(weights[name].numpy().tobytes())
+    return digest.hexdigest()

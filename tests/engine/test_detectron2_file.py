@@ -73,19 +73,31 @@ def ours() -> tuple[RCNN, ModelConfig]:
 
 @pytest.fixture
 def file(ours: tuple[RCNN, ModelConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """As the zoo writes it: numpy arrays in a pickle, with images in the order BGR."""
     monkeypatch.setenv("RESDET_CACHE", str(tmp_path / "cache"))
+    return written(ours[0].state_dict(), tmp_path / "model_final_280758.pkl")
+
+
+def written(state: dict[str, Tensor], path: Path) -> Path:
+    """As the zoo writes it: numpy arrays in a pickle, with images in the order BGR."""
     model = {
         zoo_name(name): (value.flip(1) if name == "backbone.conv1.weight" else value).numpy()
-        for name, value in ours[0].state_dict().items()
+        for name, value in state.items()
         if not name.endswith("num_batches_tracked")
     }
     assert "roi_heads.mask_head.mask_fcn1.weight" in model
     anchors = {f"proposal_generator.anchor_generator.cell_anchors.{i}": np.zeros((3, 4), np.float32) for i in range(5)}
     content = {"model": model | anchors, "__author__": "Detectron2 Model Zoo"}
-    path = tmp_path / "model_final_280758.pkl"
     _ = path.write_bytes(pickle.dumps(content))
     return path
+
+
+def of_first_classes(name: str, value: Tensor, most: int) -> Tensor:
+    """A tensor of a detector of the first classes alone; the background is the last row."""
+    if "box_predictor.cls_score" in name:
+        return torch.cat([value[:most], value[-1:]])
+    if "box_predictor.bbox_pred" in name:
+        return value[: 4 * most]
+    return value[:most] if "mask_head.predictor" in name else value
 
 
 def test_a_file_of_the_zoo_predicts_with_its_config_and_cocos_names(
@@ -119,6 +131,24 @@ def test_a_name_of_the_zoo_is_its_file_in_torchs_cache(
     assert detector.class_names == COCO
     assert detector.origin is not None
     assert detector.origin.files[0].name.startswith("model_final_f10217-resdet-")
+
+
+def test_a_detector_of_the_zoo_that_is_not_of_coco_has_the_classes_and_image_sizes_of_its_set(
+    ours: tuple[RCNN, ModelConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its name, and by a file under the name that it has there."""
+    monkeypatch.setenv("RESDET_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    monkeypatch.setattr(downloads, "_wrong_hash", lambda path, name: None)
+    (tmp_path / "hub/checkpoints").mkdir(parents=True)
+    state = {name: of_first_classes(name, value, 8) for name, value in ours[0].state_dict().items()}
+    file = written(state, tmp_path / "hub/checkpoints/model_final_af9cf5.pkl")
+    for given in ("Cityscapes/mask_rcnn_R_50_FPN", file):
+        detector = resdet.load(given, device="cpu")
+        assert detector.class_names == ("person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle")
+        assert detector.origin is not None
+        augment = read_model_file(detector.origin.files[0]).config.data.augment
+        assert (augment.test_short_side, augment.max_side) == (1024, 2048)
 
 
 class Hostile:

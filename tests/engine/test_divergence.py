@@ -13,7 +13,7 @@ from test_distributed import in_processes
 from torch import Tensor
 
 from resdet.config import Config
-from resdet.data.batches.loader import ImageInfo, LoadedBatch
+from resdet.data.batches.collate import ImageInfo, LoadedBatch
 from resdet.engine.checkpoint import MODEL, checkpoint_path, read_model_file
 from resdet.engine.task.detection import Detection
 from resdet.engine.train import train, update

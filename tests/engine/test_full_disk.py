@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_train import weights_hash
+from exact_resume import weights_hash
 
 from resdet.appended_file import Appended
 from resdet.config import Config

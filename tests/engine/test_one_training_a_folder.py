@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_train import weights_hash
+from exact_resume import weights_hash
 
 from resdet.config import Config
 from resdet.engine.train import train

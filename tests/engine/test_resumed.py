@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_train import weights_hash
+from exact_resume import weights_hash
 from torch import nn
 
 from resdet.config import Config

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 import shutil
 from pathlib import Path
@@ -11,12 +12,14 @@ import pytest
 import torch
 from exact_resume import assert_same, logged
 from test_distributed import check_metrics, in_processes
+from torch import nn
 from torch.testing import assert_close
 
 from resdet.config import Config, load_config
 from resdet.engine.checkpoint import MODEL, checkpoint_path, checkpoints, read_model_file, read_state
 from resdet.engine.evaluate_checkpoint import evaluate_checkpoint
 from resdet.engine.train import train
+from resdet.engine.train.state import TrainState
 from resdet.errors import UserError
 
 STEPS = 10
@@ -38,6 +41,23 @@ def trained(folder: Path, arguments: list[str], *more: str) -> str:
 def content(run: Path, step: int = STEPS) -> tuple[dict[str, Any], dict[str, Any]]:
     path = checkpoint_path(run, step)
     return read_model_file(path / MODEL).weights, read_state(path)
+
+
+def test_the_weights_are_put_together_once_for_an_evaluation_and_the_checkpoint_after_it() -> None:
+    model: Any = nn.Linear(1, 1)  # stands for a detector: its weights are all that is gathered
+    state = TrainState(model, torch.optim.SGD(model.parameters(), lr=0.1), gathered=copy.deepcopy(model), step=1)
+
+    def gathered_after(weight: float, *, within_update: bool = False) -> float:
+        _ = nn.init.constant_(model.weight, weight)
+        state.gather(within_update=within_update)
+        return state.whole.get_parameter("weight").item()
+
+    assert gathered_after(2.0) == 2
+    assert gathered_after(3.0) == 2, "between two updates weights stay as they are: they are not asked for again"
+    state.step += 1
+    assert gathered_after(4.0) == 4
+    assert gathered_after(5.0, within_update=True) == 5
+    assert gathered_after(6.0) == 6, "after a look within an update"
 
 
 def test_shards_train_evaluate_save_and_resume_as_whole_weights_do(tmp_path: Path, nano_arguments: list[str]) -> None:

@@ -1,24 +1,15 @@
-"""Training: resumed to the last bit, stopped by signals without losing a step, and safe from bad numbers."""
+"""Training: what a run leaves, and a resume that ends with the same bits."""
 
-import hashlib
 import json
-import math
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from interruption import terminate_in_evaluation
-from torch import Tensor, nn
+from exact_resume import weights_hash
 
-import resdet.engine.train.saving
 from resdet.config import Config, load_config
 from resdet.config.diff import resume_warnings
 from resdet.data.batches.loader import open_split
@@ -28,30 +19,18 @@ from resdet.engine.distributed import World
 from resdet.engine.evaluate_checkpoint import evaluate_checkpoint
 from resdet.engine.run_folder import RunFiles
 from resdet.engine.saved_models import load_model
-from resdet.engine.signals import Stopped
 from resdet.engine.train import train
 from resdet.engine.train.loop import due
 from resdet.engine.train.optim import build_optimizer
 from resdet.engine.train.state import TrainState
-from resdet.engine.train.update import update
 from resdet.errors import UserError
 from resdet.evaluation.coco import evaluate_coco, read_ground_truth, read_results
 from resdet.models.build.detector import build_model
 from resdet.models.rcnn import RCNN
-from resdet.structures import Batch
 from resdet.version import __version__
 from resdet.weights import WeightContract, save_weights
 
 ROOT = Path(__file__).parents[2]
-LONG = ("train.steps=100000", "data.workers=1")
-
-
-def weights_hash(run: Path, step: int) -> str:
-    weights = read_model_file(checkpoint.checkpoint_path(run, step) / checkpoint.MODEL).weights
-    digest = hashlib.sha256()
-    for name in sorted(weights):
-        digest.update(weights[name].numpy().tobytes())
-    return digest.hexdigest()
 
 
 def losses(lines: list[dict[str, Any]]) -> list[tuple[int, str]]:
@@ -94,15 +73,6 @@ def test_the_predictions_a_run_leaves_score_as_it_says(tmp_path: Path, nano: Con
     results = read_results(tmp_path / "run/predictions.json", truth)
     assert len(results) > 0
     assert evaluate_coco(truth, results) == pytest.approx(metrics, nan_ok=True)
-
-
-@pytest.fixture
-def full_run(tmp_path: Path, nano: Config) -> Path:
-    nano.train.checkpoint_every, nano.train.keep_checkpoints = 1, 10
-    nano.eval.every = 2
-    run = tmp_path / "full"
-    _ = train(nano, run)
-    return run
 
 
 def test_a_resume_at_every_step_ends_with_the_same_bits(
@@ -229,87 +199,6 @@ def test_overfit_trains_and_evaluates_on_the_same_images(tmp_path: Path, nano: C
     assert "overfit: trains and evaluates on the same 3 images" in (tmp_path / "run/log.txt").read_text()
 
 
-def broken_at(step: int, kind: str) -> Any:
-    """The nano model with a loss (or only a gradient) that is not finite at one step."""
-    from resdet.models.build.detector import build_model
-
-    def build(*arguments: Any) -> nn.Module:
-        model = build_model(*arguments)
-        forward, calls = model.forward, iter(range(1000))
-
-        def broken(batch: Batch) -> dict[str, Tensor]:
-            losses = forward(batch)
-            if next(calls) >= step:
-                loss = losses["loss_classifier"]
-                # sqrt at 0: the value is 0, the gradient infinite
-                losses["loss_classifier"] = loss * math.nan if kind == "loss" else loss + (loss * 0).sqrt()
-            return losses
-
-        model.forward = broken  # pyright: ignore[reportAttributeAccessIssue]
-        return model
-
-    return build
-
-
-def test_a_loss_that_is_not_finite_stops_before_the_update(
-    tmp_path: Path, nano: Config, monkeypatch: pytest.MonkeyPatch
-):
-    nano.train.checkpoint_every = 1
-    monkeypatch.setattr("resdet.engine.task.detection.build_model", broken_at(4, "loss"))
-    optimizer_steps = []
-    real = torch.optim.SGD.step
-    monkeypatch.setattr(torch.optim.SGD, "step", lambda self: optimizer_steps.append(real(self)))
-    with pytest.raises(UserError, match=r"step 4: loss_classifier is nan.*bad_step.json") as error:
-        _ = train(nano, tmp_path / "run")
-    assert "\n" not in str(error.value)
-    assert len(optimizer_steps) == 4
-    dump = json.loads((tmp_path / "run/bad_step.json").read_text())
-    assert dump["step"] == 4
-    assert dump["losses"]["loss_classifier"] == "nan"
-    assert len(dump["images"]) == 2
-    assert {"image_id", "file_name"} == dump["images"][0].keys()
-    assert checkpoints(tmp_path / "run")[-1].name == "step_00000004"
-
-
-def test_gradients_that_are_not_finite_are_left_out_and_too_many_are_an_error(
-    tmp_path: Path, nano: Config, monkeypatch: pytest.MonkeyPatch
-):
-    nano.train.steps, nano.train.keep_checkpoints = 30, 10
-    monkeypatch.setattr("resdet.engine.task.detection.build_model", broken_at(2, "gradient"))
-    with pytest.raises(UserError, match=r"10 gradients in a row were not finite"):
-        _ = train(nano, tmp_path / "run")
-    assert "step 2: the gradient is not finite; update left out (1 in a row)" in (tmp_path / "run/log.txt").read_text()
-    assert weights_hash(tmp_path / "run", 3) == weights_hash(tmp_path / "run", 9)
-
-
-def fail_to_save(monkeypatch: pytest.MonkeyPatch, at: set[int]) -> None:
-    real = checkpoint.save_checkpoint
-
-    def save_checkpoint(run: Path, *, step: int, **rest: Any) -> Path:
-        if step in at:
-            raise OSError(28, "No space left on device")
-        return real(run, step=step, **rest)
-
-    monkeypatch.setattr(resdet.engine.train.saving.checkpoint, "save_checkpoint", save_checkpoint)
-
-
-def test_training_goes_on_when_a_save_fails(tmp_path: Path, nano: Config, monkeypatch: pytest.MonkeyPatch):
-    nano.train.checkpoint_every = 1
-    fail_to_save(monkeypatch, {2, 3})
-    _ = train(nano, tmp_path / "run")
-    text = (tmp_path / "run/log.txt").read_text()
-    assert "warning: step 3: checkpoint not saved: No space left on device; the newest is still step_00000001" in text
-    assert checkpoints(tmp_path / "run")[-1].name == "step_00000006"
-
-
-def test_saves_that_fail_again_and_again_are_an_error(tmp_path: Path, nano: Config, monkeypatch: pytest.MonkeyPatch):
-    nano.train.checkpoint_every = 1
-    fail_to_save(monkeypatch, {2, 3, 4})
-    with pytest.raises(UserError, match=r"step 4: checkpoint not saved: No space left.*make room"):
-        _ = train(nano, tmp_path / "run")
-    assert checkpoint.damage(checkpoint.checkpoint_path(tmp_path / "run", 1)) is None
-
-
 def test_batch_norm_with_one_image_a_process_is_refused(tmp_path: Path, nano: Config):
     nano.model.backbone.norm, nano.train.batch_size = "bn", 1
     with pytest.raises(UserError, match=r"batch normalization with 1 image a process"):
@@ -354,77 +243,6 @@ def test_a_run_that_goes_on_from_an_older_checkpoint_forgets_the_later_ones(tmp_
     nano.train.steps = 5
     _ = train(nano, run, resume=True)
     assert checkpoints(run)[-1].name == "step_00000005"
-
-
-def test_a_dry_run_stops_at_a_loss_that_is_not_finite_as_training_does(
-    tmp_path: Path, nano: Config, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr("resdet.engine.task.detection.build_model", broken_at(1, "loss"))
-    with pytest.raises(UserError, match="step 1: loss_classifier is nan") as in_training:
-        _ = train(nano, tmp_path / "run")
-    with pytest.raises(UserError, match="step 1: loss_classifier is nan") as rehearsed:
-        _ = train(nano, tmp_path / "dry", dry_run=True)
-    dump = f"; {tmp_path}/run/bad_step.json names the images"
-    assert str(in_training.value).replace(dump, "; it came from the images") == str(rehearsed.value)
-    assert not (tmp_path / "dry").exists()
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
-def test_a_signal_saves_before_leaving_and_the_resumed_run_ends_with_the_same_bits(
-    tmp_path: Path, nano: Config, full_run: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
-):
-    def interrupted(state: TrainState, *rest: Any) -> dict[str, float]:
-        record = update(state, *rest)
-        if state.step == 4:
-            os.kill(os.getpid(), number)
-        return record
-
-    monkeypatch.setattr("resdet.engine.train.loop.update", interrupted)
-    with pytest.raises(Stopped, match=f"stopped by {number.name} at step 4, saved; go on .* --resume"):
-        _ = train(nano, tmp_path / "run")
-    assert checkpoints(tmp_path / "run")[-1].name == "step_00000004"
-    monkeypatch.undo()
-    _ = train(nano, tmp_path / "run", resume=True)
-    assert weights_hash(tmp_path / "run", 6) == weights_hash(full_run, 6)
-
-
-def test_a_signal_to_the_whole_process_group_loses_no_step_and_exits_143(
-    tmp_path: Path, nano_arguments: list[str], read_metrics: Any
-):
-    """As from a terminal or a batch system: the data workers are hit too."""
-    run = tmp_path / "run"
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / "tools/train.py"), *nano_arguments, *LONG, "--output", str(run)],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    deadline = time.monotonic() + 90
-    while time.monotonic() < deadline and process.poll() is None:
-        if (run / "metrics.jsonl").exists() and len((run / "metrics.jsonl").read_text().splitlines()) >= 3:
-            break
-        time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGTERM)
-    _, errors = process.communicate(timeout=300)
-    assert process.returncode == 143, errors
-    last = read_metrics(run)[-1]["step"]
-    assert checkpoints(run)[-1].name == f"step_{last:08d}"
-    assert errors.strip() == f"stopped by SIGTERM at step {last}, saved; go on with the same command and --resume"
-
-
-def test_a_signal_during_an_evaluation_saves_and_the_resumed_run_evaluates(
-    tmp_path: Path, nano: Config, monkeypatch: pytest.MonkeyPatch, read_metrics: Any
-):
-    nano.eval.every = 2
-    terminate_in_evaluation(monkeypatch)
-    with pytest.raises(Stopped, match=r"stopped by SIGTERM at step 2"):
-        _ = train(nano, tmp_path / "run")
-    assert checkpoints(tmp_path / "run")[-1].name == "step_00000002"
-    monkeypatch.undo()
-    _ = train(nano, tmp_path / "run", resume=True)
-    assert [line["step"] for line in read_metrics(tmp_path / "run") if "bbox/AP" in line] == [2, 4, 6]
 
 
 def test_an_image_that_cannot_be_read_is_said_once_and_counted(tmp_path: Path, nano: Config):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from faults.row import (
+    BAD_STEPS,
     CHECKPOINT,
     DISK,
     ENDED,
@@ -12,6 +13,7 @@ from faults.row import (
     ORDER,
     RESUMED,
     STOPPED,
+    STOPPED_RUNS,
     TRAIN,
     WORKERS,
     Fault,
@@ -23,13 +25,13 @@ ROWS = (
         "21",
         "a loss that is not finite",
         "E before the update",
-        of(TRAIN, "a_loss_that_is_not_finite_stops_before_the_update"),
+        of(BAD_STEPS, "a_loss_that_is_not_finite_stops_before_the_update"),
     ),
     Fault(
         "22",
         "gradients that overflow",
         "left out, counted; many are E",
-        of(TRAIN, "gradients_that_are_not_finite_are_left_out_and_too_many_are_an_error"),
+        of(BAD_STEPS, "gradients_that_are_not_finite_are_left_out_and_too_many_are_an_error"),
     ),
     Fault(
         "23",
@@ -165,7 +167,11 @@ ROWS = (
         "a disk that fails at any point of a save",
         "the older checkpoint stays, training goes on",
         of(CHECKPOINT, "a_disk_that_fails_at_any_point_leaves_the_older_checkpoint")
-        + of(TRAIN, "training_goes_on_when_a_save_fails", "saves_that_fail_again_and_again_are_an_error"),
+        + of(
+            "engine/test_failed_saves.py",
+            "training_goes_on_when_a_save_fails",
+            "saves_that_fail_again_and_again_are_an_error",
+        ),
     ),
     Fault(
         "36",
@@ -190,7 +196,7 @@ ROWS = (
         "SIGTERM in training, to one process and to the group",
         "saved, 143, no step lost",
         of(
-            TRAIN,
+            STOPPED_RUNS,
             "a_signal_saves_before_leaving_and_the_resumed_run_ends_with_the_same_bits",
             "a_signal_to_the_whole_process_group_loses_no_step_and_exits_143",
         ),
@@ -200,7 +206,7 @@ ROWS = (
         "SIGTERM during an evaluation: the AP of a part is not recorded",
         "143",
         of(STOPPED, "the_figures_of_a_part_of_the_images_are_never_recorded")
-        + of(TRAIN, "a_signal_during_an_evaluation_saves_and_the_resumed_run_evaluates"),
+        + of(STOPPED_RUNS, "a_signal_during_an_evaluation_saves_and_the_resumed_run_evaluates"),
     ),
     Fault(
         "37",

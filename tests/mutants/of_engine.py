@@ -38,7 +38,7 @@ UNNOTICED = (
     ),
     *mutants(
         "resdet/engine/train/optimizers.py",
-        "engine/test_train.py::test_a_loss_that_is_not_finite_stops_before_the_update",
+        "engine/test_bad_steps.py::test_a_loss_that_is_not_finite_stops_before_the_update",
         ("    elif finite:\n", "    else:\n"),
     ),
     *mutants(

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from resdet import downloads
 from resdet.cli.main import main
 from resdet.data.images.decode import ImageError
 from resdet.predict import addresses
@@ -99,7 +100,7 @@ class Pages(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def address(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setattr(addresses, "HANDLERS", (Plain,))
-    monkeypatch.setattr(addresses, "STALL_SECONDS", 0.5)
+    monkeypatch.setattr(downloads, "STALL_SECONDS", 0.5)
     monkeypatch.setattr(addresses, "WHOLE_SECONDS", 1.0)
     monkeypatch.setattr(addresses, "LARGEST", 10 * 2**20)
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Pages)

@@ -1,31 +1,27 @@
 """Foreign names become ours, all of them; rows, statistics and channels keep their meaning."""
 
 import json
-import pickle
-import re
 from collections import Counter
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-import torchvision
 from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional as F
 
-from resdet.config import ModelConfig, load_config
+from resdet.config import load_config
 from resdet.errors import UserError
 from resdet.models.backbones import build_backbone
 from resdet.models.backbones.resnet import Bottleneck, ResNet
 from resdet.models.build.detector import build_model
 from resdet.models.necks import FeaturePyramidNetwork, SubsampledLevel
-from resdet.weights import load_model_weights, open_weights, read_weights
-from resdet.weights.convert import from_detectron2, from_msra, from_torchvision, keep_classes
+from resdet.weights.convert import from_detectron2, from_msra
 from resdet.weights.convert.msra import unit_variance
 from resdet.weights.convert_file import convert_file
-from resdet.weights.coverage import load_checked, without_counters
+from resdet.weights.coverage import load_checked
+from resdet.weights.detectron2_zoo import SETS, ZOO
 
 FIXTURES = Path("../shared/fixtures/detectron2")
 CAFFE_MEAN = (123.675, 116.28, 103.53)
@@ -218,214 +214,9 @@ def test_a_scale_without_its_offset_is_refused():
         _ = from_msra({"conv1_w": torch.ones(3, 3, 7, 7), "res_conv1_bn_s": torch.ones(3)}, "R-50.pkl")
 
 
-# torchvision
-
-
-def numbered_rows(rows, columns=2):
-    return torch.arange(float(rows))[:, None].expand(rows, columns).contiguous()
-
-
-def small_torchvision(classes):
-    """The last layers of a torchvision Mask R-CNN: row i has the number i."""
-    predictor = "roi_heads.box_predictor"
-    return {
-        "backbone.body.conv1.weight": torch.ones(4, 3, 7, 7),
-        f"{predictor}.cls_score.weight": numbered_rows(classes + 1),
-        f"{predictor}.cls_score.bias": torch.arange(classes + 1.0),
-        f"{predictor}.bbox_pred.weight": numbered_rows(4 * (classes + 1)),
-        f"{predictor}.bbox_pred.bias": torch.arange(4 * (classes + 1.0)),
-        "roi_heads.mask_predictor.mask_fcn_logits.weight": numbered_rows(classes + 1)[:, :, None, None],
-        "roi_heads.mask_predictor.mask_fcn_logits.bias": torch.arange(classes + 1.0),
-        "roi_heads.mask_predictor.conv5_mask.weight": torch.ones(1),
-        "roi_heads.mask_head.2.0.weight": torch.ones(1),
-        "roi_heads.mask_head.2.1.running_mean": torch.ones(1),
-    }
-
-
-def test_the_background_moves_from_the_first_row_to_the_last():
-    converted = from_torchvision(small_torchvision(2), "f")
-    state = converted.state
-    assert state["roi_heads.box_predictor.cls_score.bias"].tolist() == [1, 2, 0]
-    assert state["roi_heads.box_predictor.cls_score.weight"][:, 0].tolist() == [1, 2, 0]
-    assert state["roi_heads.box_predictor.bbox_pred.bias"].tolist() == [4, 5, 6, 7, 8, 9, 10, 11]
-    assert state["roi_heads.box_predictor.bbox_pred.weight"][:, 0].tolist() == [4, 5, 6, 7, 8, 9, 10, 11]
-    assert state["roi_heads.mask_head.predictor.bias"].tolist() == [1, 2]
-    masks = {name.removeprefix("roi_heads.mask_head.") for name in state if ".mask_head." in name}
-    layers = {"mask_fcn3.weight", "mask_fcn3.norm.running_mean", "deconv.weight", "predictor.weight", "predictor.bias"}
-    assert masks == layers
-    assert (converted.contract.anchors_rounded, converted.contract.roi_align_aligned) == (True, False)
-
-
-def test_unused_category_ids_lose_their_rows():
-    names = ["__background__", "person", "N/A", "car"]
-    converted = keep_classes(from_torchvision(small_torchvision(3), "f"), names)
-    state = converted.state
-    assert state["roi_heads.box_predictor.cls_score.bias"].tolist() == [1, 3, 0]
-    assert state["roi_heads.box_predictor.bbox_pred.bias"].tolist() == [4, 5, 6, 7, 12, 13, 14, 15]
-    assert state["roi_heads.mask_head.predictor.bias"].tolist() == [1, 3]
-    assert converted.contract.class_names == ("person", "car")
-    assert "1 classes called N/A left out" in converted.notes
-    with pytest.raises(UserError, match="2 class names for a file of 3 classes"):
-        _ = keep_classes(from_torchvision(small_torchvision(3), "f"), ["a", "b"])
-
-
-def on_meta_torchvision(name):
-    with torch.device("meta"):
-        return getattr(torchvision.models.detection, name)(weights=None, weights_backbone=None).state_dict()
-
-
-def old_name(name):
-    """As the files published before torchvision 0.13 have it: no place for a norm behind a convolution."""
-    name = re.sub(r"(_blocks\.\d)\.0\.", r"\1.", name)
-    name = re.sub(r"mask_head\.(\d)\.0\.", lambda found: f"mask_head.mask_fcn{int(found[1]) + 1}.", name)
-    return name.replace("rpn.head.conv.0.0.", "rpn.head.conv.")
-
-
-MASK = "model.mask_head.name=fcn"
-BN = (
-    "model.backbone.norm=bn",
-    "model.neck.norm=bn",
-    "model.box_head={name: four_conv_fc, norm: bn}",
-    "model.rpn.convs=2",
-)
-
-
-@pytest.mark.parametrize(
-    ("name", "overrides"),
-    [
-        ("fasterrcnn_resnet50_fpn", ()),
-        ("fasterrcnn_resnet50_fpn_v2", BN),
-        ("maskrcnn_resnet50_fpn", (MASK,)),
-        ("maskrcnn_resnet50_fpn_v2", (*BN, MASK, "model.mask_head.norm=bn")),
-    ],
-)
-def test_torchvisions_detectors_have_the_names_and_shapes_of_ours(name, overrides):
-    new = on_meta_torchvision(name)
-    for state in (new, {old_name(name): value for name, value in new.items()}):
-        converted = without_counters(from_torchvision(state, "f").state)
-        ours = without_counters(detector("resnet50", *overrides, classes=90).state_dict())
-        assert shapes(converted) == shapes(ours)
-
-
-@pytest.mark.parametrize("name", ["fasterrcnn_resnet50_fpn_v2", "maskrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn_v2"])
-def test_every_name_of_torchvisions_other_detectors_has_one_place(name):
-    state = on_meta_torchvision(name)
-    for names in (state, {old_name(name): value for name, value in state.items()}):
-        converted = from_torchvision(names, "f")
-        assert len(converted.state) == len(state)
-        assert shapes(converted.state)["roi_heads.box_predictor.bbox_pred.weight"] == (360, 1024)
-
-
-def test_a_converted_detector_loads_into_ours(tmp_path):
-    _ = torch.manual_seed(0)
-    model = torchvision.models.detection.fasterrcnn_resnet50_fpn(weights=None, weights_backbone=None, num_classes=4)
-    torch.save(model.state_dict(), tmp_path / "tv.pth")
-    ours = build_model(ModelConfig(), 3)
-    weights = open_weights(tmp_path / "tv.pth")
-    report, contract = load_model_weights(ours, weights), weights.contract
-    assert (report.ratio, report.unexpected, report.reinitialized) == (1.0, (), ())
-    assert contract is not None
-    assert contract.pixel_mean == CAFFE_MEAN  # torchvision's and Caffe's are the same three numbers
-    scores = model.state_dict()["roi_heads.box_predictor.cls_score.bias"]
-    torch.testing.assert_close(ours.state_dict()["roi_heads.box_predictor.cls_score.bias"], scores.roll(-1))
-
-
-def test_a_torchvision_classifier_loses_its_last_layer():
-    converted = from_torchvision({"conv1.weight": torch.ones(4, 3, 7, 7), "fc.weight": torch.ones(2, 4)}, "f")
-    assert list(converted.state) == ["conv1.weight"]
-    assert converted.notes == ("left out, resdet has no place for them: fc.weight",)
-
-
-# The command
-
-
-def run(*arguments):
-    from argparse import ArgumentParser
-
-    from resdet.cli import convert_weights
-
-    parser = ArgumentParser()
-    convert_weights.add_arguments(parser)
-    return convert_weights.run(parser.parse_args(arguments))
-
-
-def test_the_command_writes_a_file_with_its_contract(tmp_path, capsys):
-    blobs = {
-        "conv1_w": np.arange(64 * 3 * 49, dtype=np.float32).reshape(64, 3, 7, 7),
-        "res_conv1_bn_s": np.ones(64, np.float32),
-        "res_conv1_bn_b": np.zeros(64, np.float32),
-        "fc1000_w": np.ones((2, 2), np.float32),
-    }
-    _ = (tmp_path / "R-50.pkl").write_bytes(pickle.dumps({"blobs": blobs}, protocol=2))
-    output = tmp_path / "r50.safetensors"
-    assert (
-        run(str(tmp_path / "R-50.pkl"), "--format", "msra", "--output", str(output), "--architecture", "resnet50_caffe")
-        == 0
-    )
-    weights = read_weights(output)
-    torch.testing.assert_close(weights.state["conv1.weight"], torch.from_numpy(blobs["conv1_w"]).flip(1))
-    assert weights.contract is not None
-    assert (weights.contract.channel_order, weights.contract.architecture) == ("RGB", "resnet50_caffe")
-    printed = capsys.readouterr().out
-    assert "4 tensors read from" in printed
-    assert "5 under resdet's names" in printed
-    assert "left out, resdet has no place for them: fc1000_w" in printed
-    assert "BGR weights: the input channels of conv1.weight were reversed" in printed
-    assert "stride in the 1x1" in printed
-
-
-def test_the_command_names_the_classes(tmp_path):
-    torch.save(small_torchvision(3), tmp_path / "tv.pth")
-    _ = (tmp_path / "names.txt").write_text("cat\nN/A\ndog\n")
-    options = ["--format", "torchvision", "--class-names", str(tmp_path / "names.txt")]
-    assert run(str(tmp_path / "tv.pth"), *options, "--output", str(tmp_path / "out.safetensors")) == 0
-    contract = read_weights(tmp_path / "out.safetensors").contract
-    assert contract is not None
-    assert contract.class_names == ("cat", "dog")
-
-
-def test_a_wrong_architecture_is_contradicted(tmp_path):
-    torch.save(torchvision.models.resnet18().state_dict(), tmp_path / "r18.pth")
-    assert convert_file(str(tmp_path / "r18.pth"), "torchvision").contract.architecture == "resnet18"
-    with pytest.raises(UserError, match=r"said to be resnet34, but its tensors are those of resnet18"):
-        _ = convert_file(str(tmp_path / "r18.pth"), "torchvision", architecture="resnet34")
-
-
-def test_coco_has_80_names_and_90_category_ids(tmp_path):
-    for rows in (80, 90):
-        torch.save(small_torchvision(rows), tmp_path / f"{rows}.pth")
-        contract = convert_file(str(tmp_path / f"{rows}.pth"), "torchvision", class_names="coco").contract
-        assert contract.class_names is not None
-        assert len(contract.class_names) == 80
-        assert (contract.class_names[0], contract.class_names[-1]) == ("person", "toothbrush")
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["none.pkl", "--format", "msra", "--output", "{}/o.safetensors"], "none.pkl: no such file"),
-        (["{}/tv.pth", "--format", "torchvision", "--output", "{}/o.pth"], "must end in .safetensors"),
-        (["{}/tv.pth", "--format", "torchvision", "--output", "{}/old.safetensors"], "exists already"),
-        (["{}/tv.pth", "--format", "torchvision", "--output", "{}/no/o.safetensors"], "folder does not exist"),
-        (["{}/tv.pth", "--format", "msra", "--output", "{}/o.safetensors"], "not of this format"),
-        (["{}/tv.pth", "--format", "timm", "--output", "{}/o.safetensors"], "--architecture timm/MODEL"),
-        (
-            ["{}/tv.pth", "--format", "msra", "--channel-order", "RGB", "--output", "{}/o.safetensors"],
-            "only detectron2",
-        ),
-        (
-            ["{}/tv.pth", "--format", "torchvision", "--class-names", "none.txt", "--output", "{}/o.safetensors"],
-            "none.txt",
-        ),
-        (["No_Weights.V1", "--format", "torchvision", "--output", "{}/o.safetensors"], "no weights of this name"),
-    ],
-)
-def test_a_mistake_on_the_command_line_is_one_line(tmp_path, arguments, words):
-    torch.save(small_torchvision(3), tmp_path / "tv.pth")
-    _ = (tmp_path / "old.safetensors").write_text("precious")
-    with pytest.raises(UserError) as caught:
-        _ = run(*(argument.format(tmp_path) for argument in arguments))
-    assert words in str(caught.value)
-    assert "\n" not in str(caught.value)
-    assert (tmp_path / "old.safetensors").read_text() == "precious"
-    assert not (tmp_path / "o.safetensors").exists()
+def test_the_other_sets_of_the_zoo_have_their_classes():
+    """Pascal VOC has 20 classes, in the order of the alphabet; Cityscapes has 8 whose objects are counted."""
+    voc, cityscapes = SETS["voc"].class_names, SETS["cityscapes"].class_names
+    assert list(voc) == sorted(set(voc))
+    assert (len(voc), len(set(cityscapes))) == (20, 8)
+    assert {each.data for each in ZOO.values()} == set(SETS)

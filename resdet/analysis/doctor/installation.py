@@ -12,7 +12,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
 from resdet.analysis.doctor.finding import Finding
-from resdet.text import first_few
+from resdet.text import first_few, said_by
 
 OPENCV = (
     "opencv-python", "opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless",
@@ -104,7 +104,7 @@ def torch_and_torchvision() -> Finding:
         kept = torchvision.ops.nms(torch.tensor([[0.0, 0, 9, 9]] * 2), torch.tensor([0.9, 0.8]), 0.5)
     except (RuntimeError, NotImplementedError) as error:
         versions = f"torchvision {torchvision.__version__} does not fit torch {torch.__version__}"
-        seen = f"{versions}: {str(error).splitlines()[0]}"
+        seen = f"{versions}: {said_by(error)}"
         return Finding("torchvision", "problem", seen, "pip install --upgrade --force-reinstall torch torchvision")
     assert kept.tolist() == [0]
     return Finding("torchvision", "ok", "its operators fit torch")

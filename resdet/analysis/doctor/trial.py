@@ -19,6 +19,7 @@ from resdet.config import load_config
 from resdet.engine.train import train
 from resdet.errors import UserError
 from resdet.evaluation.coco import evaluate_coco
+from resdet.text import said_by
 
 STEPS = 20
 # Two objects, one of them found exactly: the precision is 1 at the 51 of 101 recalls up to one half, 0 at the others.
@@ -34,8 +35,9 @@ def training() -> Finding:
             with contextlib.redirect_stdout(said):
                 figures = train(config, Path(folder) / "run")
         except (UserError, RuntimeError, OSError) as error:
-            lines = str(error).splitlines() or [type(error).__name__]
-            return Finding("training", "problem", lines[0], "resdet train nano --output DIR shows the whole error")
+            return Finding(
+                "training", "problem", said_by(error), "resdet train nano --output DIR shows the whole error"
+            )
     seconds = time.perf_counter() - start
     if figures.get("bbox/AP") is None:
         return Finding("training", "problem", "no AP came out of it", "report this with the output of resdet doctor")

@@ -43,36 +43,58 @@ def line_plot(
     y_range: tuple[Number, Number] | None = None,
     log_y: bool = False,
     square: bool = False,
+    legend: bool = True,
 ) -> Markup:
     """Lines over numbers; the ranges come from the data unless they are given. With `log_y`, values of 0 and below are
     gaps.
 
-    A faint line is left out of the legend, and a plot of one line has none.
+    A faint line is left out of the legend, and a plot of one line has none. `legend=False` is for plots below a
+    legend of their own (`legend_of`).
     """
-    lines = [_thinned(_drawable(line, log_y=log_y)) for line in lines]
+    lines = [_thinned(_drawable(line, log_y=log_y)) for line in _styled(lines)]
     x_range = x_range or _range([x for line in lines for x in line.x])
-    y_range = y_range or _y_range([y for line in lines for y in line.y if y is not None], log_y=log_y)
+    y_range = y_range or y_range_of(lines, log_y=log_y)
     width, height = (340, 340) if square else (WIDTH, HEIGHT)
     frame = Frame(x_range, y_range, width, height, log_y=log_y, y_label=y_label)
-    colors = [1 + i % MOST_COLORS if line.color is None else line.color for i, line in enumerate(lines)]
-    lines = [
-        replace(line, dashed=line.dashed or (line.color is None and i >= MOST_COLORS)) for i, line in enumerate(lines)
-    ]
-    drawn = [_line(line, color, frame) for line, color in sorted(zip(lines, colors, strict=True), key=_faint_first)]
-    named = [
-        Entry(line.name, color, line.dashed)
-        for line, color in zip(lines, colors, strict=True)
-        if line.name and not line.faint
-    ]
     svg = element(
         "svg",
-        axes(frame, x_label) + Markup("").join(drawn),
+        axes(frame, x_label) + Markup("").join(_line(line, frame) for line in sorted(lines, key=_faint_first)),
         class_="lines square" if square else "lines",
         viewBox=f"0 0 {width} {height}",
         role="img",
         aria_label=title,
     )
-    return figure(title, svg, legend=named if len(named) > 1 else [])
+    return figure(title, svg, legend=legend_of(lines) if legend else Markup(""))
+
+
+def legend_of(lines: Sequence[Line]) -> Markup:
+    """The names of lines with their colours; nothing for fewer than two."""
+    named = [line for line in _styled(lines) if line.name and not line.faint]
+    swatch = Markup('<svg class="swatch" viewBox="0 0 14 4" aria-hidden="true">{}</svg>')
+    whole = Markup('<rect class="fill{}" width="14" height="4" rx="2"/>')
+    parts = Markup('<rect class="fill{0}" width="5" height="4"/><rect class="fill{0}" x="9" width="5" height="4"/>')
+    entries = Markup("").join(
+        Markup("<li>{}{}</li>").format(
+            swatch.format((parts if line.dashed else whole).format(line.color)), name_of(line.name)
+        )
+        for line in named
+    )
+    return Markup('<ul class="legend">{}</ul>').format(entries) if len(named) > 1 else Markup("")
+
+
+def y_range_of(lines: Sequence[Line], *, log_y: bool) -> tuple[Number, Number]:
+    """The range that shows all of these lines, for plots that share it: from 0 (or a lower lowest value) to a little
+    above the highest value; for logarithms, a little more than from the lowest to the highest value.
+    """
+    values = [y for line in lines for y in _drawable(line, log_y=log_y).y if y is not None]
+    if log_y:
+        low, high = min(values, default=0.1), max(values, default=1.0)
+        return low / 1.25, high * 1.25
+    low, high = min([0.0, *values]), max([0.0, *values])
+    if low == high:
+        return 0.0, 1.0
+    room = 0.05 * (high - low)
+    return low - (room if low < 0 else 0.0), high + room
 
 
 def bar_plot(
@@ -101,29 +123,10 @@ def bar_plot(
     return figure(title, Markup('<table class="bars"><tbody>\n{}</tbody></table>').format(rows))
 
 
-@dataclass(frozen=True)
-class Entry:
-    """A line in a legend."""
-
-    name: str
-    color: int
-    dashed: bool = False
-
-
-def figure(title: str, content: Markup, legend: Sequence[Entry] = ()) -> Markup:
+def figure(title: str, content: Markup, legend: str | Markup = "") -> Markup:
     """Content under a caption."""
-    swatch = Markup('<svg class="swatch" viewBox="0 0 14 4" aria-hidden="true">{}</svg>')
-    whole = Markup('<rect class="fill{}" width="14" height="4" rx="2"/>')
-    parts = Markup('<rect class="fill{0}" width="5" height="4"/><rect class="fill{0}" x="9" width="5" height="4"/>')
-    entries = Markup("").join(
-        Markup("<li>{}{}</li>").format(
-            swatch.format((parts if one.dashed else whole).format(one.color)), name_of(one.name)
-        )
-        for one in legend
-    )
     caption = Markup("<figcaption>{}</figcaption>").format(title) if title else Markup("")
-    names = Markup('<ul class="legend">{}</ul>').format(entries) if legend else Markup("")
-    return Markup('<figure class="plot">{}{}{}</figure>').format(caption, names, content)
+    return Markup('<figure class="plot">{}{}{}</figure>').format(caption, legend, content)
 
 
 def element(tag: str, content: str | Markup = "", title: str = "", **attributes: Number | str) -> Markup:
@@ -190,15 +193,25 @@ def axes(frame: Frame, x_label: str) -> Markup:
     return Markup("").join(parts)
 
 
-def _line(line: Line, color: int, frame: Frame) -> Markup:
-    style = f"line stroke{color}{' faint' if line.faint else ''}{' dashed' if line.dashed else ''}"
+def _styled(lines: Sequence[Line]) -> list[Line]:
+    """The lines with the colours and dashes of their positions, where they have none of their own."""
+    return [
+        line
+        if line.color is not None
+        else replace(line, color=1 + i % MOST_COLORS, dashed=line.dashed or i >= MOST_COLORS)
+        for i, line in enumerate(lines)
+    ]
+
+
+def _line(line: Line, frame: Frame) -> Markup:
+    style = f"line stroke{line.color}{' faint' if line.faint else ''}{' dashed' if line.dashed else ''}"
     parts: list[Markup] = []
     for piece in _pieces(line):
         spots = " ".join(f"{frame.x(x):.1f},{frame.y(y):.1f}" for x, y in piece)
         parts.append(element("polyline", points=spots, class_=style))
         for x, y in piece if line.points or len(piece) == 1 else []:
             value = f"{line.name} {y:.4g} at {x:g}".strip()
-            parts.append(element("circle", cx=frame.x(x), cy=frame.y(y), r=3, class_=f"fill{color}", title=value))
+            parts.append(element("circle", cx=frame.x(x), cy=frame.y(y), r=3, class_=f"fill{line.color}", title=value))
     return Markup("").join(parts)
 
 
@@ -213,13 +226,13 @@ def _pieces(line: Line) -> list[list[tuple[Number, Number]]]:
     return [piece for piece in pieces if piece]
 
 
-def _faint_first(drawn: tuple[Line, int]) -> bool:
-    return not drawn[0].faint
+def _faint_first(line: Line) -> bool:
+    return not line.faint
 
 
 def _drawable(line: Line, *, log_y: bool) -> Line:
     y = [v if v is not None and math.isfinite(v) and (v > 0 or not log_y) else None for v in line.y]
-    return Line(line.name, line.x, y, line.color, line.faint, line.points, line.dashed)
+    return replace(line, y=y)
 
 
 def _thinned(line: Line) -> Line:
@@ -230,7 +243,7 @@ def _thinned(line: Line) -> Line:
     starts = range(0, len(line.x), size)
     x = [_mean(line.x[start : start + size]) for start in starts]
     y = [_mean([v for v in line.y[start : start + size] if v is not None]) for start in starts]
-    return Line(line.name, [v or 0.0 for v in x], y, line.color, line.faint, line.points, line.dashed)
+    return replace(line, x=[v or 0.0 for v in x], y=y)
 
 
 def _mean(values: Sequence[Number]) -> Number | None:
@@ -240,20 +253,6 @@ def _mean(values: Sequence[Number]) -> Number | None:
 def _range(values: Sequence[Number]) -> tuple[Number, Number]:
     low, high = min(values, default=0.0), max(values, default=1.0)
     return (low, high) if low < high else (low - 0.5, high + 0.5)
-
-
-def _y_range(values: Sequence[Number], *, log_y: bool) -> tuple[Number, Number]:
-    """From 0 (or a lower lowest value) to a little above the highest value; for logarithms, the enclosing powers of
-    ten.
-    """
-    if log_y:
-        low, high = min(values, default=0.1), max(values, default=1.0)
-        return low / 1.25, high * 1.25
-    low, high = min([0.0, *values]), max([0.0, *values])
-    if low == high:
-        return 0.0, 1.0
-    room = 0.05 * (high - low)
-    return low - (room if low < 0 else 0.0), high + room
 
 
 def ticks(low: Number, high: Number, about: int = 5) -> list[Number]:

@@ -6,13 +6,14 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 from markupsafe import Markup
 
 from resdet.analysis.pages.figure import ANOTHER_FIGURE, png_of
 from resdet.analysis.pages.page import Page, Section, columns, details, render_page, table
-from resdet.analysis.pages.plots import Line, line_plot
+from resdet.analysis.pages.plots import Line, legend_of, line_plot, y_range_of
 from resdet.analysis.probe.layers import LayerSignal, Snapshot
 from resdet.outputs import signed, write_output
 
@@ -83,20 +84,28 @@ def to_page(seen: Seen) -> str:
 
 
 def _plots(seen: Seen, quantity: Quantity) -> Markup:
-    title, of, log_y = quantity.title, quantity.of, quantity.log_y
+    """The plots of a quantity below one legend; the looks share a range of y, so that they can be compared."""
+    of, log_y = quantity.of, quantity.log_y
     looks = [_looks(seen, share) for share in (0.0, 0.5, 1.0)]
     looks = [look for index, look in enumerate(looks) if look not in looks[:index]]
-    parts = [_by_layer(look, f"{title} at update {_steps(look)}", of, log_y=log_y) for look in looks]
+    by_layer = [_by_layer(look, of) for look in looks]
+    y_range = y_range_of([line for lines in by_layer for line in lines], log_y=log_y)
+    draw = partial(line_plot, log_y=log_y, legend=False)
+    parts = [
+        draw(lines, title=_at_update(look), x_label="layer", y_range=y_range)
+        for look, lines in zip(looks, by_layer, strict=True)
+    ]
     if quantity is RESPONSE:
         lines = [Line(name, *_numbered(_largest_first(shot, of))) for name, shot in looks[-1].items()]
-        parts.append(line_plot(lines, title="The same, sorted", x_label="rank of the layer", log_y=log_y))
+        title = f"{_at_update(looks[-1])}, sorted"
+        parts.append(draw(lines, title=title, x_label="rank of the layer", y_range=y_range))
     if any(len(snapshots) > 1 for snapshots in seen.values()):
         over = [
             Line(name, [float(shot.step) for shot in snapshots], [_median(shot, of) for shot in snapshots], points=True)
             for name, snapshots in seen.items()
         ]
-        parts.append(line_plot(over, title="Median of the layers", x_label="update", log_y=log_y))
-    return columns(*parts)
+        parts.append(draw(over, title="Median of the layers", x_label="update"))
+    return legend_of(by_layer[-1]) + columns(*parts)
 
 
 def _looks(seen: Seen, share: float) -> dict[str, Snapshot]:
@@ -104,11 +113,8 @@ def _looks(seen: Seen, share: float) -> dict[str, Snapshot]:
     return {name: snapshots[round(share * (len(snapshots) - 1))] for name, snapshots in seen.items()}
 
 
-def _by_layer(
-    shots: Mapping[str, Snapshot], title: str, of: Callable[[LayerSignal], float | None], *, log_y: bool
-) -> Markup:
-    lines = [Line(name, *_numbered([of(layer) for layer in shot.layers])) for name, shot in shots.items()]
-    return line_plot(lines, title=title, x_label="layer", log_y=log_y)
+def _by_layer(shots: Mapping[str, Snapshot], of: Callable[[LayerSignal], float | None]) -> list[Line]:
+    return [Line(name, *_numbered([of(layer) for layer in shot.layers])) for name, shot in shots.items()]
 
 
 def _numbered(values: Sequence[float | None]) -> tuple[list[float], list[float | None]]:
@@ -124,8 +130,10 @@ def _median(shot: Snapshot, of: Callable[[LayerSignal], float | None]) -> float 
     return values[len(values) // 2] if values else None
 
 
-def _steps(shots: Mapping[str, Snapshot]) -> str:
-    return ", ".join(map(str, sorted({shot.step for shot in shots.values()})))
+def _at_update(shots: Mapping[str, Snapshot]) -> str:
+    """The title of a look; networks of runs were looked at after different numbers of updates."""
+    steps = sorted({shot.step for shot in shots.values()})
+    return f"At update{'s' * (len(steps) > 1)} {', '.join(map(str, steps))}"
 
 
 def _layers(name: str, snapshots: Sequence[Snapshot]) -> Markup:

@@ -76,7 +76,7 @@ class Album:
     _images: dict[int, UInt8[np.ndarray, "h w 3"] | None] = field(default_factory=dict)
 
     def gallery(self, detail: Detail) -> list[Picture]:
-        """Images at even distances with all their objects and detections, wide images first."""
+        """Images at even distances with all their objects and detections."""
         rows_of = _rows_by_image(self.scored)
         pictures: list[Picture] = []
         for index in spread(self.scored.dataset, detail.gallery):
@@ -85,11 +85,11 @@ class Album:
             truth = self._truth(index)
             for picture in self._picture(index, "g", detail, truth=truth[:MOST_MARKS], found=found):
                 pictures.append(replace(picture, objects=len(truth), detections=len(rows)))
-        return sorted(pictures, key=lambda picture: picture.height / picture.width)  # rows of similar height
+        return pictures
 
     def worst(self, detail: Detail) -> list[Picture]:
-        """The images with the most missed objects and wrong boxes, drawn together with the correct boxes; wide images
-        first.
+        """The images with the most missed objects and wrong boxes, first those with most of them, drawn together with
+        the correct boxes.
         """
         index_of = {int(image_id): i for i, image_id in enumerate(self.scored.dataset.image_ids.tolist())}
         pictures: list[Picture] = []
@@ -101,7 +101,7 @@ class Album:
             if max(map(len, (worst.missed, worst.false, worst.found))) > MOST_MARKS:
                 remark += f" ({MOST_MARKS} of each are drawn)"
             pictures += self._picture(index, "w", detail, found=self._errors(worst, index), remark=remark)
-        return sorted(pictures, key=lambda picture: picture.height / picture.width)  # rows of similar height
+        return pictures
 
     def _picture(
         self,

@@ -25,7 +25,6 @@ from resdet.files import replace_file, whole_file, writing
 from resdet.text import shortened
 
 PART = 2**20  # bytes that are read at a time
-STALL_SECONDS = 60.0  # without data
 REMEDY = "check the address, or fetch the folder yourself and give its path"
 
 
@@ -81,7 +80,7 @@ def _parts(address: str) -> Iterator[bytes]:
 
 def _opened(address: str) -> Any:
     if address.startswith(("http://", "https://")):
-        return open_address(address, timeout=STALL_SECONDS)
+        return open_address(address)
     import fsspec  # only for such an address: it takes a while
 
     return fsspec.open(address, mode="rb")

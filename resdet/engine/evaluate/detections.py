@@ -15,8 +15,8 @@ from torch import nn
 
 from resdet.coco.run_lengths import encode_masks
 from resdet.config import Config, checked, has_no_classes
-from resdet.data.batches.collate import boxes_in_original
-from resdet.data.batches.loader import ImageInfo, evaluation_batches, open_split, subset
+from resdet.data.batches.collate import ImageInfo, boxes_in_original
+from resdet.data.batches.loader import evaluation_batches, open_split, subset
 from resdet.data.sets.coco import CocoDataset
 from resdet.engine.distributed import World, autocast, to_device
 from resdet.engine.signals import StopRequest

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from resdet.data.batches.loader import ImageInfo
+from resdet.data.batches.collate import ImageInfo
 from resdet.engine.train.alternating import OnProposals
 from resdet.engine.train.divergence import Findings, causes_of, examine
 from resdet.engine.train.state import Run, TrainState
@@ -29,7 +29,7 @@ def examined(kind: str, losses: Mapping[str, float], state: TrainState, run: Run
     if isinstance(kept.losses_of, OnProposals):
         with kept.precision:
             batch = kept.losses_of.with_proposals(batch)
-    state.gather()
+    state.gather(within_update=True)
     shares = run.world.gather(examine(state.whole, batch, kept.images, kept.precision))
     images = [image for share in run.world.gather(tuple(kept.images)) for image in share]
     found = together(shares)

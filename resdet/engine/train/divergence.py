@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from resdet.data.batches.loader import ImageInfo
+from resdet.data.batches.collate import ImageInfo
 from resdet.engine.task.interface import Model
 from resdet.engine.train.accumulate import leaving_no_trace, split
 from resdet.structures import Batch

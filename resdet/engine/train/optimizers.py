@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from resdet.config import OptimConfig
 from resdet.errors import UserError, did_you_mean
+from resdet.text import said_by
 
 TIMM = "timm/"
 # lbfgs and adahessian need several gradients an update, sparseadam sparse ones. kron compiles itself, for minutes, and
@@ -115,8 +116,7 @@ def _one_line(optim: OptimConfig) -> Iterator[None]:
         yield
     except (TypeError, ValueError, AssertionError, RuntimeError, IndexError, KeyError, AttributeError) as error:
         given = ", ".join(f"{name}={value}" for name, value in optim.arguments.items())
-        said = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"optim.name={optim.name} with optim.arguments={{{given}}}: {said}") from None
+        raise UserError(f"optim.name={optim.name} with optim.arguments={{{given}}}: {said_by(error)}") from None
 
 
 def _named(optim: OptimConfig) -> tuple[Callable[..., torch.optim.Optimizer], set[str], dict[str, Any]]:

@@ -53,7 +53,7 @@ def prepared(state: TrainState, run: Run) -> nn.Module:
     config, world = run.config, run.world
     if config.train.parallel == "ddp" or world.size == 1:
         return losses_module(state.model, config, world, run.device)
-    state.copy = copy.deepcopy(state.model)
+    state.gathered = copy.deepcopy(state.model)
     recompute_blocks(state.model, config)
     losses_of = in_shards(state.model, world, run.device)
     state.optimizer = optimizer_in_shards(state.optimizer, state.model, config)

@@ -38,7 +38,8 @@ class TrainState:
     model: Model
     optimizer: torch.optim.Optimizer
     ema: ModelEmaV3 | None = None  # the average of the weights
-    copy: Model | None = None  # with train.parallel=fsdp: the whole model, as `gather` left it
+    gathered: Model | None = None  # with train.parallel=fsdp: the whole model, as `gather` left it
+    gathered_at: int | None = None  # the number of updates that its weights have
     scaler: GradScaler | None = None  # of the loss, with train.amp=fp16
     step: int = 0  # the number of updates so far
     best: float | None = None  # the highest value so far of the task's main figure
@@ -64,16 +65,20 @@ class TrainState:
     @property
     def whole(self) -> Model:
         """The model that is trained, or, where that is in shards, the whole one as `gather` left it."""
-        return self.model if self.copy is None else self.copy
+        return self.model if self.gathered is None else self.gathered
 
     @torch.no_grad()
-    def gather(self) -> None:
-        """Puts the shards of the weights together, if they are in shards; every process must call this."""
-        if self.copy is None:
+    def gather(self, *, within_update: bool = False) -> None:
+        """Puts the shards of the weights together, if they are in shards; every process must call this.
+
+        Between two updates this is done once. `within_update` the running statistics may have changed already.
+        """
+        if self.gathered is None or (self.gathered_at == self.step and not within_update):
             return
         values = self.model.state_dict()
-        for name, mine in self.copy.state_dict().items():
+        for name, mine in self.gathered.state_dict().items():
             _ = mine.copy_(whole(values[name]))
+        self.gathered_at = None if within_update else self.step
 
     def snapshot(self, data: str, world: World) -> dict[str, Any]:
         """The content of a checkpoint besides the weights of `scored`: only tensors and plain values."""

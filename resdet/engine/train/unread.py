@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from resdet.data.batches.loader import ImageInfo
+from resdet.data.batches.collate import ImageInfo
 from resdet.engine.train.step import Result
 from resdet.structures import Batch
 

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from resdet.data.batches.loader import ImageInfo, LoadedBatch
+from resdet.data.batches.collate import ImageInfo, LoadedBatch
+from resdet.engine.compilation import whole_cache
 from resdet.engine.distributed import autocast, average_statistics, to_device
 from resdet.engine.train.accumulate import forwards_of, unsynced
 from resdet.engine.train.bad_step import examined
@@ -38,7 +39,8 @@ def update(state: TrainState, run: Run, losses_of: nn.Module, loaded: LoadedBatc
     state.dropped += sum(loaded.dropped.values())
     batch = to_device(loaded.batch, run.config.train, run.device)
     run.shapes.add((*batch.images.shape, 0 if batch.targets is None else batch.targets.labels.shape[-1]))
-    result = computed(state, run, losses_of, batch, lr)
+    with whole_cache():
+        result = computed(state, run, losses_of, batch, lr)
     kept = Kept(state.step, losses_of, batch, loaded.images, autocast(run.config.train, run.device))
     run.unread = Unread(result, kept, lr)
     if result.copied is None or not run.record:

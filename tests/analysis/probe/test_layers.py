@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from itertools import pairwise
 from pathlib import Path
 
@@ -225,7 +226,7 @@ def test_a_run_is_looked_at_from_its_start_over_its_checkpoints_to_its_end(tmp_p
 def test_the_page_has_the_layers_of_the_first_the_middle_and_the_last_look():
     layers = (LayerSignal("a", 1.0, 0.5, None),)
     page = to_page({"net": [Snapshot(step, 1.0, layers) for step in (0, 10, 20, 30, 40)]})
-    assert [step for step in range(0, 41, 10) if f"weights at update {step}" in page] == [0, 20, 40]
+    assert [step for step in range(0, 41, 10) if f"At update {step}<" in page] == [0, 20, 40]
 
 
 SEEN = {
@@ -234,6 +235,19 @@ SEEN = {
         Snapshot(4, None, (LayerSignal("a", 1e-12, 0.5, 0.0), LayerSignal("b", 2.0, 0.25, 1e-4))),
     ]
 }
+
+
+def test_each_quantity_has_one_legend_and_its_looks_one_range_so_that_they_can_be_compared():
+    nets = {
+        name: [Snapshot(step, 1.0, (LayerSignal("a", 10.0**-step, 1.0 + step, 1e-3),)) for step in (0, 2, 4)]
+        for name in ("first", "second")
+    }
+    page = to_page(nets)
+    quantities = page.split("<section")[2:-1]  # between the summary and the table of layers
+    assert [quantity.count('<ul class="legend">') for quantity in quantities] == [1, 1, 1]
+    looks = [plot for plot in quantities[0].split("<figure")[1:] if "At update" in plot]
+    assert len(looks) == 3
+    assert len({tuple(re.findall(r'class="tick">([^<]*)<', look)) for look in looks}) == 1
 
 
 def test_the_page_is_one_file_and_holds_what_names_say_as_text():
