@@ -21,7 +21,9 @@ from resdet.engine.evaluate_checkpoint import evaluate_checkpoint
 from resdet.engine.train import train
 from resdet.engine.train.state import TrainState
 from resdet.errors import UserError
+from resdet.models.build.detector import build_model
 
+NANO = Path(__file__).parents[2] / "configs/nano.yaml"
 STEPS = 10
 # Blocks of a timm backbone are shards by themselves. Recomputation puts their weights together once more.
 LARGE = (
@@ -44,13 +46,14 @@ def content(run: Path, step: int = STEPS) -> tuple[dict[str, Any], dict[str, Any
 
 
 def test_the_weights_are_put_together_once_for_an_evaluation_and_the_checkpoint_after_it() -> None:
-    model: Any = nn.Linear(1, 1)  # stands for a detector: its weights are all that is gathered
+    model = build_model(load_config(NANO).model, 3)
     state = TrainState(model, torch.optim.SGD(model.parameters(), lr=0.1), gathered=copy.deepcopy(model), step=1)
+    name = next(name for name, parameter in model.named_parameters() if parameter.requires_grad)
 
     def gathered_after(weight: float, *, within_update: bool = False) -> float:
-        _ = nn.init.constant_(model.weight, weight)
+        _ = nn.init.constant_(model.get_parameter(name), weight)
         state.gather(within_update=within_update)
-        return state.whole.get_parameter("weight").item()
+        return state.whole.get_parameter(name).flatten()[0].item()
 
     assert gathered_after(2.0) == 2
     assert gathered_after(3.0) == 2, "between two updates weights stay as they are: they are not asked for again"
