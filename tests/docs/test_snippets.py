@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,6 @@ from PIL import Image
 
 import resdet
 from resdet.config import Config, load_config
-from resdet.models.backbones import BACKBONES
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "datasets/README.md"]
@@ -52,9 +50,8 @@ def tiny_config(*paths: Any, overrides: Any = ()) -> Config:
 
 
 @pytest.fixture
-def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder with the photos of the pages, where the quickstart takes a second; their backbones are forgotten."""
-    known = dict(BACKBONES)
+def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the photos of the pages, where the quickstart takes a second."""
     (tmp_path / "photos").mkdir()
     rng = np.random.default_rng(0)
     for name in ("photo.jpg", "photos/a.jpg", "photos/b.png"):
@@ -63,9 +60,7 @@ def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("resdet.workflows.train.load_config", tiny_config)
     monkeypatch.setattr("resdet.analysis.compare.plan.load_config", tiny_config)
-    yield tmp_path
-    BACKBONES.clear()
-    BACKBONES.update(known)
+    return tmp_path
 
 
 @pytest.mark.parametrize("page", WITH_SNIPPETS, ids=[page.name for page in WITH_SNIPPETS])
@@ -77,8 +72,6 @@ def test_the_snippets_of_a_page_run(page: Path, reader: Path):
         if "to_supervision" in snippet:
             _ = pytest.importorskip("supervision")
         exec(compile(snippet, f"{page.name}, block {number}", "exec"), names)
-    if page.name == "residual.md":
-        assert {"narrow_plain18", "narrow_resnet34"} <= set(BACKBONES)
     if page.name in ("README.md", "python.md"):
         assert (reader / "found.png").is_file()
         assert isinstance(names["prediction"], resdet.Prediction)
@@ -91,7 +84,6 @@ def test_the_pages_with_snippets_are_known():
         "five_minutes.md",
         "formats.md",
         "python.md",
-        "residual.md",
         "training.md",
         "weights.md",
     ]
