@@ -111,7 +111,10 @@ def test_a_training_that_fails_is_a_problem_in_one_line(monkeypatch: pytest.Monk
 
     monkeypatch.setattr(trial, "train", fail)
     assert trial.training() == Finding(
-        "training", "problem", "no kernel image is available", "resdet train nano --output DIR shows the whole error"
+        "training",
+        "problem",
+        "no kernel image is available for this device",
+        "resdet train nano --output DIR shows the whole error",
     )
 
 
