@@ -1,4 +1,4 @@
-"""The rule for class names that annotation files, figures and checkpoints share."""
+"""The rule for class names that annotation files, figures and checkpoints share, and the names of Pascal VOC."""
 
 from __future__ import annotations
 
@@ -7,6 +7,11 @@ from collections import Counter
 from collections.abc import Sequence
 
 from resdet.errors import UserError
+
+VOC_CLASSES = (
+    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
+    "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+)  # fmt: skip
 
 
 def class_names(ids: Sequence[int], names: Sequence[str | None], source: str) -> tuple[str, ...]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from resdet.coco.class_names import VOC_CLASSES
+
 ADDRESS = "https://dl.fbaipublicfiles.com/detectron2"
 LICENCE = "Detectron2's zoo is under CC BY-SA 3.0"
 
@@ -25,13 +27,7 @@ class ZooSet:
 
 SETS = {
     "coco": ZooSet("COCO val2017, 80 classes"),
-    "voc": ZooSet(
-        "VOC 2007 test, 20 classes",
-        (
-            "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
-            "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
-        ),
-    ),
+    "voc": ZooSet("VOC 2007 test, 20 classes", VOC_CLASSES),
     "cityscapes": ZooSet(
         "Cityscapes val, 8 classes",
         ("person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle"),

@@ -102,7 +102,7 @@ def torch_and_torchvision() -> Finding:
     """Whether torchvision's compiled operators fit torch: those of another version are missing when they are called."""
     try:
         kept = torchvision.ops.nms(torch.tensor([[0.0, 0, 9, 9]] * 2), torch.tensor([0.9, 0.8]), 0.5)
-    except (RuntimeError, NotImplementedError) as error:
+    except RuntimeError as error:  # also NotImplementedError, for an operator that is missing, which is one of them
         versions = f"torchvision {torchvision.__version__} does not fit torch {torch.__version__}"
         seen = f"{versions}: {said_by(error)}"
         return Finding("torchvision", "problem", seen, "pip install --upgrade --force-reinstall torch torchvision")

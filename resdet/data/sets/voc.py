@@ -13,16 +13,13 @@ from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element
 
+from resdet.coco.class_names import VOC_CLASSES
 from resdet.data.sets import voc_xml
 from resdet.data.sets.cache import converted_file
 from resdet.data.sets.voc_files import BY_ENTRY, VocFiles, root_of
 from resdet.errors import UserError
 
 VERSION = 3  # of the conversion: part of the cached file's name
-CLASSES = (
-    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
-    "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
-)  # fmt: skip
 KNOWN_SETS = {  # name -> split -> (year, list) below data.root/VOCdevkit
     "voc2007": {"train": (("2007", "trainval"),), "val": (("2007", "test"),)},
     "voc2012": {"train": (("2012", "train"),), "val": (("2012", "val"),)},
@@ -45,7 +42,7 @@ def known_split(devkit: Path, name: str, split: str) -> tuple[Path, Path]:
                 f"{path} of data.{split}.name={name} is missing; "
                 "put the files where datasets/README.md says, or set data.root"
             )
-    return convert(lists, devkit, classes=CLASSES), devkit
+    return convert(lists, devkit, classes=VOC_CLASSES), devkit
 
 
 def annotation_file(path: Path, images: Path | None = None) -> Path:

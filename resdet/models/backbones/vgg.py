@@ -29,8 +29,8 @@ class VGG(Backbone):
         super().__init__()
         layers: list[nn.Module] = []
         self.pools: list[int] = []  # their positions in `features`; each ends a block
-        in_channels, blocks = 3, [scaled(channels, width) for channels in CHANNELS]
-        for depth, channels in zip(depths, blocks, strict=True):
+        in_channels, widths = 3, [scaled(channels, width) for channels in CHANNELS]
+        for depth, channels in zip(depths, widths, strict=True):
             for _ in range(depth):
                 layers.append(nn.Conv2d(in_channels, channels, 3, padding=1))
                 layers += [NORMS[norm](channels)] if norm else []
@@ -39,7 +39,7 @@ class VGG(Backbone):
             self.pools.append(len(layers))
             layers.append(nn.MaxPool2d(2))
         self.features = nn.Sequential(*layers)
-        self.channels = (*blocks[2:], blocks[-1])
+        self.channels = (*widths[2:], widths[-1])
         self.strides = (4, 8, 16, 32)
         init_he(self)
 

@@ -11,11 +11,12 @@ import cv2
 import numpy as np
 import pytest
 
+from resdet.coco.class_names import VOC_CLASSES
 from resdet.config import Config, load_config
 from resdet.data.batches.loader import open_split, training_batches
 from resdet.data.sets.coco import CocoDataset
 from resdet.data.sets.formats import read_set
-from resdet.data.sets.voc import CLASSES, annotation_file, convert
+from resdet.data.sets.voc import annotation_file, convert
 from resdet.errors import UserError
 
 BCCD = Path(__file__).parents[3].parent / "shared" / "data" / "bccd"
@@ -143,7 +144,7 @@ def test_known_sets_follow_from_their_name(devkit: Path, name: str, split: str, 
     config = voc_config(f"data.root={devkit}", f"data.{split}.name={name}")
     dataset = open_split(config.data, split)
     assert [dataset.file_names[i] for i in range(len(dataset))] == files
-    assert dataset.class_names == CLASSES
+    assert dataset.class_names == VOC_CLASSES
     assert {dataset.class_names[label] for label in dataset.labels} == {"sofa"}
     assert dataset.path(0).is_file()
 
