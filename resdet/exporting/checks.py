@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -91,7 +91,11 @@ def parity(graph: Graph, run: Run, images: Sequence[UInt8[np.ndarray, "H W 3"]])
 
 
 def cost(detector: RCNN, run: Run, dataset: CocoDataset, class_names: Sequence[str], config: Config) -> ValFigures:
-    """AP of the eager detector, and of its graph with the preparation outside, on the whole val set."""
+    """AP of the eager detector in float32, and of its graph with the preparation outside, on the whole val set.
+
+    In float32 whatever `train.amp` says, so that the difference is what the graph costs, and not what bfloat16 does.
+    """
+    config = replace(config, train=replace(config.train, amp="off"))
     return measured({MODEL: detector, EXPORTED: GraphDetector(run)}, dataset, class_names, config)
 
 

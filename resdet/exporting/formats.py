@@ -99,7 +99,8 @@ def _open_program(folder: Path, outputs: Sequence[str], precision: str) -> Run:
         module = torch.export.load(path).module(check_guards=False)
 
     def run(given: Mapping[str, np.ndarray]) -> Arrays:
-        with torch.inference_mode():
+        # a program has the types with which it was made; those of the caller's autocast do not fit its operators
+        with torch.inference_mode(), torch.autocast("cpu", enabled=False):
             found = module(*(torch.from_numpy(value) for value in given.values()))
         return {name: value.numpy() for name, value in zip(outputs, found, strict=True)}
 

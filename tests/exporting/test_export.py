@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import resdet
-from exports import HOSTILE_NAMES, in_a_process
+from exports import HOSTILE_NAMES, in_a_process, save_model
 from resdet.cli.main import main
 from resdet.config import load_config
 from resdet.data.images.decode import read_image
@@ -218,6 +218,15 @@ def test_every_format_runs_and_its_example_too(
     assert example.returncode == 0, example.stderr
     found = done.load()(image)
     assert example.stdout.count("pixels of its mask") == (found.scores >= 0.5).sum()
+
+
+def test_what_a_program_costs_is_measured_in_float32_whatever_the_run_multiplies_in(tmp_path: Path) -> None:
+    """bfloat16 would change the model's figures, and the operators of a program do not take it."""
+    checkpoint = save_model(tmp_path, "train.amp=bf16")
+    done = in_a_process(checkpoint, tmp_path / "out", format="pt2", preprocessing="outside", measure=True)
+    assert done.cost is not None
+    figures = done.cost.kinds["bbox"].detectors
+    assert figures["model"]["AP"].value == pytest.approx(figures["exported"]["AP"].value, abs=1e-12)
 
 
 def test_parity_sees_a_difference(checkpoint: Path) -> None:
