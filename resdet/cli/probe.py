@@ -46,7 +46,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--every", type=int, default=5, metavar="N", help="look after every N steps (default: %(default)s)"
     )
-    parser.add_argument("--figure", type=Path, metavar="FILE", help="also draw the layers of the last look, as a PNG")
+    parser.add_argument(
+        "--figure", type=Path, metavar="FILE", help="also draw the first, middle and last look, as a PNG"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
@@ -16,6 +17,9 @@ from resdet.analysis.pages.page import Page, Section, columns, details, render_p
 from resdet.analysis.pages.plots import Line, legend_of, line_plot, y_range_of
 from resdet.analysis.probe.layers import LayerSignal, Snapshot
 from resdet.outputs import signed, write_output
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Seen = Mapping[str, Sequence[Snapshot]]  # by the name of a network
 
@@ -86,8 +90,7 @@ def to_page(seen: Seen) -> str:
 def _plots(seen: Seen, quantity: Quantity) -> Markup:
     """The plots of a quantity below one legend; the looks share a range of y, so that they can be compared."""
     of, log_y = quantity.of, quantity.log_y
-    looks = [_looks(seen, share) for share in (0.0, 0.5, 1.0)]
-    looks = [look for index, look in enumerate(looks) if look not in looks[:index]]
+    looks = _looks(seen)
     by_layer = [_by_layer(look, of) for look in looks]
     y_range = y_range_of([line for lines in by_layer for line in lines], log_y=log_y)
     draw = partial(line_plot, log_y=log_y, legend=False)
@@ -108,9 +111,13 @@ def _plots(seen: Seen, quantity: Quantity) -> Markup:
     return legend_of(by_layer[-1]) + columns(*parts)
 
 
-def _looks(seen: Seen, share: float) -> dict[str, Snapshot]:
-    """The snapshot of each network after that share of its snapshots: 0 is the first, 1 the last."""
-    return {name: snapshots[round(share * (len(snapshots) - 1))] for name, snapshots in seen.items()}
+def _looks(seen: Seen) -> list[dict[str, Snapshot]]:
+    """The first, the middle and the last snapshot of each network; fewer where they are the same."""
+    looks = [
+        {name: snapshots[round(share * (len(snapshots) - 1))] for name, snapshots in seen.items()}
+        for share in (0.0, 0.5, 1.0)
+    ]
+    return [look for index, look in enumerate(looks) if look not in looks[:index]]
 
 
 def _by_layer(shots: Mapping[str, Snapshot], of: Callable[[LayerSignal], float | None]) -> list[Line]:
@@ -169,16 +176,27 @@ def summary_rows(seen: Seen) -> list[dict[str, str]]:
 
 
 def draw_figure(seen: Seen, path: Path) -> None:
-    """The quantities by layer at the last snapshot, side by side, as a PNG."""
+    """Writes the figure as a PNG. Raises UserError if it cannot."""
+    write_output(path, png_of(figure_of(seen), dpi=90), ANOTHER_FIGURE)
+
+
+def figure_of(seen: Seen) -> Figure:
+    """The quantities by layer, side by side: a row for each look of the page."""
     from matplotlib.figure import Figure  # the object interface: no display, no global state
 
-    shown = [quantity for quantity in QUANTITIES if quantity.seen_in(seen)]
-    figure = Figure(figsize=(5 * len(shown), 3.6), layout="constrained")
-    for axes, quantity in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
-        for name, snapshots in seen.items():
-            numbers, values = _numbered([quantity.of(layer) for layer in snapshots[-1].layers])
-            axes.plot(numbers, [math.nan if value is None else value for value in values], label=name, linewidth=1.4)
-        axes.set(title=quantity.title, xlabel="layer", yscale="log" if quantity.log_y else "linear")
-        axes.grid(alpha=0.3)
+    shown, looks = [quantity for quantity in QUANTITIES if quantity.seen_in(seen)], _looks(seen)
+    figure = Figure(figsize=(5 * len(shown), 0.8 + 2.8 * len(looks)), layout="constrained")
+    rows = figure.subplots(len(looks), len(shown), squeeze=False, sharex=True, sharey="col")
+    for row, look in zip(rows, looks, strict=True):
+        for axes, quantity in zip(row, shown, strict=True):
+            for line in _by_layer(look, quantity.of):
+                axes.plot(line.x, [math.nan if y is None else y for y in line.y], label=line.name, linewidth=1.4)
+            axes.set_yscale("log" if quantity.log_y else "linear")
+            axes.grid(alpha=0.3)
+        row[0].set_ylabel(_at_update(look))
+    for axes, quantity in zip(rows[0], shown, strict=True):
+        axes.set_title(quantity.title)
+    for axes in rows[-1]:
+        axes.set_xlabel("layer")
     figure.axes[0].legend(fontsize=8)
-    write_output(path, png_of(figure, dpi=90), ANOTHER_FIGURE)
+    return figure

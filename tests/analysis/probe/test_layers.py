@@ -22,7 +22,7 @@ from resdet.analysis.probe.layers import (
     watched_layers,
     watching,
 )
-from resdet.analysis.probe.page import draw_figure, to_json, to_page
+from resdet.analysis.probe.page import draw_figure, figure_of, to_json, to_page
 from resdet.config import Config, load_config
 from resdet.engine.train import train
 from resdet.errors import UserError
@@ -271,6 +271,13 @@ def test_a_gradient_that_is_not_finite_is_none():
     loss, layers = observe(net, batch, watched_layers(net, "3x3"))
     assert loss is None
     assert all(layer.gradient is None and layer.response is None for layer in layers)
+
+
+def test_the_figure_has_a_row_for_each_look_of_the_page():
+    axes = figure_of(SEEN).axes
+    rows = [label for each in axes if (label := each.get_ylabel())]
+    assert rows == ["At update 0", "At update 4"]
+    assert len(axes) == len(rows) * 3
 
 
 def test_the_figure_is_a_png(tmp_path: Path):
