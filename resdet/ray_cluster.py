@@ -37,7 +37,7 @@ class NodeLost(Exception):
 
 
 @dataclass(frozen=True)
-class Share:
+class Room:
     """The CPUs and GPUs of one task, and the number of such tasks that the cluster has room for."""
 
     cpus: int
@@ -85,7 +85,7 @@ class Cluster:
             raise UserError("no node of the Ray cluster has a CPU for tasks; add one: ray start --address HOST:PORT")
         return nodes
 
-    def share(self, device: str) -> Share:
+    def room(self, device: str) -> Room:
         """A task gets one GPU and its part of the CPUs of a node; on the CPU, as many CPUs as the smallest node has.
 
         `device` is train.device. Raises UserError for cuda where no node has a GPU.
@@ -96,29 +96,57 @@ class Cluster:
             raise UserError("train.device=cuda, but no node of the Ray cluster has a GPU; set train.device=auto or cpu")
         if device == "cpu" or not with_gpu:
             cpus = min(int(each["CPU"]) for each in resources)
-            return Share(cpus, 0, sum(int(each["CPU"]) // cpus for each in resources))
+            return Room(cpus, 0, sum(int(each["CPU"]) // cpus for each in resources))
         cpus = min(max(1, int(each["CPU"] // each["GPU"])) for each in with_gpu)
-        return Share(cpus, 1, sum(min(int(each["GPU"]), int(each["CPU"]) // cpus) for each in with_gpu))
+        return Room(cpus, 1, sum(min(int(each["GPU"]), int(each["CPU"]) // cpus) for each in with_gpu))
 
     def submit(
         self,
         function: Callable[..., Any],
         *given: Any,
-        share: Share,
+        room: Room,
         folder: Path | None = None,
         node: str | None = None,
     ) -> Task:
-        """Gives `function(*given)` to a node with room for `share`, or to the one with the id `node`.
+        """Gives `function(*given)` to a node with `room`, or to the one with the id `node`.
 
         Tasks are spread over the nodes. The function works in `folder`, or in the current folder of this process.
         """
         strategy: Any = "SPREAD"
         if node is not None:
             strategy = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node, soft=False)
-        task = self._ray.remote(num_cpus=share.cpus, num_gpus=share.gpus, max_retries=0, scheduling_strategy=strategy)(
+        task = self._ray.remote(num_cpus=room.cpus, num_gpus=room.gpus, max_retries=0, scheduling_strategy=strategy)(
             _in_task
         )
         return Task(self._ray, task.remote(str(folder or Path.cwd()), function, *given))
+
+    def results(self, function: Callable[..., Any], calls: Sequence[Sequence[Any]], *, room: Room) -> Iterator[Any]:
+        """The results of `function` for all calls, in their order; those whose node died are given to another one.
+
+        Raises UserError if all tries of a call are lost. After an error or a signal all tasks are stopped.
+        """
+        tasks = [self.submit(function, *call, room=room) for call in calls]
+        try:
+            for number, call in enumerate(calls):
+                lost = 0
+                while True:
+                    while not tasks[number].wait(WATCH_SECONDS):
+                        pass  # a signal is taken between two waits
+                    try:
+                        result = tasks[number].result()
+                    except NodeLost as why:
+                        lost += 1
+                        if lost > MORE_TRIES:
+                            raise UserError(f"a task was lost {lost} times with its node: {why}") from None
+                        tasks[number] = self.submit(function, *call, room=room)
+                        continue
+                    yield result
+                    break
+        finally:
+            for task in tasks:
+                task.stop()
+            for task in tasks:
+                _ = task.wait()
 
     def check_shared(self, folder: Path) -> None:
         """Creates the folder. Raises UserError, naming the node, if one does not see it or the current folder."""
@@ -129,12 +157,12 @@ class Cluster:
         try:
             paths, nothing, root = (
                 {str(token): str(folder), str(Path.cwd()): str(Path.cwd())},
-                Share(0, 0, 0),
+                Room(0, 0, 0),
                 Path("/"),
             )
             asked = {
                 node_name(node["NodeManagerHostname"], node["NodeID"]): self.submit(
-                    unseen, list(paths), share=nothing, folder=root, node=node["NodeID"]
+                    unseen, list(paths), room=nothing, folder=root, node=node["NodeID"]
                 )
                 for node in self.nodes()
             }

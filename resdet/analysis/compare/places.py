@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 
@@ -19,7 +19,7 @@ from resdet.analysis.compare.training_child import end_child, start_child
 from resdet.cores import usable_cores
 from resdet.errors import UserError
 from resdet.folder_lock import FolderLock
-from resdet.ray_cluster import Cluster, NodeLost, Share, Task, connected, this_node
+from resdet.ray_cluster import Cluster, NodeLost, Room, Task, connected, this_node
 
 TASK_POLL_SECONDS = 0.2
 UNLOCK_SECONDS = 120.0  # for the process of a lost node to save and to leave the folder of the run
@@ -33,6 +33,7 @@ class Ending:
     where: str = ""
 
 
+@runtime_checkable
 class Work(Protocol):
     """A run that is being trained."""
 
@@ -49,6 +50,7 @@ class Work(Protocol):
         ...
 
 
+@runtime_checkable
 class Place(Protocol):
     """A place for one run at a time; `device` takes the place of its train.device, if there is one."""
 
@@ -125,12 +127,12 @@ class RoomOnCluster:
     """A place on a node that Ray chooses."""
 
     cluster: Cluster
-    share: Share
+    room: Room
     device: None = None
 
     def start(self, arguments: Sequence[str], log: Path) -> TaskOfRun:
         """Gives the run to the cluster."""
-        return TaskOfRun(self.cluster.submit(train_in_task, arguments, log, share=self.share))
+        return TaskOfRun(self.cluster.submit(train_in_task, arguments, log, room=self.room))
 
 
 @dataclass(frozen=True)
@@ -194,7 +196,7 @@ def places_on_cluster(address: str | None, devices: Sequence[str], output: Path)
     Raises UserError for a cluster that is not there, a device that no node has, and an output that a node does not see.
     """
     with connected(address) as cluster:
-        shares = [cluster.share(device) for device in devices]
-        share = max(shares, key=lambda each: each.gpus)
+        rooms = [cluster.room(device) for device in devices]
+        room = max(rooms, key=lambda each: each.gpus)
         cluster.check_shared(output)
-        yield [RoomOnCluster(cluster, share)] * share.at_once
+        yield [RoomOnCluster(cluster, room)] * room.at_once
