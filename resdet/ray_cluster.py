@@ -27,6 +27,7 @@ from resdet.text import said_by
 
 ENGINES = {"local": "the processes of this machine", "ray": "the nodes of a Ray cluster"}
 MORE_TRIES = 2  # of a task whose node died
+LOSSES = ("NodeDiedError", "WorkerCrashedError", "OutOfMemoryError")
 ANSWER_SECONDS = 5.0
 WATCH_SECONDS = 0.5
 NO_CLUSTER = "--address {}: no Ray cluster answers; start one with ray start --head, or correct the address"
@@ -61,14 +62,13 @@ class Task:
 
     def result(self) -> Any:
         """What the function returned, or the UserError that it raised. Raises NodeLost."""
-        errors = self._ray.exceptions
         try:
             return self._ray.get(self._reference)
-        except errors.RayTaskError as error:
+        except self._ray.exceptions.RayTaskError as error:
             if isinstance(error.cause, UserError):
                 raise error.cause from None
             raise
-        except (errors.NodeDiedError, errors.WorkerCrashedError, errors.OutOfMemoryError) as error:
+        except tuple(getattr(self._ray.exceptions, name) for name in LOSSES) as error:
             raise NodeLost(said_by(error)) from None
 
 
