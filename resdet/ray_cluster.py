@@ -58,7 +58,8 @@ class Task:
 
     def stop(self) -> None:
         """Raises KeyboardInterrupt in the task, or takes it back if it waits for a node; `wait` tells when it ended."""
-        self._ray.cancel(self._reference)
+        if not self.wait(0):  # to cancel a task that has just ended can abort this process (Ray 2.60)
+            self._ray.cancel(self._reference)
 
     def result(self) -> Any:
         """What the function returned, or the UserError that it raised. Raises NodeLost."""

@@ -376,7 +376,7 @@ def test_a_signal_saves_the_runs_on_the_nodes_and_they_can_go_on(tmp_path: Path,
 @with_ray
 @pytest.mark.parametrize("whole", [True, False], ids=["node", "raylet"])
 def test_a_run_whose_node_dies_goes_on_elsewhere(tmp_path: Path, nodes: Nodes, started: Any, *, whole: bool) -> None:
-    """From its last checkpoint; from the very step where only the raylet is dead, because the run then saves."""
+    """From its last checkpoint; from the very step if its process could still save, as it can without the raylet."""
     there, here = tmp_path / "there", tmp_path / "here"
     steps = ["train.steps=400", "train.checkpoint_every=50"]
     wanted = ["compare", *TINY, *steps, "--backbones", "nano", "--rounds", "0", "--resamples", "10", "--output"]
@@ -392,7 +392,7 @@ def test_a_run_whose_node_dies_goes_on_elsewhere(tmp_path: Path, nodes: Nodes, s
     assert losses(run) == losses(here / "runs/nano-seed0")
     assert [line["step"] for line in losses(run) if "loss" in line] == list(range(1, 401)), "each step once"
     stopped, resumed = (re.findall(words, log.read_text()) for words in (STOPPED, RESUMED))
-    assert stopped == ([] if whole else resumed)
+    assert stopped in ([], resumed) if whole else stopped == resumed
     assert 100 <= int(resumed[0]) < 400
 
 
