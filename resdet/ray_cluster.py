@@ -30,6 +30,7 @@ MORE_TRIES = 2  # of a task whose node died
 LOSSES = ("NodeDiedError", "WorkerCrashedError", "OutOfMemoryError")
 ANSWER_SECONDS = 5.0
 WATCH_SECONDS = 0.5
+POLL_SECONDS = 0.2
 NO_CLUSTER = "--address {}: no Ray cluster answers; start one with ray start --head, or correct the address"
 
 
@@ -131,8 +132,8 @@ class Cluster:
             for number, call in enumerate(calls):
                 lost = 0
                 while True:
-                    while not tasks[number].wait(WATCH_SECONDS):
-                        pass  # a signal is taken between two waits
+                    while not tasks[number].wait(0):
+                        time.sleep(POLL_SECONDS)  # where a signal is resdet's Stopped; in Ray it is "interrupted"
                     try:
                         result = tasks[number].result()
                     except NodeLost as why:

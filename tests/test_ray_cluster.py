@@ -396,14 +396,19 @@ def test_a_run_whose_node_dies_goes_on_elsewhere(tmp_path: Path, nodes: Nodes, s
     assert 100 <= int(resumed[0]) < 400
 
 
-@with_ray
-def test_parts_on_two_nodes_are_what_one_process_predicts(tmp_path: Path, started: Any) -> None:
+def checkpoint_in(folder: Path) -> Path:
+    """A model with random weights, which finds something everywhere."""
     config = load_config(NANO)
     _ = torch.manual_seed(0)
     names, ids = ("cat", "dog"), (5, 17)
     model = build_model(config.model, len(names))
     metadata = model_metadata(config, names, ids, model.normalization)
-    checkpoint = save_checkpoint(tmp_path / "run", step=1, weights=model.state_dict(), metadata=metadata, state={})
+    return save_checkpoint(folder / "run", step=1, weights=model.state_dict(), metadata=metadata, state={})
+
+
+@with_ray
+def test_parts_on_two_nodes_are_what_one_process_predicts(tmp_path: Path, started: Any) -> None:
+    checkpoint = checkpoint_in(tmp_path)
     photos = tmp_path / "photos"
     photos.mkdir()
     rng = np.random.default_rng(0)
@@ -426,3 +431,20 @@ def test_parts_on_two_nodes_are_what_one_process_predicts(tmp_path: Path, starte
     ]
     assert said[0] == plain[0]
     assert any(line.startswith("skipped: ") and "broken.png" in line for line in said)
+
+
+@with_ray
+def test_a_signal_ends_a_prediction_on_the_nodes_with_what_was_predicted(tmp_path: Path, started: Any) -> None:
+    checkpoint, photos, output = checkpoint_in(tmp_path), tmp_path / "photos", tmp_path / "out"
+    photos.mkdir()
+    for number in range(800):
+        Image.new("RGB", (64, 64), (number % 256, 0, 0)).save(photos / f"{number}.png")
+    driver = started("predict", str(checkpoint), str(photos), "train.device=cpu", "--output", str(output), ray=True)
+    parts = [tmp_path / f".out.part-{number}" for number in range(2)]
+    wait_for(lambda: all(len(list(part.glob("*.jpg"))) > 3 for part in parts))
+    driver.send_signal(signal.SIGTERM)
+    assert "stopped by SIGTERM" in finished(driver, 143)
+    assert not output.exists()
+    for part in parts:
+        images = json.loads((part / "images.json").read_text())["images"]
+        assert 0 < len(images) == len(list(part.glob("*.jpg"))) < 400, "what was predicted is whole, and no more"
