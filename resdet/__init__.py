@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from resdet.workflows.export import export
     from resdet.workflows.find_learning_rate import find_learning_rate
     from resdet.workflows.open_dataset import open_dataset
+    from resdet.workflows.predict import predict_folder
     from resdet.workflows.push import push
     from resdet.workflows.train import train
 
@@ -43,6 +44,7 @@ __all__ = [
     "load",
     "load_config",
     "open_dataset",
+    "predict_folder",
     "push",
     "train",
 ]
@@ -62,6 +64,7 @@ _HOMES = {  # the module of each name
     "load": "resdet.predict.load",
     "load_config": "resdet.config",
     "open_dataset": "resdet.workflows.open_dataset",
+    "predict_folder": "resdet.workflows.predict",
     "push": "resdet.workflows.push",
     "train": "resdet.workflows.train",
 }

@@ -12,6 +12,7 @@ over the images (paired bootstrap) and over the seeds (Welch's t) together, excl
   resdet compare CONFIG --backbones vgg16:optim.lr=0.005 resnet50:model.backbone.norm=gn,optim.lr=0.02 --output DIR
   resdet compare CONFIG --backbones scratch=resnet50 ImageNet=resnet50:model.backbone.weights=FILE --output DIR
   resdet compare CONFIG --backbones resnet50 resnet101 --seeds 3 --devices cuda:0 cuda:1 --output DIR
+  resdet compare CONFIG --backbones resnet50 resnet101 --output DIR --engine ray --address HOST:6379
   resdet compare CONFIG --backbones vgg16_bn resnet18 --seeds 3 --output runs/vgg_to_resnet --report-only
   resdet compare CONFIG --backbones vgg16_bn resnet18 --seeds 3 --output runs/vgg_to_resnet --dry-run
 
@@ -23,6 +24,8 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+
+from resdet.cli.engines import add_engine
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -57,6 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DEVICE",
         help="where to train: cpu, or cuda:0 cuda:1 ... (default: as train.device says)",
     )
+    add_engine(parser)
     parser.add_argument("--figure", type=Path, metavar="FILE.png", help="also draw AP over steps (with eval.every)")
     parser.add_argument("--report-only", action="store_true", help="train nothing; compare the runs that are finished")
     parser.add_argument("--dry-run", action="store_true", help="list the runs and what is left of them; write nothing")
@@ -100,6 +104,8 @@ def run(args: argparse.Namespace) -> int:
         devices=args.devices,
         report_only=args.report_only,
         figure=args.figure,
+        engine=args.engine,
+        address=args.address,
         **numbers,
     )
     if done.comparison:

@@ -80,6 +80,8 @@ def compare(
     figure: str | Path | None = None,
     resamples: int = 1000,
     rounds: int = 5,
+    engine: str = "local",
+    address: str | None = None,
     say: Callable[[str], None] = SAY,
 ) -> Compared:
     """Trains each backbone with each seed, 0 .. seeds - 1, and compares all with the first one.
@@ -87,8 +89,9 @@ def compare(
     `configs` are names or YAML files, `overrides` (key=value) are for all; a contestant may have its own, as in
     "resnet50:optim.lr=0.02". Finished runs in `output` are reused, interrupted ones continued. `jobs` runs at once on
     each of `devices` ("cpu", "cuda:0"). `report_only` trains nothing. `figure` is a PNG, drawn of AP over
-    steps. `resamples` are those of the bootstrap over images, `rounds` those of timed predictions. `say` receives the
-    lines about the progress.
+    steps. `resamples` are those of the bootstrap over images, `rounds` those of timed predictions. `engine="ray"`
+    trains on the nodes of the Ray cluster at `address` (None: the one of this machine). `say` receives the lines about
+    the progress.
 
     Raises UserError for a user's mistake, and Stopped after a signal, when all runs have saved. A run that fails is in
     `failures`, and the others are compared.
@@ -98,7 +101,9 @@ def compare(
     )
     if figure is not None:
         check_figure(Path(figure), read_contestants(request.files, request.overrides, request.backbones))
-    outcome = compare_backbones(request, jobs=jobs, devices=devices, train=not report_only, say=say)
+    outcome = compare_backbones(
+        request, jobs=jobs, devices=devices, train=not report_only, say=say, engine=engine, address=address
+    )
     page = request.output / "compare.html" if outcome.comparison else None
     if figure is not None and outcome.comparison:
         draw_curves(outcome.comparison, Path(figure))

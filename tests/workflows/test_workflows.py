@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import resdet
+from clips import write_clip
 from resdet.cli.main import main
 from resdet.coco.annotation_file import AnnotationFile
 from resdet.config import load_config
@@ -118,6 +120,36 @@ def test_a_comparison_is_that_of_the_command(tmp_path: Path) -> None:
     assert any("nano-seed0" in line for line in lines)
 
 
+def test_a_folder_of_predictions_is_that_of_the_command(run: TrainedRun, tmp_path: Path) -> None:
+    photos, lines, counts = tmp_path / "photos", list[str](), list[tuple[int, int | None]]()
+    photos.mkdir()
+    for name in ("a.png", "b.png"):
+        Image.fromarray(IMAGE).save(photos / name)
+    _ = (photos / "broken.png").write_bytes(b"no image")
+    done = resdet.predict_folder(
+        run.folder, [photos / "b.png", photos], tmp_path / "python", score=0.0, also=["csv", "txt"],
+        say=lines.append, progress=lambda done, total, _: counts.append((done, total)),
+    )  # fmt: skip
+    command = ["predict", str(run.folder), str(photos / "b.png"), str(photos), "--score", "0", "--csv", "--txt"]
+    assert main([*command, "--output", str(tmp_path / "command")]) == 2
+    assert files(done.folder) == files(tmp_path / "command") > {"a.jpg", "txt/a.txt", "objects.csv"}
+    for name in ("images.json", "predictions.json", "objects.csv", "txt/a.txt"):
+        assert (tmp_path / "python" / name).read_bytes() == (tmp_path / "command" / name).read_bytes()
+    assert (done.given, done.images) == (3, 2)
+    assert done.drawn == len(json.loads((done.folder / "predictions.json").read_text())) > 0
+    assert [Path(each["file_name"]).name for each in done.skipped] == ["broken.png"]
+    assert counts[0] == (0, 3)
+    assert counts[-1][1] == 3
+    assert lines[0].endswith(", 8 classes")
+    assert lines[-2].startswith("images: 2, objects with a score of at least 0: ")
+
+
+def test_a_video_object_is_predicted_into_a_folder(run: TrainedRun, tmp_path: Path) -> None:
+    clip = write_clip(tmp_path / "a.avi", frames=4)
+    done = resdet.predict_folder(run.folder, resdet.Video(clip, every=2), tmp_path / "out", say=lambda _: None)
+    assert (done.given, done.images) == (1, 2)
+
+
 def test_a_data_set_is_a_file_with_its_images_or_a_split_of_a_config(run: TrainedRun) -> None:
     val = resdet.open_dataset(run.config, split="val")
     assert len(val) == 4
@@ -139,6 +171,12 @@ def test_a_data_set_is_a_file_with_its_images_or_a_split_of_a_config(run: Traine
         (lambda: resdet.evaluate("absent"), "absent: no such file or folder"),
         (lambda: resdet.compare("nano", "resnet18", "x"), r"backbones='resnet18' is one text; give a list"),
         (lambda: resdet.compare("nano", ["nano"], "x", seeds=0), "seeds 0 must be at least 1"),
+        (lambda: resdet.compare("nano", ["nano"], "x", engine="rai"), "--engine=rai is not known; did you mean 'ray'"),
+        (lambda: resdet.compare("nano", ["nano"], "x", address="a:1"), "--address a:1 is that of a Ray cluster"),
+        (lambda: resdet.predict_folder("x", [], "y"), "no PATH given"),
+        (lambda: resdet.predict_folder("x", "absent.jpg", "y"), "absent.jpg: no such file or folder"),
+        (lambda: resdet.predict_folder("x", "absent.jpg", "y", also=["cvs"]), "also=cvs is not known; did you mean"),
+        (lambda: resdet.predict_folder("x", "absent.jpg", "y", score=2.0), "score 2 must lie between 0 and 1"),
     ],
 )
 def test_a_mistake_is_one_line(call: Any, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

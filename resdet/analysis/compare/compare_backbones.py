@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from resdet.analysis.compare.comparison import Comparison
 from resdet.analysis.compare.conclusions import compare, read_finished
 from resdet.analysis.compare.cost import Cost, cost, typical_size
 from resdet.analysis.compare.page import comparison_page
+from resdet.analysis.compare.places import Place, make_slots, places_on_cluster
 from resdet.analysis.compare.plan import (
     Contestant,
     PlannedRun,
@@ -22,7 +24,7 @@ from resdet.analysis.compare.plan import (
     planned_runs,
     read_contestants,
 )
-from resdet.analysis.compare.schedule import Slot, alone_in, described_ap, make_slots, train_all
+from resdet.analysis.compare.schedule import alone_in, described_ap, train_all
 from resdet.analysis.compare.speed import PredictionSpeed, kept_prediction_speed, prediction_speed
 from resdet.data.batches.loader import open_split
 from resdet.data.sets.coco import CocoDataset
@@ -32,6 +34,7 @@ from resdet.errors import UserError
 from resdet.files import readable_json
 from resdet.outputs import check_outputs, signed, write_outputs
 from resdet.plugins import loaded_plugins
+from resdet.ray_cluster import check_engine
 
 SPEED = "prediction_speed.json"
 PAGE_FILES = ("compare.json", "compare.html")
@@ -68,14 +71,25 @@ def list_runs(request: Request) -> list[str]:
 
 
 def compare_backbones(
-    request: Request, *, jobs: int, devices: Sequence[str], train: bool, say: Callable[[str], None]
+    request: Request,
+    *,
+    jobs: int,
+    devices: Sequence[str],
+    train: bool,
+    say: Callable[[str], None],
+    engine: str = "local",
+    address: str | None = None,
 ) -> Outcome:
     """Trains the runs that are missing (with `train`), and writes compare.json and compare.html into the request's
     output.
 
     Raises UserError for a user's mistake, before the training if the mistake can be detected then, and Stopped after a
-    signal, when all runs have saved. A failed run is listed in the outcome, and the other runs are compared.
+    signal, when all runs have saved. A failed run is listed in the outcome, and the other runs are compared. With
+    `engine` "ray" the cluster at `address` trains, and says itself how many runs it has room for.
     """
+    check_engine(engine, address)
+    if engine == "ray" and (jobs != 1 or devices):
+        raise UserError("--jobs and --devices are about one machine; leave them out with --engine ray")
     contestants, runs = _plan(request)
     val_set = evaluated_set(contestants[0].config)
     # Generated data are made here, so that several runs do not make them at the same time.
@@ -83,10 +97,14 @@ def compare_backbones(
     costs = _costs(contestants, val_set)
     if not train and not any(map(is_finished, runs)):
         raise UserError(f"{request.output}: has no finished run of these; leave --report-only out to train them")
-    slots = make_slots(devices, jobs)
+    local = nullcontext(make_slots(devices, jobs))
     check_outputs(request.output, PAGE_FILES)
-    with alone_in(request.output):
-        failures = _train(runs, request, slots, say) if train else {}
+    on_cluster = engine == "ray" and train
+    where: AbstractContextManager[Sequence[Place]] = (
+        places_on_cluster(address, [run.config.train.device for run in runs], request.output) if on_cluster else local
+    )
+    with where as places, alone_in(request.output):
+        failures = _train(runs, request, places, say) if train else {}
         finished = [run for run in runs if is_finished(run)]
         if not finished:
             return Outcome(None, failures)
@@ -129,12 +147,12 @@ def _costs(contestants: Sequence[Contestant], val_set: CocoDataset) -> dict[str,
 
 
 def _train(
-    runs: Sequence[PlannedRun], request: Request, slots: Sequence[Slot], say: Callable[[str], None]
+    runs: Sequence[PlannedRun], request: Request, places: Sequence[Place], say: Callable[[str], None]
 ) -> dict[str, str]:
     for run in runs:
         if is_finished(run):
             say(f"{run.name}: {_state(run)}")
-    return train_all([run for run in runs if not is_finished(run)], request.output, slots, say=say)
+    return train_all([run for run in runs if not is_finished(run)], request.output, places, say=say)
 
 
 def _comparison(

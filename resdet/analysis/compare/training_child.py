@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from resdet.config import load_config
@@ -23,6 +24,31 @@ from resdet.plugins import load_plugins
 from resdet.text import printable
 
 MISTAKE = 2  # the exit code of a user's mistake
+
+
+def start_child(arguments: Sequence[str], log: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """Starts the process in its own session: a Ctrl-C in the terminal reaches it only through this process, and only
+    once. `arguments` are those of `main`; what it says is appended to `log`.
+    """
+    with log.open("ab") as file:
+        return subprocess.Popen(  # noqa: S603  # this Python, our own module
+            [sys.executable, "-m", __name__, *arguments],
+            stdin=subprocess.PIPE,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **environment},
+            start_new_session=True,
+        )
+
+
+def end_child(child: subprocess.Popen[bytes]) -> int:
+    """Waits for the process, and returns its exit code. Its standard input stays open until then, because closing it
+    would stop the process.
+    """
+    code = child.wait()
+    assert child.stdin is not None
+    child.stdin.close()
+    return code
 
 
 def main(arguments: Sequence[str]) -> int:

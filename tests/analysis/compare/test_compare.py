@@ -15,8 +15,9 @@ from resdet.analysis.compare.compare_backbones import compare_backbones, list_ru
 from resdet.analysis.compare.comparison import AP, read_comparison
 from resdet.analysis.compare.conclusions import differing_keys, training_speed
 from resdet.analysis.compare.page import comparison_page
+from resdet.analysis.compare.places import make_slots
 from resdet.analysis.compare.plan import folder_name, planned_runs, read_contestants
-from resdet.analysis.compare.schedule import alone_in, make_slots
+from resdet.analysis.compare.schedule import alone_in
 from resdet.analysis.compare.speed import kept_prediction_speed
 from resdet.analysis.compare.summary import HE_2015
 from resdet.analysis.compare.verdict import SIGNIFICANT
