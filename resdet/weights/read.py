@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from resdet.errors import UserError
-from resdet.text import first_few
+from resdet.text import first_few, said_by
 from resdet.weights.contract import WeightContract
 from resdet.weights.safe_pickle import PickledArray, load_pickle
 
@@ -101,8 +101,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], Mapping[str, str]]:
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a mapping
             return state, file.metadata() or {}
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:120]
-        raise UserError(f"{path}: not a valid safetensors file ({reason!a}); fetch it again") from error
+        raise UserError(f"{path}: not a valid safetensors file ({said_by(error, 120)!a}); fetch it again") from error
 
 
 def _check_header(path: Path) -> None:

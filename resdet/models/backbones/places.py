@@ -20,6 +20,7 @@ from torch.utils._pytree import tree_leaves
 
 from resdet.errors import UserError
 from resdet.models.backbones.base import Backbone
+from resdet.text import said_by
 
 SIZE = (416, 608)  # pixels; maps of 13 x 19 cells and their multiples, which differ from all usual numbers of channels
 SLACK = 0.01  # pixels, for the rounding of numbers
@@ -224,7 +225,7 @@ def misplaced(backbone: Backbone) -> str | None:
     try:
         found = places(backbone)
     except MISFITS as error:
-        said = f": {' '.join(str(error).split())[:80]!a}" if str(error) else ""
+        said = f": {said_by(error, 80)!a}" if str(error) else ""
         return f"it does not take images of {height} x {width} pixels ({type(error).__name__}{said})"
     for stride, (size, rows) in zip(backbone.strides, found, strict=True):
         wanted = (-(-height // stride), -(-width // stride))
