@@ -20,9 +20,8 @@ OPTIONS = {
     "train": ["inputs", "--output", "--resume", "--dry-run", "--find-lr", "--overfit", "--help-config", "--plugin"],
     "evaluate": ["inputs", "--output", "--plugin"],
     "compare": [
-        "inputs", "--backbones", "--seeds", "--output", "--jobs", "--devices", "--figure", "--report-only",
-        "--dry-run",
-        "--resamples", "--rounds", "--plugin",
+        "inputs", "--backbones", "--seeds", "--output", "--jobs", "--devices", "--engine", "--address",
+        "--figure", "--report-only", "--dry-run", "--resamples", "--rounds", "--plugin",
     ],
 }  # fmt: skip
 
