@@ -12,6 +12,8 @@ from fault_rows import TESTS_OF_FAULTS, is_of_a_fault
 from guarantee_rows import SHARED, forbid_skip
 
 CACHE = tempfile.TemporaryDirectory(prefix="resdet-tests-")
+if "PYTEST_XDIST_WORKER" in os.environ:  # a cache of its own: some tests damage what another one may just be reading
+    os.environ["RESDET_CACHE"] = CACHE.name
 _ = os.environ.setdefault("RESDET_CACHE", CACHE.name)
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
 
