@@ -157,14 +157,10 @@ class Cluster:
             token = folder.resolve() / f".seen-{secrets.token_hex(8)}"
             token.touch()
         try:
-            paths, nothing, root = (
-                {str(token): str(folder), str(Path.cwd()): str(Path.cwd())},
-                Room(0, 0, 0),
-                Path("/"),
-            )
+            paths = {str(token): str(folder), str(Path.cwd()): str(Path.cwd())}
             asked = {
                 node_name(node["NodeManagerHostname"], node["NodeID"]): self.submit(
-                    unseen, list(paths), room=nothing, folder=root, node=node["NodeID"]
+                    unseen, list(paths), room=Room(0, 0, 0), folder=Path("/"), node=node["NodeID"]
                 )
                 for node in self.nodes()
             }
